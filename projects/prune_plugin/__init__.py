@@ -1,0 +1,57 @@
+"""Pruning under MMEngine: units, criteria, budgets, allocators, hooks. Needs torch and mmengine."""
+
+from . import (
+    allocators,
+    budgets,
+    criteria,
+    hooks,
+    optim_wrapper,
+    schedulers,
+    schedules,
+    sparsifiers,
+    units,
+)
+from .errors import DataNotFoundError, UserError
+from .pruners import StructuredPruner, WeightPruner, build_pruner
+from .registry import (
+    ALLOCATORS,
+    BUDGETS,
+    CRITERIA,
+    PRUNERS,
+    SCHEDULES,
+    SPARSIFIERS,
+    UNITS,
+)
+from .slim import build_slim_model, mask, slim
+from .state import PruneState, compose
+from .version import __version__
+
+__all__ = [
+    'ALLOCATORS',
+    'BUDGETS',
+    'CRITERIA',
+    'PRUNERS',
+    'SCHEDULES',
+    'SPARSIFIERS',
+    'UNITS',
+    'DataNotFoundError',
+    'PruneState',
+    'StructuredPruner',
+    'UserError',
+    'WeightPruner',
+    '__version__',
+    'allocators',
+    'budgets',
+    'build_pruner',
+    'build_slim_model',
+    'compose',
+    'criteria',
+    'hooks',
+    'mask',
+    'optim_wrapper',
+    'schedulers',
+    'schedules',
+    'slim',
+    'sparsifiers',
+    'units',
+]

@@ -1,0 +1,8 @@
+"""Who loses how many units, one rule per file."""
+
+from .base import Allocator, greedy
+from .global_ranking import Global
+from .knapsack import Knapsack
+from .uniform import Uniform
+
+__all__ = ['Allocator', 'Global', 'Knapsack', 'Uniform', 'greedy']

@@ -1,0 +1,20 @@
+"""What may be limited, one quantity per file."""
+
+from .base import Budget, Constraint, checked_ratio
+from .flops import FlopsBudget, flops_cost
+from .latency import LatencyBudget
+from .params import ParamsBudget
+from .units import UnitsBudget
+from .weights import WeightsBudget
+
+__all__ = [
+    'Budget',
+    'Constraint',
+    'FlopsBudget',
+    'LatencyBudget',
+    'ParamsBudget',
+    'UnitsBudget',
+    'WeightsBudget',
+    'checked_ratio',
+    'flops_cost',
+]

@@ -1,0 +1,130 @@
+"""A budget of measured time."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..costs import TableCost
+from ..errors import UserError
+from ..profiling import Example, interleaved_latency, model_latency, needed_example
+from ..registry import BUDGETS
+from ..slim import slim
+from ..state import PruneState
+from ..units.base import Attr, Cut, UnitGroup
+from .base import Budget
+
+
+@BUDGETS.register_module(name='latency')
+class LatencyBudget(Budget):
+    """Remove a fraction of the forward time, as measured on this device.
+
+    Each module that owns units is timed at a few widths on the inputs it really gets; between them
+    the time is interpolated. Modules alike in shape are timed once.
+
+    Args:
+        ratio: Fraction of the time to remove.
+        points: Widths measured per module.
+        seconds: Time to spend on each module.
+
+    Example:
+        >>> prune_cfg = dict(budget=dict(type='latency', ratio=0.3), profile=dict(batch_size=8))
+    """
+
+    quantity = 'latency'
+
+    def __init__(self, ratio: float = 0.3, points: int = 5, seconds: float = 0.5):
+        super().__init__(ratio)
+        self.points, self.seconds = points, seconds
+
+    def cost(self, model, groups, profile):
+        """See :meth:`Budget.cost`."""
+        shape, batch = profile.get('input_shape'), profile.get('batch_size', 1)
+        example = needed_example(model, shape, batch, 'a latency budget')
+        threads = profile.get('num_threads', 1)
+        calls = module_calls(model, {group.owner for group in groups}, example)
+        cache: dict[tuple, tuple[Tensor, Tensor]] = {}
+        tables = []
+        for group in groups:
+            if group.owner not in calls:
+                raise UserError(
+                    f'prune_cfg.budget: {group.name} did not run on the example input, so it cannot '
+                    'be timed; exclude it'
+                )
+            key = signature(model, group, calls[group.owner])
+            if key not in cache:
+                cache[key] = self._table(model, group, calls[group.owner], threads)
+            tables.append(cache[key])
+        (base,) = model_latency([model], example, num_threads=threads)
+        return TableCost(base, tables)
+
+    def _table(self, model, group, call, threads) -> tuple[Tensor, Tensor]:
+        """Counts and milliseconds of the group's owner, ascending."""
+        args, kwargs = call
+        counts = torch.linspace(1, group.size, min(self.points, group.size)).round().unique().long()
+        if len(counts) == 1:
+            counts = torch.tensor([0, group.size])
+        owner = model.get_submodule(group.owner)
+        local = relative_to(group, group.owner)
+        modules = []
+        for count in counts.tolist():
+            state = PruneState({local.name: local}, {local.name: torch.arange(count)})
+            holder = nn.ModuleDict({'m': deepcopy(owner)})
+            modules.append(slim(holder, state)['m'].eval())
+        with torch.inference_mode():
+            times = interleaved_latency(
+                [lambda m=m: m(*args, **kwargs) for m in modules], self.seconds, threads
+            )
+        # More units never cost less; what measures otherwise is noise.
+        return counts.double(), torch.tensor(times, dtype=torch.float64).cummax(0).values
+
+
+def relative_to(group: UnitGroup, owner: str) -> UnitGroup:
+    """``group`` with names as they are when its owner stands at ``m``."""
+
+    def local(name: str) -> str:
+        return f'm.{name.removeprefix(owner).removeprefix(".")}'.rstrip('.')
+
+    cuts = tuple(
+        Cut(local(c.name), c.dim, c.width, c.sections, c.side, c.table) for c in group.cuts
+    )
+    attrs = tuple(Attr(local(a.module), a.name, a.per_unit) for a in group.attrs)
+    converts = tuple((local(module), converter) for module, converter in group.converts)
+    return UnitGroup(local(group.name), group.kind, group.size, cuts, 'm', attrs, converts)
+
+
+@torch.no_grad()
+def module_calls(model: nn.Module, names: set[str], example: Example) -> dict[str, Example]:
+    """The arguments with which each named module is first called in one forward pass."""
+    calls: dict[str, Example] = {}
+    handles = []
+    for name in names:
+
+        def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any], name: str = name) -> None:
+            calls.setdefault(name, (args, kwargs))
+
+        handles.append(model.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True))
+    training = model.training
+    model.eval()
+    try:
+        model(*example[0], **example[1])
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def signature(model: nn.Module, group: UnitGroup, call: Example) -> tuple:
+    """What two groups must have in common to take the same time."""
+    owner = model.get_submodule(group.owner)
+    inputs: Sequence[Any] = (*call[0], *call[1].values())
+    return (
+        type(owner).__name__,
+        group.kind,
+        tuple((cut.name.removeprefix(group.owner), cut.dim, cut.width) for cut in group.cuts),
+        tuple((name, tuple(p.shape)) for name, p in owner.named_parameters()),
+        tuple(tuple(x.shape) for x in inputs if isinstance(x, Tensor)),
+    )

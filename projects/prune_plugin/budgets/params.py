@@ -1,0 +1,20 @@
+"""A budget of parameters."""
+
+from ..costs import product_cost
+from ..registry import BUDGETS
+from .base import Budget
+
+
+@BUDGETS.register_module(name='params')
+class ParamsBudget(Budget):
+    """Remove a fraction of all the model's parameters (tied ones counted once).
+
+    Example:
+        >>> prune_cfg = dict(budget=dict(type='params', ratio=0.25))
+    """
+
+    quantity = 'params'
+
+    def cost(self, model, groups, profile):
+        """See :meth:`Budget.cost`."""
+        return product_cost(model, groups)

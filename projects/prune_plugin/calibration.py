@@ -1,0 +1,253 @@
+"""Running calibration batches and gathering the statistics that criteria ask for."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import mmengine.dataset  # noqa: F401  registers the collate functions
+import numpy as np
+import torch
+from mmengine import dist
+from mmengine.registry import DATASETS, FUNCTIONS
+from rich.progress import track
+from torch import Tensor, nn
+
+from .distributed import sum_over_ranks
+from .errors import UserError
+from .modules import CONVERTERS, EQUIVALENT
+from .slim import replace_module
+from .units.base import UnitGroup
+
+#: (model, batch) -> scalar loss, the mean over the batch's samples.
+LossFunction = Callable[[nn.Module, Any], Tensor]
+
+
+@dataclass
+class Statistics:
+    """What calibration gathered, by parameter name, summed over ranks.
+
+    Attributes:
+        gradients: Mean gradient over samples, float64, shaped as the parameter.
+        squared_gradients: Mean over batches of the squared gradient, likewise.
+        input_rms: Root mean square of each input feature of the layer that owns a weight, (in,).
+        samples: Samples seen by all ranks together.
+    """
+
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    squared_gradients: dict[str, Tensor] = field(default_factory=dict)
+    input_rms: dict[str, Tensor] = field(default_factory=dict)
+    samples: int = 0
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Restore the random states on leaving, so that calibrating doesn't change a later training."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+class CalibrationData:
+    """The same batches for any number of ranks: rank r takes every world-size-th one.
+
+    Args:
+        dataloader: An MMEngine dataloader config; its dataset and collate function are used.
+        num_samples: Samples in all; a smaller data set gives all it has.
+        batch_size: Samples per batch, on one rank.
+        seed: Chooses the samples and seeds their augmentation.
+    """
+
+    def __init__(self, dataloader: dict, num_samples: int, batch_size: int, seed: int):
+        dataset = dataloader['dataset']
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        if hasattr(self.dataset, 'full_init'):
+            self.dataset.full_init()
+        if not len(self.dataset):
+            raise UserError('prune_cfg.calibration: the training data set is empty')
+        collate = dict(dataloader.get('collate_fn') or {'type': 'pseudo_collate'})
+        self.collate = FUNCTIONS.get(collate.pop('type'))
+        self.collate_kwargs = collate
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(self.dataset), generator=generator)[:num_samples]
+        self.batches = chosen.split(batch_size)
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[tuple[int, int, Any]]:
+        """This rank's batches as (number, samples, batch)."""
+        rank, world = dist.get_dist_info()
+        for number in range(rank, len(self.batches), world):
+            samples = []
+            for index in self.batches[number].tolist():
+                seed_everything(self.seed * 1_000_003 + index)
+                samples.append(self.dataset[index])
+            yield number, len(samples), self.collate(samples, **self.collate_kwargs)
+
+    def __len__(self) -> int:
+        rank, world = dist.get_dist_info()
+        return len(range(rank, len(self.batches), world))
+
+
+def mmengine_loss(model: nn.Module, batch: Any) -> Tensor:
+    """Training loss of an MMEngine model."""
+    data = model.data_preprocessor(batch, True)
+    return model.parse_losses(model._run_forward(data, mode='loss'))[0]
+
+
+@contextmanager
+def observable(model: nn.Module, groups: Sequence[UnitGroup]) -> Iterator[None]:
+    """Swap modules that run their children's weights unseen for equals whose children do run."""
+    swapped = []
+    for group in groups:
+        for name, converter in group.converts:
+            if converter in EQUIVALENT:
+                module = model.get_submodule(name)
+                swapped.append((name, module))
+                replace_module(model, name, CONVERTERS[converter](module))
+    try:
+        yield
+    finally:
+        for name, module in swapped:
+            replace_module(model, name, module)
+
+
+@contextmanager
+def gradient_hooks(
+    model: nn.Module, names: set[str], statistics: Statistics, kinds: frozenset[str], batch: dict
+) -> Iterator[None]:
+    """Fold each parameter's gradient into the statistics as soon as it is there, then free it.
+
+    Only the scored parameters ask for gradients meanwhile, frozen ones among them.
+    """
+    wanted = dict(model.named_parameters())
+    frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    handles = []
+    for name, parameter in wanted.items():
+        parameter.requires_grad_(name in names)
+        if name not in names:
+            continue
+        statistics.gradients[name] = torch.zeros_like(parameter, dtype=torch.float64)
+        if 'squared_gradients' in kinds:
+            statistics.squared_gradients[name] = torch.zeros_like(parameter, dtype=torch.float64)
+
+        def fold(parameter: Tensor, name: str = name) -> None:
+            gradient = parameter.grad.double()
+            statistics.gradients[name].add_(gradient, alpha=batch['samples'])
+            if name in statistics.squared_gradients:
+                statistics.squared_gradients[name].addcmul_(
+                    gradient, gradient, value=batch['samples']
+                )
+            parameter.grad = None
+
+        handles.append(parameter.register_post_accumulate_grad_hook(fold))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, requires_grad in frozen.items():
+            parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
+def activation_hooks(
+    model: nn.Module, names: set[str], sums: dict[str, Tensor], counts: dict[str, Tensor]
+) -> Iterator[None]:
+    """Add up the squares of each input feature of the layers that own the weights ``names``."""
+    handles = []
+    for name in sorted(names):
+        module = model.get_submodule(name.rpartition('.')[0])
+
+        def add(module: nn.Module, args: tuple, name: str = name) -> None:
+            x = args[0].detach()
+            dim = -1 if isinstance(module, nn.Linear) else 1
+            rows = x.movedim(dim, -1).flatten(0, -2).double()
+            sums[name] += rows.square().sum(0)
+            counts[name] += len(rows)
+
+        weight = module.weight
+        sums[name] = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
+        counts[name] = torch.zeros((), dtype=torch.float64, device=weight.device)
+        handles.append(module.register_forward_pre_hook(add))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def collect(
+    model: nn.Module,
+    groups: Sequence[UnitGroup],
+    kinds: frozenset[str],
+    data: CalibrationData,
+    loss: LossFunction = mmengine_loss,
+) -> Statistics:
+    """Run the calibration batches and gather what ``kinds`` names.
+
+    The model runs in evaluation mode (no dropout, batch norm on its running statistics), and random
+    numbers are seeded batch by batch, so that one rank and many see the same.
+
+    Args:
+        model: The model, not wrapped. Its weights, modes and random states are left as they were.
+        groups: The unit groups to be scored.
+        kinds: Subset of ``{'gradients', 'squared_gradients', 'activations'}``.
+        data: The batches.
+        loss: Gives the loss whose gradients are gathered.
+
+    Returns:
+        The statistics, equal on all ranks.
+    """
+    statistics = Statistics()
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, Tensor] = {}
+    batch_info = {'samples': 0}
+    parameters = dict(model.named_parameters())
+    scored = {cut.name for group in groups for cut in group.cuts if cut.name in parameters}
+    read = {cut.name for group in groups for cut in group.cuts if cut.side == 'out'}
+    backward = bool(kinds & {'gradients', 'squared_gradients'})
+    training = model.training
+    model.eval()
+    with kept_random_state(), observable(model, groups):
+        with (
+            gradient_hooks(model, scored if backward else set(), statistics, kinds, batch_info),
+            activation_hooks(model, read if 'activations' in kinds else set(), sums, counts),
+            torch.set_grad_enabled(backward),
+        ):
+            bar = track(data, 'calibrating', total=len(data), disable=not dist.is_main_process())
+            for number, samples, batch in bar:
+                batch_info['samples'] = samples
+                statistics.samples += samples
+                seed_everything(data.seed + number)
+                value = loss(model, batch)
+                if backward:
+                    value.backward()
+    model.train(training)
+    return reduce_statistics(statistics, sums, counts)
+
+
+def reduce_statistics(
+    statistics: Statistics, sums: dict[str, Tensor], counts: dict[str, Tensor]
+) -> Statistics:
+    """Sum over ranks, then turn sums into means."""
+    total = {'samples': torch.tensor(float(statistics.samples))}
+    for table in (statistics.gradients, statistics.squared_gradients, sums, counts, total):
+        sum_over_ranks(table)
+    statistics.samples = int(total['samples'])
+    for table in (statistics.gradients, statistics.squared_gradients):
+        for name in table:
+            table[name] /= statistics.samples
+    statistics.input_rms = {n: (sums[n] / counts[n].clamp_min(1)).sqrt() for n in sums}
+    return statistics

@@ -1,0 +1,127 @@
+"""Reading checkpoints safely, checking them against a model, writing them in one step."""
+
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor, nn
+
+from .errors import UserError
+from .state import PruneState
+
+
+def history_statistic(owner: Any, name: str) -> Any:
+    """What pickle's ``getattr`` may look up in a training checkpoint: a HistoryBuffer's statistics."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
+    return getattr(owner, name)
+
+
+NUMPY = np._core if hasattr(np, '_core') else np.core
+#: What MMEngine's training checkpoints hold beside tensors and plain data (its logged histories).
+SAFE_GLOBALS = [
+    HistoryBuffer,
+    (history_statistic, 'builtins.getattr'),
+    NUMPY.multiarray._reconstruct,
+    NUMPY.multiarray.scalar,
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(name)) for name in ('uint32', 'int32', 'int64', 'float32', 'float64', 'bool')},
+]
+
+
+def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, Any]:
+    """Read a checkpoint with ``weights_only=True``; nothing in it is run.
+
+    Returns:
+        The checkpoint; a bare state dict comes back as ``{'state_dict': ...}``.
+
+    Raises:
+        UserError: the file is missing, truncated, holds code, or isn't a checkpoint.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f'checkpoint {path} does not exist; give a .pth file')
+    try:
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            data = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split('\n')[0]
+        raise UserError(
+            f'checkpoint {path} cannot be loaded as plain data (weights_only=True): {reason}'
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f'checkpoint {path} is truncated or not a checkpoint: {str(error).splitlines()[0]}'
+        ) from error
+    if isinstance(data, Mapping) and not isinstance(data.get('state_dict'), Mapping):
+        data = {'state_dict': data}
+    if not isinstance(data, Mapping) or not any(
+        isinstance(value, Tensor) for value in data['state_dict'].values()
+    ):
+        raise UserError(f'{path} is not a checkpoint: it holds no state_dict of tensors')
+    return dict(data)
+
+
+def use_safe_loader() -> None:
+    """Have MMEngine's Runner read local files through :func:`load_file` too."""
+
+    @CheckpointLoader.register_scheme(prefixes='', force=True)
+    def load_from_local(filename: str, map_location: Any = 'cpu') -> dict[str, Any]:
+        return load_file(os.path.expanduser(filename), map_location)
+
+
+def prune_state_of(checkpoint: Mapping) -> PruneState | None:
+    """The prune state that a checkpoint carries, or None for a dense one."""
+    data = (checkpoint.get('meta') or {}).get('prune_state')
+    return None if data is None else PruneState.from_dict(data)
+
+
+def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike) -> None:
+    """Load ``checkpoint['state_dict']``; every name and shape must fit.
+
+    Raises:
+        UserError: names what is missing, unexpected or of another shape; the model isn't touched.
+    """
+    weights = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()}
+    expected = model.state_dict()
+    missing = sorted(expected.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - expected.keys())
+    shapes = sorted(
+        f'{k} {tuple(weights[k].shape)} instead of {tuple(v.shape)}'
+        for k, v in expected.items()
+        if k in weights and weights[k].shape != v.shape
+    )
+    faults = [
+        f'{len(names)} {what} ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})'
+        for what, names in (('missing', missing), ('unexpected', unexpected), ('misshapen', shapes))
+        if names
+    ]
+    if faults:
+        raise UserError(
+            f'checkpoint {path} belongs to another model than the config: tensors '
+            + '; '.join(faults)
+        )
+    model.load_state_dict(weights)
+
+
+def save_file(data: Any, path: str | os.PathLike) -> None:
+    """Write ``data`` with ``torch.save``: either the whole file appears, or nothing changes."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            torch.save(data, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

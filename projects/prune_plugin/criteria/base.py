@@ -1,0 +1,81 @@
+"""What a criterion is."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..units.base import UnitGroup
+
+if TYPE_CHECKING:
+    from ..calibration import Statistics
+
+NORMALIZERS = {
+    'none': lambda score: score,
+    'mean': lambda score: score / score.mean().clamp_min(1e-30),
+    'max': lambda score: score / score.max().clamp_min(1e-30),
+}
+
+
+class Criterion:
+    """Base of the criteria: gives every unit of a group a score; higher is more important.
+
+    Args:
+        normalize: Divide the scores of each group by their ``'mean'`` or ``'max'``, or ``'none'``.
+
+    Class attributes:
+        statistics: What it needs from calibration batches: a subset of
+            ``{'gradients', 'squared_gradients', 'activations'}``. Empty: no data set is touched.
+    """
+
+    statistics: frozenset[str] = frozenset()
+
+    def __init__(self, normalize: str = 'none'):
+        self.normalize = one_of('normalize', normalize, NORMALIZERS)
+
+    def score(
+        self, group: UnitGroup, tensors: dict[str, Tensor], statistics: 'Statistics | None'
+    ) -> Tensor:
+        """Scores of one group's units.
+
+        Args:
+            group: The group.
+            tensors: The model's parameters and buffers by name.
+            statistics: What calibration gathered; None if nothing was asked for.
+
+        Returns:
+            float64 tensor of shape (group.size,).
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def scores(
+        self,
+        groups: Sequence[UnitGroup],
+        tensors: dict[str, Tensor],
+        statistics: 'Statistics | None' = None,
+    ) -> list[Tensor]:
+        """Normalised scores of every group, on the CPU.
+
+        Raises:
+            UserError: a score isn't finite; the message names the group.
+        """
+        raw = [self.score(group, tensors, statistics) for group in groups]
+        result = []
+        for group, score in zip(groups, raw, strict=True):
+            score = NORMALIZERS[self.normalize](score.cpu())
+            if not bool(score.isfinite().all()):
+                raise UserError(
+                    f'scores of {group.name} are not finite: its weights or gradients hold NaN or inf'
+                )
+            result.append(score)
+        return result
+
+
+def one_of(key: str, value: str, valid) -> str:
+    """``value`` if it is among ``valid``."""
+    if value not in valid:
+        raise UserError(f'{key} is {value!r}; valid are {", ".join(map(str, valid))}')
+    return value

@@ -1,0 +1,83 @@
+"""Starting the process group on GPUs and CPUs, and keeping ranks in agreement."""
+
+import hashlib
+import os
+from typing import Any
+
+import torch
+import torch.distributed as torch_dist
+from mmengine import dist
+from torch import Tensor, nn
+
+from .errors import UserError
+
+#: Where each launcher leaves (rank, world size, local rank) in the environment.
+LAUNCHER_VARIABLES = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+}
+
+
+def init(launcher: str) -> None:
+    """Start the process group of ``launcher``: nccl where there are GPUs, gloo on CPUs.
+
+    MMEngine's own ``init_dist`` asks for a GPU even for gloo, so on CPUs it is done here, before
+    the Runner looks.
+
+    Raises:
+        UserError: the launcher's environment variables are not there.
+    """
+    if launcher == 'none' or dist.is_distributed():
+        return
+    variables = LAUNCHER_VARIABLES[launcher]
+    missing = [name for name in variables if name not in os.environ]
+    if missing:
+        raise UserError(
+            f'--launcher {launcher} needs the environment variable {missing[0]}; start with '
+            '"python -m torch.distributed.run --nproc_per_node=N ... --launcher pytorch"'
+        )
+    if torch.cuda.is_available():
+        dist.init_dist(launcher)
+        return
+    rank, world, local = (os.environ[name] for name in variables)
+    os.environ.update(RANK=rank, WORLD_SIZE=world, LOCAL_RANK=local)
+    os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
+    os.environ.setdefault('MASTER_PORT', '29500')
+    torch_dist.init_process_group('gloo', rank=int(rank), world_size=int(world))
+
+
+def sum_over_ranks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Sum each tensor over all ranks, in place; every rank must hold the same names."""
+    if dist.get_world_size() > 1:
+        for name in sorted(tensors):
+            torch_dist.all_reduce(tensors[name])
+    return tensors
+
+
+def from_rank_0(value: Any) -> Any:
+    """Rank 0's ``value``, on every rank."""
+    if dist.get_world_size() == 1:
+        return value
+    box = [value]
+    torch_dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def check_same(digest: str, what: str) -> None:
+    """Raise :class:`RuntimeError` unless all ranks hold the same ``digest``."""
+    if dist.get_world_size() == 1:
+        return
+    digests: list[Any] = [None] * dist.get_world_size()
+    torch_dist.all_gather_object(digests, digest)
+    if len(set(digests)) > 1:
+        raise RuntimeError(f'ranks disagree on {what}: {digests}')
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A hash of every tensor of the model's state dict."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,95 @@
+"""Evaluating a model with a config's test data and metrics, on one rank or many."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.logging import print_log
+from mmengine.registry import METRICS
+from mmengine.runner import Runner
+from rich.progress import track
+from torch import nn
+
+from .distributed import from_rank_0
+from .errors import DataNotFoundError, UserError
+
+
+def metric_names(metric: Mapping) -> set[str]:
+    """What ``--eval`` may call a metric: its result prefix, and what its ``metric`` key lists."""
+    cls = METRICS.get(metric['type'])
+    own = metric.get('metric', [])
+    prefix = metric.get('prefix') or getattr(cls, 'default_prefix', None)
+    return {name for name in (prefix, *([own] if isinstance(own, str) else own)) if name}
+
+
+def as_metrics(evaluator: Any) -> list[dict]:
+    """The metric configs of a ``test_evaluator``, which may be one dict or a list."""
+    if not evaluator:
+        return []
+    return [evaluator] if isinstance(evaluator, Mapping) else list(evaluator)
+
+
+def select_metrics(evaluator: Any, names: Sequence[str] | None) -> list[dict]:
+    """The metrics that ``--eval`` names; all without names.
+
+    Raises:
+        UserError: a name that no metric of the config answers to.
+    """
+    metrics = as_metrics(evaluator)
+    if not names:
+        return metrics
+    known = [metric_names(metric) for metric in metrics]
+    valid = sorted(set().union(*known))
+    for name in names:
+        if name not in valid:
+            raise UserError(
+                f'--eval {name} is not a metric of this config; valid are {", ".join(valid) or "none"}'
+            )
+    return [m for m, own in zip(metrics, known, strict=True) if own & set(names)]
+
+
+class TestSet:
+    """The config's test data and metrics, loaded once and used for several models.
+
+    Args:
+        cfg: The config.
+
+    Attributes:
+        missing: Why there is nothing to evaluate on, or None.
+    """
+
+    __test__ = False
+
+    def __init__(self, cfg: Config):
+        self.missing: str | None = None
+        self.metrics = as_metrics(cfg.get('test_evaluator'))
+        if not cfg.get('test_dataloader') or not self.metrics:
+            self.missing = 'the config has no test_dataloader and test_evaluator'
+            return
+        try:
+            self.loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
+        except (DataNotFoundError, FileNotFoundError) as error:
+            self.missing = str(error)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, label: str) -> dict[str, float] | None:
+        """Metrics of ``model``, equal on all ranks; None, with a word in the log, without data."""
+        if self.missing:
+            print_log(f'evaluation of the {label} model skipped: {self.missing}', 'current')
+            return None
+        evaluator = Evaluator([METRICS.build(metric) for metric in self.metrics])
+        evaluator.dataset_meta = getattr(self.loader.dataset, 'metainfo', None)
+        training = model.training
+        model.eval()
+        bar = track(self.loader, f'evaluating {label}', disable=not dist.is_main_process())
+        for batch in bar:
+            evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
+        model.train(training)
+        results = from_rank_0(evaluator.evaluate(len(self.loader.dataset)))
+        shown = ', '.join(f'{k} {v:.4g}' for k, v in results.items() if isinstance(v, int | float))
+        print_log(f'{label}: {shown}', 'current', logging.INFO)
+        return {k: v for k, v in results.items() if isinstance(v, int | float)}

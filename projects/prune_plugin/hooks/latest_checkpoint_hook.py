@@ -1,0 +1,35 @@
+"""``latest.pth``: a stable name for the newest checkpoint."""
+
+import os
+from pathlib import Path
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class LatestCheckpointHook(Hook):
+    """Points ``latest.pth`` in the work directory to the checkpoint saved last (a relative link)."""
+
+    priority = 'LOWEST'
+
+    def after_train_epoch(self, runner) -> None:
+        """Renew the link."""
+        self._renew(runner)
+
+    def after_train(self, runner) -> None:
+        """Renew the link."""
+        self._renew(runner)
+
+    @master_only
+    def _renew(self, runner) -> None:
+        folder = Path(runner.work_dir)
+        pointer = folder / 'last_checkpoint'
+        if not pointer.is_file():
+            return
+        newest = Path(pointer.read_text().strip()).name
+        temporary = folder / f'.latest.{os.getpid()}'
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(newest)
+        temporary.replace(folder / 'latest.pth')

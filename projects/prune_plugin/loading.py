@@ -1,0 +1,88 @@
+"""Building the model that a config and a checkpoint describe together."""
+
+import logging
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from .checkpoint import load_file, load_weights, prune_state_of
+from .errors import UserError
+from .state import PruneState
+
+
+@dataclass
+class Loaded:
+    """A model with its weights, and where they came from.
+
+    Attributes:
+        model: In evaluation mode, on the device asked for.
+        checkpoint: The checkpoint's content; an empty one if there was no file.
+        before: The prune state it carries, if it is slim already.
+    """
+
+    model: nn.Module
+    checkpoint: dict[str, Any]
+    before: PruneState | None
+
+
+def model_config(cfg: Config, state: PruneState | None) -> dict:
+    """The config of the model to build: slim where a checkpoint says so."""
+    if not cfg.get('model'):
+        raise UserError(f'{cfg.filename} has no model')
+    model = deepcopy(cfg.model)
+    if state is None:
+        return model
+    if model.get('type') == 'SlimModel':
+        model = model.model
+    return dict(type='SlimModel', model=model, prune_state=state.to_dict())
+
+
+def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu') -> Loaded:
+    """Build the config's model and load a checkpoint into it, every name and shape checked.
+
+    Args:
+        cfg: The (dense) config; a checkpoint with a prune state is built slim by itself.
+        path: Checkpoint, or None for freshly initialised weights.
+        device: Where the model goes.
+
+    Raises:
+        UserError: see :func:`load_file` and :func:`load_weights`.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    checkpoint = load_file(path) if path else {'meta': {}, 'state_dict': {}}
+    checkpoint.setdefault('meta', {})
+    before = prune_state_of(checkpoint)
+    if not path:
+        torch.manual_seed((cfg.get('randomness') or {}).get('seed') or 0)
+    model = MODELS.build(model_config(cfg, before))
+    if path:
+        load_weights(model, checkpoint, path)
+    else:
+        print_log(
+            'no checkpoint given: weights are freshly initialised', 'current', logging.WARNING
+        )
+        if hasattr(model, 'init_weights'):
+            model.init_weights()
+        before = getattr(model, 'prune_state', None)
+    return Loaded(model.to(device).eval(), checkpoint, before)
+
+
+def plain_data(value: Any) -> bool:
+    """Whether ``value`` is made of dicts, lists, strings, numbers and None alone."""
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and plain_data(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(plain_data, value))
+    return value is None or type(value) in (str, int, float, bool)
+
+
+def plain_meta(checkpoint: Mapping) -> dict[str, Any]:
+    """Those entries of a checkpoint's ``meta`` that any ``weights_only=True`` load can read."""
+    return {k: v for k, v in (checkpoint.get('meta') or {}).items() if plain_data(v)}

@@ -1,0 +1,35 @@
+"""Modules that take the place of ones that can't be cut, and the table of converters.
+
+A converter takes the module that stands there and returns the one that takes its place, sharing its
+parameters under the same names. Families add theirs with ``CONVERTERS['Name'] = function``.
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from .skip_layer import SkipLayer
+from .slim_attention import SlimMultiheadAttention
+
+
+def to_slim_attention(module: nn.Module) -> SlimMultiheadAttention:
+    """``nn.MultiheadAttention`` -> :class:`SlimMultiheadAttention`; a slim one stays as it is."""
+    if isinstance(module, SlimMultiheadAttention):
+        return module
+    return SlimMultiheadAttention(module)
+
+
+def to_skip_layer(module: nn.Module) -> SkipLayer:
+    """Any layer -> :class:`SkipLayer`."""
+    return SkipLayer()
+
+
+CONVERTERS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    'SlimMultiheadAttention': to_slim_attention,
+    'SkipLayer': to_skip_layer,
+}
+
+#: Converters whose result computes the same as long as nothing has been cut.
+EQUIVALENT = frozenset({'SlimMultiheadAttention'})
+
+__all__ = ['CONVERTERS', 'EQUIVALENT', 'SkipLayer', 'SlimMultiheadAttention']

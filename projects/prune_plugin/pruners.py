@@ -1,0 +1,339 @@
+"""The two pruners that a ``prune_cfg`` names: whole units, or single weights."""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .budgets.base import Budget, sizes
+from .calibration import CalibrationData, collect, mmengine_loss
+from .costs import Cost
+from .distributed import check_same, from_rank_0
+from .errors import UserError
+from .registry import ALLOCATORS, BUDGETS, CRITERIA, PRUNERS, SCHEDULES, SPARSIFIERS, UNITS, build
+from .settings import (
+    CalibrationSettings,
+    ProfileSettings,
+    RecoverySettings,
+    at_least,
+    read_settings,
+)
+from .state import PruneState
+from .units.base import UnitGroup, named_tensors
+from .units.finder import UnitFinder, discover
+
+#: Gives the calibration batches when, and only when, a criterion needs them.
+DataFactory = Callable[[CalibrationSettings], CalibrationData]
+
+
+@dataclass
+class Plan:
+    """What is to go, before anything is touched.
+
+    Attributes:
+        groups: Unit groups of the model as given.
+        importance: Score of every unit, one float64 vector per group.
+        cost: What one unit of each group costs, float64 (groups,), in the budget's quantity.
+        state: The prune state, relative to the model as given.
+        refused: ``{module: reason}`` for modules that can't be cut.
+        seconds: Time of each step.
+    """
+
+    groups: list[UnitGroup]
+    importance: list[Tensor]
+    cost: Tensor
+    state: PruneState
+    refused: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    """Add the time spent inside to ``seconds[step]``."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[step] = seconds.get(step, 0.0) + time.perf_counter() - start
+
+
+def as_patterns(key: str, patterns: Any) -> list[str]:
+    """A list of regular expressions, checked."""
+    if isinstance(patterns, str) or not isinstance(patterns, Sequence):
+        raise UserError(
+            f'prune_cfg.{key} is {patterns!r}; it must be a list of regular expressions'
+        )
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise UserError(
+                f'prune_cfg.{key}: {pattern!r} is no regular expression ({error})'
+            ) from error
+    return list(patterns)
+
+
+class Pruner:
+    """What both pruners have in common: the blocks that don't depend on what is removed.
+
+    Args:
+        budget: What is limited, and the ratio: the fraction REMOVED.
+        schedule: The target of each round.
+        include: Regular expressions; at least one must match a name from its start.
+        exclude: None of these may match.
+        calibration: See :class:`CalibrationSettings`.
+        recovery: See :class:`RecoverySettings`.
+        profile: See :class:`ProfileSettings`.
+        name: Stem of the checkpoints' names; by default the config name's first word.
+    """
+
+    def __init__(
+        self,
+        budget: Mapping,
+        schedule: Mapping,
+        include: Sequence[str],
+        exclude: Sequence[str],
+        calibration: Mapping,
+        recovery: Mapping,
+        profile: Mapping,
+        name: str | None,
+    ):
+        self.budget: Budget = build(BUDGETS, budget, 'prune_cfg.budget')
+        self.schedule = build(SCHEDULES, schedule, 'prune_cfg.schedule')
+        self.include = as_patterns('include', include)
+        self.exclude = as_patterns('exclude', exclude)
+        self.calibration = read_settings(CalibrationSettings, calibration, 'prune_cfg.calibration')
+        self.recovery = read_settings(RecoverySettings, recovery, 'prune_cfg.recovery')
+        self.profile = read_settings(ProfileSettings, profile, 'prune_cfg.profile')
+        self.name = name
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Budget and ratio, as in the reports."""
+        return {'budget': self.budget.quantity, 'ratio': self.budget.ratio}
+
+
+@PRUNERS.register_module()
+class StructuredPruner(Pruner):
+    """Removes whole units: heads, neurons, channels, layers.
+
+    Args:
+        units: Unit finders; by default every known kind that the model has.
+        criterion: Gives the scores; higher is more important.
+        allocator: Turns scores and costs into kept units.
+        budget: See :class:`Pruner`.
+        schedule: See :class:`Pruner`.
+        include: See :class:`Pruner`; matched against unit groups' names.
+        exclude: See :class:`Pruner`.
+        min_keep: Fewest units that a group keeps (for whole layers: that the model keeps).
+        round_to: What is left of a group that loses units is a multiple of this.
+        calibration: See :class:`Pruner`.
+        recovery: See :class:`Pruner`.
+        profile: See :class:`Pruner`.
+        name: See :class:`Pruner`.
+
+    Raises:
+        UserError: anything in the config that isn't valid; the message names the key.
+
+    Example:
+        >>> prune_cfg = dict(
+        ...     type='StructuredPruner', criterion=dict(type='Taylor', order=1),
+        ...     allocator=dict(type='Knapsack'), budget=dict(type='params', ratio=0.25))
+    """
+
+    def __init__(
+        self,
+        units: Sequence[Mapping] | None = None,
+        criterion: Mapping = {'type': 'L1'},  # noqa: B006  read, never changed
+        allocator: Mapping = {'type': 'Knapsack'},  # noqa: B006
+        budget: Mapping = {'type': 'params'},  # noqa: B006
+        schedule: Mapping = {'type': 'OneShot'},  # noqa: B006
+        include: Sequence[str] = ('.*',),
+        exclude: Sequence[str] = (),
+        min_keep: int = 1,
+        round_to: int | None = None,
+        calibration: Mapping = {},  # noqa: B006
+        recovery: Mapping = {},  # noqa: B006
+        profile: Mapping = {},  # noqa: B006
+        name: str | None = None,
+    ):
+        super().__init__(budget, schedule, include, exclude, calibration, recovery, profile, name)
+        self.finders: list[UnitFinder] | None = None
+        if units is not None:
+            if isinstance(units, str | Mapping) or not isinstance(units, Sequence) or not units:
+                raise UserError(f'prune_cfg.units is {units!r}; it must be a list of dicts')
+            self.finders = [
+                build(UNITS, unit, f'prune_cfg.units[{i}]') for i, unit in enumerate(units)
+            ]
+        self.criterion = build(CRITERIA, criterion, 'prune_cfg.criterion')
+        self.allocator = build(ALLOCATORS, allocator, 'prune_cfg.allocator')
+        at_least('prune_cfg.min_keep', min_keep, 0)
+        at_least('prune_cfg.round_to', round_to or 1, 1)
+        self.min_keep, self.round_to = min_keep, round_to or 1
+
+    def discover(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
+        """The model's unit groups, and what can't be cut; see :func:`discover`."""
+        finders = self.finders
+        if finders is None:
+            candidates = [cls() for cls in UNITS.module_dict.values() if cls.default]
+            finders = [finder for finder in candidates if finder.find(model)[0]]
+            if not finders:
+                names = ', '.join(type(c).__name__ for c in candidates)
+                raise UserError(f'the model has no units of the known kinds ({names}) to prune')
+        return discover(model, finders, self.include, self.exclude)
+
+    def plan(
+        self,
+        model: nn.Module,
+        data: DataFactory | None = None,
+        table: list[Tensor] | None = None,
+        loss: Callable[[nn.Module, Any], Tensor] = mmengine_loss,
+    ) -> Plan:
+        """Find, score and choose units; the model isn't changed.
+
+        Args:
+            model: The model; meta tensors will do for criteria that don't read weights.
+            data: Gives calibration batches, for criteria that need them.
+            table: Scores from an earlier run instead of the criterion, one vector per group.
+            loss: Gives the loss for gradients.
+
+        Raises:
+            UserError: see :func:`discover`; no data for a criterion that needs some; a budget that
+                the floors don't allow.
+        """
+        seconds: dict[str, float] = {}
+        with timed(seconds, 'discover'):
+            groups, refused = self.discover(model)
+        with timed(seconds, 'calibrate'):
+            statistics = None
+            if self.criterion.statistics and table is None:
+                if data is None:
+                    raise UserError(
+                        f'prune_cfg.criterion {type(self.criterion).__name__} needs calibration data; '
+                        'give a train_dataloader, or use L1, L2 or Random'
+                    )
+                statistics = collect(
+                    model, groups, self.criterion.statistics, data(self.calibration), loss
+                )
+        with timed(seconds, 'score'):
+            scores = table
+            if scores is None:
+                scores = self.criterion.scores(groups, named_tensors(model), statistics)
+        with timed(seconds, 'allocate'):
+            cost = self.budget.cost(model, groups, vars(self.profile))
+            kept = from_rank_0(self.choose(groups, scores, cost))
+            state = PruneState(
+                {g.name: g for g in groups},
+                {g.name: k for g, k in zip(groups, kept, strict=True)},
+                self.asked,
+            )
+            check_same(state.digest(), 'the units kept')
+        return Plan(groups, scores, cost.marginal(sizes(groups)), state, refused, seconds)
+
+    def choose(self, groups: list[UnitGroup], scores: list[Tensor], cost: Cost) -> list[Tensor]:
+        """Kept units of every group: those with the highest scores, as many as the allocator says."""
+        kept: list[Tensor] = [torch.arange(group.size) for group in groups]
+        floors = self.floors(groups, scores)
+        for constraint in self.budget.constraints(groups, cost):
+            members = constraint.groups
+            own = [scores[g] for g in members]
+            counts = self.allocator.allocate(own, constraint, floors[members], self.round_to)
+            for g, score, count in zip(members, own, counts.tolist(), strict=True):
+                order = score.sort(stable=True).indices
+                kept[g] = order[len(order) - count :].sort().values
+        return kept
+
+    def floors(self, groups: list[UnitGroup], scores: list[Tensor]) -> Tensor:
+        """Fewest units each group keeps. Of whole layers, the ``min_keep`` best stay."""
+        floors = torch.minimum(torch.tensor(self.min_keep), sizes(groups))
+        layers = [g for g, group in enumerate(groups) if group.kind == 'layer']
+        floors[layers] = 0
+        best = sorted(layers, key=lambda g: float(scores[g].sum()), reverse=True)[: self.min_keep]
+        floors[best] = 1
+        return floors
+
+
+@PRUNERS.register_module()
+class WeightPruner(Pruner):
+    """Sets single weights of linear and convolution layers to zero; shapes stay.
+
+    Zeros make the model no faster by themselves.
+
+    Args:
+        sparsifier: The method.
+        budget: ``dict(type='weights', ratio=R)``: the fraction of those weights to remove.
+        schedule: See :class:`Pruner`.
+        include: See :class:`Pruner`; matched against parameters' names.
+        exclude: See :class:`Pruner`.
+        calibration: See :class:`Pruner`.
+        recovery: See :class:`Pruner`.
+        profile: See :class:`Pruner`.
+        name: See :class:`Pruner`.
+
+    Example:
+        >>> prune_cfg = dict(type='WeightPruner', sparsifier=dict(type='Magnitude'),
+        ...     budget=dict(type='weights', ratio=0.5))
+    """
+
+    def __init__(
+        self,
+        sparsifier: Mapping = {'type': 'Magnitude'},  # noqa: B006  read, never changed
+        budget: Mapping = {'type': 'weights'},  # noqa: B006
+        schedule: Mapping = {'type': 'OneShot'},  # noqa: B006
+        include: Sequence[str] = ('.*',),
+        exclude: Sequence[str] = (),
+        calibration: Mapping = {},  # noqa: B006
+        recovery: Mapping = {},  # noqa: B006
+        profile: Mapping = {},  # noqa: B006
+        name: str | None = None,
+    ):
+        super().__init__(budget, schedule, include, exclude, calibration, recovery, profile, name)
+        if self.budget.quantity != 'weights':
+            raise UserError(
+                f"prune_cfg.budget.type is {self.budget.quantity!r}; a WeightPruner's is 'weights'"
+            )
+        self.sparsifier = build(SPARSIFIERS, sparsifier, 'prune_cfg.sparsifier')
+
+    def keep_masks(self, model: nn.Module) -> dict[str, Tensor]:
+        """Which weights stay: bool tensors by parameter name; the model isn't changed.
+
+        Raises:
+            UserError: a pattern matches nothing, or the sparsifier refuses.
+        """
+        weights = prunable_weights(model)
+        for key, patterns in (('include', self.include), ('exclude', self.exclude)):
+            for pattern in patterns:
+                if not any(re.match(pattern, name) for name in weights):
+                    raise UserError(f'prune_cfg.{key}: {pattern!r} matches no prunable weight')
+        chosen = {
+            name: weight
+            for name, weight in weights.items()
+            if any(re.match(p, name) for p in self.include)
+            and not any(re.match(p, name) for p in self.exclude)
+        }
+        if not chosen:
+            raise UserError('prune_cfg.exclude leaves no weight to prune; remove a pattern')
+        with torch.no_grad():
+            return self.sparsifier.keep_masks(chosen, self.budget.ratio)
+
+
+def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights of linear, convolution and multi-head attention layers, by name."""
+    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+    found = {}
+    for prefix, module in model.named_modules():
+        if isinstance(module, kinds):
+            for name, parameter in module.named_parameters(prefix, recurse=False):
+                if parameter.dim() > 1:
+                    found[name] = parameter
+    return found
+
+
+def build_pruner(prune_cfg: Mapping) -> Pruner:
+    """Build and check a whole ``prune_cfg``; without ``type`` it is a StructuredPruner."""
+    return build(PRUNERS, {'type': 'StructuredPruner', **prune_cfg}, 'prune_cfg')

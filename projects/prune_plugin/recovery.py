@@ -1,0 +1,104 @@
+"""From a config and a pruned checkpoint to the config of the training that follows."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from mmengine import dist
+from mmengine.config import Config
+
+from .errors import UserError
+from .settings import RecoverySettings
+
+#: Sub-directory of each mode.
+FOLDERS = {'fine_tune': 'fine_tuned', 'retrain': 'retrained'}
+
+
+def settings_for(settings: RecoverySettings, retrain: bool, epochs: int | None) -> RecoverySettings:
+    """The config's settings with the command line's mode and epochs.
+
+    A factor or warm-up that the config gives by itself stays only with the config's own mode.
+    """
+    mode = 'retrain' if retrain else 'fine_tune'
+    epochs = epochs or settings.epochs
+    if mode != settings.mode:
+        return RecoverySettings(mode, epochs)
+    return RecoverySettings(mode, epochs, settings.lr_factor, settings.warmup_iters)
+
+
+def add_hooks(cfg: Config, *types: str) -> None:
+    """Append hooks to ``cfg.custom_hooks`` unless they are there."""
+    hooks = list(cfg.get('custom_hooks') or [])
+    present = {hook.get('type') for hook in hooks if hasattr(hook, 'get')}
+    cfg.custom_hooks = hooks + [dict(type=t) for t in types if t not in present]
+
+
+def use_slim_model(cfg: Config, path: str) -> None:
+    """Have the Runner build the slim model that the checkpoint or file ``path`` describes."""
+    if cfg.model.get('type') != 'SlimModel':
+        cfg.model = dict(type='SlimModel', model=cfg.model, prune_state=str(path))
+    else:
+        cfg.model.prune_state = str(path)
+    add_hooks(cfg, 'PruneStateHook')
+
+
+def fit_to_device(cfg: Config, launcher: str) -> None:
+    """Set the launcher; on CPUs, the wrapper options without which DDP refuses."""
+    cfg.launcher = launcher
+    if launcher != 'none' and not torch.cuda.is_available() and not cfg.get('model_wrapper_cfg'):
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=cfg.get('broadcast_buffers', False),
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
+
+
+def recovery_config(
+    cfg: Config, settings: RecoverySettings, checkpoint: dict, path: Path, work_dir: Path
+) -> Config:
+    """Config of the fine-tuning or retraining of a pruned checkpoint.
+
+    Args:
+        cfg: The user's config; not changed.
+        settings: Mode, epochs, learning rate, warm-up.
+        checkpoint: The pruned checkpoint, for its epoch number.
+        path: Where it lies.
+        work_dir: Where the training writes.
+
+    Raises:
+        UserError: the config doesn't train by epochs, or has no optimizer.
+    """
+    cfg = deepcopy(cfg)
+    train_cfg = cfg.get('train_cfg') or {}
+    if not train_cfg or not cfg.get('optim_wrapper') or not cfg.get('train_dataloader'):
+        raise UserError(
+            f'{cfg.filename} cannot be trained: it needs train_cfg, train_dataloader, optim_wrapper'
+        )
+    if not train_cfg.get('by_epoch', train_cfg.get('type') != 'IterBasedTrainLoop'):
+        raise UserError('train_cfg.by_epoch is False; recovery trains by epochs')
+    goes_on = settings.mode == 'fine_tune'
+    start = checkpoint['meta'].get('epoch', 0) if goes_on else 0
+    cfg.train_cfg.max_epochs = start + settings.epochs
+    cfg.optim_wrapper.optimizer.lr = cfg.optim_wrapper.optimizer.lr * settings.lr_factor
+    cfg.param_scheduler = [
+        dict(
+            type='WarmupCosineLR',
+            end=settings.epochs,
+            warmup=settings.warmup_iters,
+            by_epoch=True,
+            convert_to_iter_based=True,
+        )
+    ]
+    cfg.load_from = str(path)
+    cfg.resume = False
+    cfg.work_dir = str(work_dir)
+    if checkpoint['meta'].get('prune_state'):
+        use_slim_model(cfg, str(path))
+    if checkpoint.get('masks'):
+        add_hooks(cfg, 'MaskHook')
+    add_hooks(cfg, 'LatestCheckpointHook', *(['CarryOverHook'] if goes_on else []))
+    cfg.pop('prune_cfg', None)
+    if not dist.is_distributed():
+        cfg.launcher = 'none'
+    return cfg

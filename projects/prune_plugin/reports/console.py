@@ -1,0 +1,47 @@
+"""The report, as a person reads it in a terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from .tables import kind_totals
+
+
+def number(value: float | None, unit: str = '') -> str:
+    """A number with thousands marks; a dash for what wasn't measured."""
+    if value is None:
+        return '-'
+    shown = f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.4g}'
+    return f'{shown}{unit}'
+
+
+def share(before: float | None, after: float | None) -> str:
+    """The fraction removed, in percent."""
+    return '-' if not before or after is None else f'{100 * (1 - after / before):.2f} %'
+
+
+def print_report(report: dict, console: Console | None = None) -> None:
+    """Print what ``report.json`` says: asked against achieved, dense against pruned."""
+    console = console or Console(width=100)
+    asked = report['asked']
+    title = f'asked: {asked["ratio"]:.4g} of {asked["budget"]} removed'
+    table = Table(title=title, title_justify='left')
+    stages = [s for s in ('dense', 'pruned', 'recovered') if report.get(s)]
+    for column in ('', *stages, 'removed'):
+        table.add_column(column, justify='left' if not column else 'right')
+    rows = [('parameters', 'params', ''), ('FLOPs', 'flops', ''), ('latency', 'latency_ms', ' ms')]
+    for label, key, unit in rows:
+        values = [report[stage].get(key) for stage in stages]
+        removed = share(report['dense'].get(key), report['pruned'].get(key))
+        table.add_row(label, *(number(v, unit) for v in values), removed)
+    zeros = report['achieved'].get('zeros')
+    if zeros:
+        blanks = [''] * (len(stages) - 1)
+        table.add_row('zeros among weights', *blanks, '', f'{100 * zeros:.2f} %')
+    for kind, (size, kept) in kind_totals(report['groups']).items():
+        values = [number(size), *(number(kept) for _ in stages[1:])]
+        table.add_row(f'{kind} units', *values, share(size, kept))
+    metrics = {m: None for s in stages for m in (report[s].get('metrics') or {})}
+    for metric in metrics:
+        values = [(report[stage].get('metrics') or {}).get(metric) for stage in stages]
+        table.add_row(metric, *(number(v) for v in values), '')
+    console.print(table)

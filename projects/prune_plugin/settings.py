@@ -1,0 +1,100 @@
+"""The plain blocks of ``prune_cfg``: calibration, recovery, profile."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from .errors import UserError
+
+#: Learning-rate factor and warm-up iterations of each way to recover.
+RECOVERY_MODES = {'fine_tune': (0.1, 500), 'retrain': (0.5, 1000)}
+
+
+def read_settings(cls: type, cfg: Mapping, key: str):
+    """Build the settings dataclass ``cls`` from a config block, refusing unknown keys."""
+    if not isinstance(cfg, Mapping):
+        raise UserError(f'{key} is {cfg!r}; it must be a dict')
+    valid = [f.name for f in fields(cls)]
+    for name in cfg:
+        if name not in valid:
+            raise UserError(f'{key}.{name} is not a key; valid are {", ".join(valid)}')
+    try:
+        return cls(**cfg)
+    except UserError as error:
+        raise UserError(f'{key}.{error}') from error
+
+
+def at_least(name: str, value, least: int) -> None:
+    """Raise :class:`UserError` unless ``value`` is an int >= ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f'{name} is {value!r}; it must be a whole number >= {least}')
+
+
+@dataclass
+class CalibrationSettings:
+    """Which data the statistics come from.
+
+    Attributes:
+        num_samples: Samples of the training set.
+        seed: Chooses them and seeds their augmentation.
+        batch_size: Samples per batch on each rank.
+    """
+
+    num_samples: int = 128
+    seed: int = 0
+    batch_size: int = 16
+
+    def __post_init__(self):
+        at_least('num_samples', self.num_samples, 1)
+        at_least('seed', self.seed, 0)
+        at_least('batch_size', self.batch_size, 1)
+
+
+@dataclass
+class RecoverySettings:
+    """Training after pruning.
+
+    Attributes:
+        mode: ``'fine_tune'`` (goes on: 0.1 x the learning rate, optimizer state and epoch number
+            carried over) or ``'retrain'`` (0.5 x, from epoch 0, a fresh optimizer).
+        epochs: Epochs to train.
+        lr_factor: Overrides the mode's factor on the config's learning rate.
+        warmup_iters: Overrides the mode's warm-up (500, 1000); a run shorter than its warm-up
+            warms up over a tenth of itself.
+    """
+
+    mode: str = 'fine_tune'
+    epochs: int = 6
+    lr_factor: float | None = None
+    warmup_iters: int | None = None
+
+    def __post_init__(self):
+        if self.mode not in RECOVERY_MODES:
+            raise UserError(f'mode is {self.mode!r}; valid are {", ".join(RECOVERY_MODES)}')
+        at_least('epochs', self.epochs, 1)
+        factor, warmup = RECOVERY_MODES[self.mode]
+        self.lr_factor = factor if self.lr_factor is None else self.lr_factor
+        self.warmup_iters = warmup if self.warmup_iters is None else self.warmup_iters
+        if not isinstance(self.lr_factor, int | float) or not self.lr_factor > 0:
+            raise UserError(f'lr_factor is {self.lr_factor!r}; it must be a number > 0')
+        at_least('warmup_iters', self.warmup_iters, 0)
+
+
+@dataclass
+class ProfileSettings:
+    """How FLOPs and latency are measured.
+
+    Attributes:
+        batch_size: Samples per forward call when timing. FLOPs are always of one sample.
+        num_threads: CPU threads when timing.
+        seconds: Time to spend on timing dense and pruned model.
+        input_shape: Shape of one sample, for models without ``dummy_inputs``.
+    """
+
+    batch_size: int = 8
+    num_threads: int = 1
+    seconds: float = 4.0
+    input_shape: Sequence[int] | None = None
+
+    def __post_init__(self):
+        at_least('batch_size', self.batch_size, 1)
+        at_least('num_threads', self.num_threads, 1)

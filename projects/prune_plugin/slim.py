@@ -1,0 +1,175 @@
+"""Removing units for real (slim), or setting them to zero (mask)."""
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .errors import UserError
+from .modules import CONVERTERS
+from .state import PruneState, state_from_file
+from .units.base import named_tensors
+
+
+@torch.no_grad()
+def slim(model: nn.Module, state: PruneState) -> nn.Module:
+    """Remove, in place, the units that ``state`` doesn't keep.
+
+    Args:
+        model: The dense model the state was made for; meta tensors will do.
+        state: Which units stay.
+
+    Returns:
+        The same model with smaller tensors. Names in its state dict don't change, tensors that lose
+        nothing stay the very same objects.
+
+    Raises:
+        UserError: the state doesn't fit the model; nothing has been touched then.
+    """
+    check_fits(model, state)
+    for group in state.reduced:
+        for name, converter in group.converts:
+            module = model.get_submodule(name)
+            replace_module(model, name, CONVERTERS[converter](module))
+    removed: dict[int, dict[int, Tensor]] = {}
+    tensors = named_tensors(model)
+    for (name, dim), indices in state.removed_indices().items():
+        if name in tensors:
+            removed.setdefault(id(tensors[name]), {})[dim] = indices
+    replace_tensors(model, removed)
+    for group in state.reduced:
+        for attr in group.attrs:
+            module = model.get_submodule(attr.module)
+            setattr(module, attr.name, len(state.kept[group.name]) * attr.per_unit)
+    for module in model.modules():
+        sync_widths(module)
+    return model
+
+
+def replace_tensors(model: nn.Module, removed: dict[int, dict[int, Tensor]]) -> None:
+    """Put cut tensors where the old ones stood; tied parameters stay tied."""
+    fresh: dict[int, Tensor] = {}
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is None or id(tensor) not in removed:
+                    continue
+                if id(tensor) not in fresh:
+                    cut = cut_tensor(tensor.detach(), removed[id(tensor)])
+                    if isinstance(tensor, nn.Parameter):
+                        cut = nn.Parameter(cut, requires_grad=tensor.requires_grad)
+                    fresh[id(tensor)] = cut
+                table[name] = fresh[id(tensor)]
+
+
+def cut_tensor(tensor: Tensor, removed: dict[int, Tensor]) -> Tensor:
+    """``tensor`` without the given indices, ``{dimension: sorted indices}``."""
+    for dim, indices in removed.items():
+        stays = torch.ones(tensor.shape[dim], dtype=torch.bool)
+        stays[indices] = False
+        tensor = tensor.index_select(dim, stays.nonzero().flatten().to(tensor.device))
+    return tensor
+
+
+@torch.no_grad()
+def mask(model: nn.Module, state: PruneState) -> nn.Module:
+    """Set to zero, in place, every parameter of the units that ``state`` doesn't keep.
+
+    The masked model computes what the slim one does, at the dense model's cost.
+    """
+    check_fits(model, state)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for (name, dim), indices in state.removed_indices().items():
+        if name in parameters:
+            parameters[name].index_fill_(dim, indices.to(parameters[name].device), 0)
+    for group in state.reduced:
+        for cut in group.cuts:
+            if cut.dim is None:
+                parameters[cut.name].zero_()
+    return model
+
+
+def check_fits(model: nn.Module, state: PruneState) -> None:
+    """Raise :class:`UserError` naming the first entry of ``state`` that doesn't fit ``model``."""
+    tensors = named_tensors(model)
+    modules = dict(model.named_modules())
+    for group in state.groups.values():
+        where = f'prune_state.groups[{group.name!r}]'
+        for module, converter in group.converts:
+            if module not in modules:
+                raise UserError(f'{where}: the model has no module {module!r} for {converter}')
+        for attr in group.attrs:
+            value = getattr(modules.get(attr.module), attr.name, None)
+            if not isinstance(value, int) or value != group.size * attr.per_unit:
+                raise UserError(
+                    f'{where}: {attr.module}.{attr.name} is {value!r} in this model, '
+                    f'not {group.size * attr.per_unit}; the state belongs to another model'
+                )
+        for cut in group.cuts:
+            tensor = tensors.get(cut.name)
+            if tensor is None:
+                if group.converts and cut.name.endswith('.head_index'):
+                    continue
+                raise UserError(f'{where}: the model has no tensor {cut.name!r}')
+            if cut.dim is None:
+                continue
+            needed = int(cut.indices(group.size).max()) + 1
+            length = tensor.shape[cut.dim] if cut.dim < tensor.dim() else 0
+            if length < needed:
+                raise UserError(
+                    f'{where}: dimension {cut.dim} of {cut.name!r} is {length} in this model, '
+                    f'at least {needed} in the state; the state belongs to another model'
+                )
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put ``module`` at path ``name`` of ``model``."""
+    parent, _, child = name.rpartition('.')
+    setattr(model.get_submodule(parent), child, module)
+
+
+def sync_widths(module: nn.Module) -> None:
+    """Set a leaf module's width attributes from the shapes of its tensors."""
+    weight = getattr(module, 'weight', None)
+    if weight is None:
+        return
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        module.out_channels = weight.shape[0]
+        module.in_channels = weight.shape[1] * module.groups
+    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        module.num_features = weight.shape[0]
+
+
+@MODELS.register_module(name='SlimModel')
+def build_slim_model(model: dict, prune_state: str | dict) -> nn.Module:
+    """Build ``model`` and cut it as ``prune_state`` says; weights come from the checkpoint.
+
+    The model returned is the inner one itself, so its state-dict keys are the dense model's. It
+    carries the state as ``model.prune_state``.
+
+    Args:
+        model: Config of the dense model, untouched.
+        prune_state: A slim checkpoint, a ``.json`` file, or the state as a dict.
+
+    Raises:
+        UserError: the state can't be read or doesn't fit the model.
+
+    Example:
+        >>> model = dict(type='SlimModel', model=dict(type='TimmClassifier', ...), prune_state='a.pth')
+    """
+    state = (
+        state_from_file(prune_state)
+        if isinstance(prune_state, str)
+        else PruneState.from_dict(prune_state)
+    )
+    dense = MODELS.build(model)
+    # A slim model's weights come from its checkpoint: initialising it, or loading what the dense
+    # config names, would be wrong.
+    for module in dense.modules():
+        if hasattr(module, 'init_cfg'):
+            module.init_cfg = None
+            module._is_init = True
+    slim(dense, state)
+    dense.prune_state = state
+    return dense

@@ -1,0 +1,163 @@
+"""Training and testing through MMEngine's Runner, slim checkpoints included."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from .checkpoint import load_file, load_weights, prune_state_of
+from .errors import UserError
+from .evaluation import select_metrics
+from .hooks.prune_state_hook import unwrapped
+from .loading import load_model
+from .pipeline import Options, Outcome, prune_to_files, pruner_of, write_report
+from .recovery import add_hooks, fit_to_device, recovery_config, use_slim_model
+from .settings import RecoverySettings
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The Runner of a config, of whatever type it names."""
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)
+
+
+def use_amp(cfg: Config) -> None:
+    """Train in mixed precision: fp16 or as configured on GPUs, bfloat16 on CPUs."""
+    if not cfg.get('optim_wrapper'):
+        raise UserError('--amp: the config has no optim_wrapper')
+    cuda = torch.cuda.is_available()
+    cfg.optim_wrapper.type = 'AmpOptimWrapper' if cuda else 'Bf16OptimWrapper'
+
+
+def recover(
+    cfg: Config, settings: RecoverySettings, outcome: Outcome, work_dir: Path, launcher: str
+) -> None:
+    """Train the pruned checkpoint, evaluate the result and add it to the report.
+
+    Args:
+        cfg: The user's config.
+        settings: How to train.
+        outcome: Of the pruning.
+        work_dir: Where the training writes.
+        launcher: As on the command line.
+    """
+    path = outcome.trained
+    trained = recovery_config(cfg, settings, load_file(path), path, work_dir)
+    fit_to_device(trained, launcher)
+    runner = build_runner(trained)
+    runner.train()
+    del runner
+    latest = work_dir / 'latest.pth'
+    metrics = None
+    if outcome.test_set:
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        model = load_model(cfg, str(latest), device).model
+        metrics = outcome.test_set.evaluate(model, 'recovered')
+    stage = outcome.report['pruned']
+    outcome.report['recovered'] = {
+        **{k: v for k, v in stage.items() if k != 'metrics'},
+        'metrics': metrics,
+        'mode': settings.mode,
+        'epochs': settings.epochs,
+        'checkpoint': str(latest),
+    }
+
+
+def train(cfg: Config, launcher: str) -> None:
+    """What ``tools/train.py`` does: prune first where the config has a ``prune_cfg``, then train.
+
+    Args:
+        cfg: The config; ``work_dir`` is set, ``resume`` and ``load_from`` as on the command line.
+        launcher: As on the command line.
+
+    Raises:
+        UserError: bad input.
+    """
+    work_dir = Path(cfg.work_dir)
+    resumed = find_resumed(cfg)
+    if cfg.get('prune_cfg') is not None and resumed is None:
+        pruner = pruner_of(cfg)
+        outcome = prune_to_files(cfg, pruner, Options(cfg.get('load_from'), work_dir))
+        recover(cfg, pruner.recovery, outcome, work_dir, launcher)
+        if dist.is_main_process():
+            write_report(outcome, work_dir)
+        return
+    if resumed and cfg.get('prune_cfg') is not None:
+        settings = pruner_of(cfg).recovery
+        origin = next((work_dir / name for name in pruned_names(work_dir)), Path(resumed))
+        cfg = recovery_config(cfg, settings, load_file(origin), origin, work_dir)
+        cfg.resume = True
+    checkpoint = resumed or cfg.get('load_from')
+    if checkpoint and Path(checkpoint).is_file():
+        content = load_file(checkpoint)
+        if prune_state_of(content):
+            use_slim_model(cfg, str(checkpoint))
+        if content.get('masks'):
+            add_hooks(cfg, 'MaskHook')
+    elif checkpoint and '://' not in str(checkpoint):
+        raise UserError(f'load_from {checkpoint} does not exist; give a .pth file')
+    if resumed:
+        cfg.load_from = resumed
+    add_hooks(cfg, 'LatestCheckpointHook')
+    fit_to_device(cfg, launcher)
+    build_runner(cfg).train()
+
+
+def pruned_names(folder: Path) -> list[str]:
+    """Pruned checkpoints in ``folder``, the structured one first."""
+    names = [path.name for path in folder.glob('*_pruned.pth')]
+    return sorted(names, key=lambda name: '_structured_' not in name)
+
+
+def find_resumed(cfg: Config) -> str | None:
+    """The checkpoint to resume from, or None."""
+    if not cfg.get('resume'):
+        return None
+    named = cfg.pop('resume_path', None)
+    path = named or (find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None)
+    if path is None:
+        print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
+    return path
+
+
+def test(
+    cfg: Config, checkpoint: str, names: list[str] | None, launcher: str, tmpdir: str | None = None
+) -> dict[str, Any]:
+    """What ``tools/test.py`` does: evaluate a checkpoint, dense or slim, with the dense config.
+
+    Args:
+        cfg: The config.
+        checkpoint: The file.
+        names: Metrics to compute; all of the config's if None.
+        launcher: As on the command line.
+        tmpdir: Folder in which ranks exchange results.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        UserError: unknown metric, missing data, or a checkpoint that doesn't fit.
+    """
+    if not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
+        raise UserError(f'{cfg.filename} has no test_dataloader and test_evaluator')
+    cfg = deepcopy(cfg)
+    content = load_file(checkpoint)
+    cfg.test_evaluator = select_metrics(cfg.test_evaluator, names)
+    if tmpdir:
+        for metric in cfg.test_evaluator:
+            metric['collect_dir'] = tmpdir
+    cfg.test_cfg = cfg.get('test_cfg') or {}
+    if prune_state_of(content):
+        use_slim_model(cfg, str(checkpoint))
+    cfg.load_from, cfg.resume = None, False
+    fit_to_device(cfg, launcher)
+    runner = build_runner(cfg)
+    load_weights(unwrapped(runner), content, checkpoint)
+    return runner.test()

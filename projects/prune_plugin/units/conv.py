@@ -1,0 +1,55 @@
+"""Inner channels of residual blocks: they end inside the block, so nothing else changes width."""
+
+from torch import nn
+
+from ..registry import UNITS
+from .base import Cut, UnitGroup
+from .finder import UnitFinder, join, require
+
+
+@UNITS.register_module()
+class BottleneckChannels(UnitFinder):
+    """Inner channels of ``BasicBlock`` and ``Bottleneck`` (torchvision, mmdet, mmpretrain, timm).
+
+    Example:
+        >>> prune_cfg = dict(units=[dict(type='BottleneckChannels')])
+    """
+
+
+def norm_cuts(prefix: str, norm: nn.Module) -> list[Cut]:
+    """Cuts of a batch norm: scale, shift and running statistics."""
+    names = ('weight', 'bias', 'running_mean', 'running_var')
+    return [Cut(f'{prefix}.{n}', 0) for n in names if getattr(norm, n, None) is not None]
+
+
+def inner_group(name: str, block: nn.Module, producer: str, norm: str, consumer: str) -> UnitGroup:
+    """The channels between two convolutions with a batch norm behind the first."""
+    first, second = block.get_submodule(producer), block.get_submodule(consumer)
+    for path, conv in ((producer, first), (consumer, second)):
+        require(type(conv).__name__ == 'Conv2d', f'{path} is a {type(conv).__name__}')
+        require(conv.groups == 1, f'{path} has {conv.groups} groups')
+    bn = block.get_submodule(norm)
+    require(isinstance(bn, nn.modules.batchnorm._BatchNorm), f'{norm} is a {type(bn).__name__}')
+    cuts = [Cut(join(name, f'{producer}.weight'), 0)]
+    if first.bias is not None:
+        cuts.append(Cut(join(name, f'{producer}.bias'), 0))
+    cuts += norm_cuts(join(name, norm), bn)
+    cuts.append(Cut(join(name, f'{consumer}.weight'), 1, side='out'))
+    return UnitGroup(join(name, producer), 'channel', first.out_channels, tuple(cuts), name)
+
+
+@BottleneckChannels.layout('BasicBlock', 'Bottleneck')
+def residual_block(name: str, block: nn.Module) -> list[UnitGroup]:
+    """conv1 -> conv2 (-> conv3); what stands between must keep channels apart."""
+    require(not getattr(block, 'with_plugins', False), 'plugins stand between the convolutions')
+    for between in ('aa', 'drop_block'):
+        extra = getattr(block, between, None)
+        require(extra is None or isinstance(extra, nn.Identity), f'{between} stands in between')
+    convs = [
+        c for c in ('conv1', 'conv2', 'conv3') if isinstance(getattr(block, c, None), nn.Module)
+    ]
+    require(len(convs) >= 2, 'fewer than two convolutions')
+    return [
+        inner_group(name, block, first, getattr(block, f'norm{i}_name', f'bn{i}'), second)
+        for i, (first, second) in enumerate(zip(convs, convs[1:], strict=False), start=1)
+    ]

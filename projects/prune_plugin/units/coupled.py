@@ -1,0 +1,120 @@
+"""Channels that several layers share (stage widths, concatenations), found by torch-pruning's graph."""
+
+from collections import defaultdict
+
+import torch
+from torch import nn
+
+from ..errors import UserError
+from ..registry import UNITS
+from .base import Attr, Cut, UnitGroup
+from .conv import norm_cuts
+from .finder import NotPrunable, UnitFinder, require
+
+
+@UNITS.register_module()
+class CoupledChannels(UnitFinder):
+    """Coupled channels of convolutional nets, traced by ``torch_pruning.DependencyGraph``.
+
+    Not among the default units: it needs the optional package ``torch-pruning`` and one forward pass.
+
+    Args:
+        input_shape: Shape of one input without the batch dimension, ``(3, 224, 224)``.
+        submodule: Trace only this part of the model (``'backbone'``). Default: the model.
+
+    Example:
+        >>> prune_cfg = dict(units=[dict(type='CoupledChannels', input_shape=(3, 32, 32))])
+    """
+
+    default = False
+
+    def __init__(self, input_shape: tuple[int, ...], submodule: str = ''):
+        self.input_shape = tuple(input_shape)
+        self.submodule = submodule
+
+    def find(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
+        """See :meth:`UnitFinder.find`."""
+        try:
+            import torch_pruning
+        except ImportError as error:
+            raise UserError(
+                "prune_cfg.units: CoupledChannels needs the package 'torch-pruning'; install it "
+                "with pip install -e '.[coupled]'"
+            ) from error
+        part = model.get_submodule(self.submodule)
+        training = part.training
+        device = next(part.parameters()).device
+        part.eval()
+        graph = torch_pruning.DependencyGraph().build_dependency(
+            part, torch.zeros(1, *self.input_shape, device=device)
+        )
+        part.train(training)
+        names = {module: name for name, module in model.named_modules()}
+        groups, refused = [], {}
+        for coupled in graph.get_all_groups():
+            root = names[coupled[0].dep.target.module]
+            try:
+                groups.append(self._to_group(coupled, names))
+            except NotPrunable as reason:
+                refused[root] = str(reason)
+        order = {name: i for i, name in enumerate(names.values())}
+        return sorted(groups, key=lambda g: order[g.name]), refused
+
+    def _to_group(self, coupled, names: dict[nn.Module, str]) -> UnitGroup:
+        """Translate one of torch-pruning's groups: modules with index lists -> cuts with tables."""
+        tables: dict[tuple[nn.Module, str], dict[int, list[int]]] = {}
+        for item in coupled:
+            module = item.dep.target.module
+            if module not in names or not list(module.parameters(recurse=False)):
+                continue
+            side = 'out' if 'in_channels' in item.dep.handler.__name__ else 'in'
+            if is_depthwise(module) or isinstance(module, nn.modules.batchnorm._BatchNorm):
+                side = 'in'
+            table = tables.setdefault((module, side), defaultdict(list))
+            for index, unit in zip(item.idxs, item.root_idxs, strict=True):
+                if int(index) not in table[int(unit)]:
+                    table[int(unit)].append(int(index))
+        require(any(side == 'out' for _, side in tables), 'its channels are the model output')
+        cuts, attrs = [], []
+        for (module, side), table in tables.items():
+            rows = tuple(tuple(table[unit]) for unit in sorted(table))
+            require(len({len(row) for row in rows}) == 1, f'{names[module]} shares units unevenly')
+            cuts += module_cuts(names[module], module, side, rows)
+            if is_depthwise(module):
+                attrs.append(Attr(names[module], 'groups', len(rows[0])))
+        size = len(next(iter(tables.values())))
+        # One name per group, whichever of its layers the graph meets first.
+        producers = [names[module] for module, side in tables if side == 'in']
+        first = min(producers, key=list(names.values()).index)
+        return UnitGroup(first, 'coupled', size, tuple(cuts), '', tuple(attrs))
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether each of a convolution's filters reads one channel of its own."""
+    return (
+        getattr(module, 'groups', 1) > 1
+        and module.groups == module.in_channels == module.out_channels
+    )
+
+
+def module_cuts(
+    name: str, module: nn.Module, side: str, rows: tuple[tuple[int, ...], ...]
+) -> list[Cut]:
+    """The cuts of one module in a coupled group.
+
+    Raises:
+        NotPrunable: for modules where zeroing a channel and removing it differ.
+    """
+    plain = all(row == (unit,) for unit, row in enumerate(rows))
+    table = None if plain else rows
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return [Cut(c.name, 0, table=table) for c in norm_cuts(name, module)]
+    known = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    require(known, f'{name} is a {type(module).__name__}')
+    require(getattr(module, 'groups', 1) == 1 or is_depthwise(module), f'{name} has groups')
+    if side == 'out':
+        return [Cut(f'{name}.weight', 1, side='out', table=table)]
+    cuts = [Cut(f'{name}.weight', 0, table=table)]
+    if module.bias is not None:
+        cuts.append(Cut(f'{name}.bias', 0, table=table))
+    return cuts

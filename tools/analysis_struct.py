@@ -1,0 +1,97 @@
+"""Prune the model of a config, report, and optionally fine-tune or retrain it."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects.prune_plugin import cli  # noqa: E402
+
+
+def parse(argv: Sequence[str] | None):
+    """Parse the command line."""
+    parser = cli.Parser(description=__doc__, epilog='Ratios are fractions REMOVED, in [0, 1).')
+    parser.add_argument('config', help='config file; the dense one, or one with a prune_cfg')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='checkpoint to prune; default: freshly initialised weights'
+    )
+    parser.add_argument(
+        '--pruning-ratio',
+        type=cli.ratio,
+        help='fraction removed; default: prune_cfg.budget.ratio, else 0.3',
+    )
+    parser.add_argument(
+        '--output-dir', default='./pruned_models', help='where results go; default: ./pruned_models'
+    )
+    parser.add_argument(
+        '--fine-tune', action='store_true', help='train the pruned model afterwards'
+    )
+    parser.add_argument(
+        '--retrain',
+        action='store_true',
+        help='with --fine-tune: from epoch 0, 0.5 x the learning rate, a fresh optimizer '
+        '(otherwise: goes on with 0.1 x and the optimizer state)',
+    )
+    parser.add_argument(
+        '--fine-tune-epochs', type=cli.positive, help='epochs to train; default: prune_cfg.recovery'
+    )
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    parser.add_argument(
+        '--dry-run', action='store_true', help='print the table; write no model and no report'
+    )
+    parser.add_argument('--save-table', metavar='FILE', help='save all scores as CSV')
+    parser.add_argument(
+        '--from-table', metavar='FILE', help='take the scores from such a file, at any ratio'
+    )
+    cli.add_gpu_arguments(parser)
+    cli.add_common_arguments(parser)
+    args = parser.parse_args(argv)
+    if args.retrain and not args.fine_tune:
+        parser.error('--retrain goes with --fine-tune')
+    if args.dry_run and args.fine_tune:
+        parser.error('--dry-run trains nothing; leave out --fine-tune')
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the tool."""
+    args = parse(argv)
+    cli.choose_devices(args)
+
+    from contextlib import nullcontext
+
+    from mmengine import dist
+
+    from projects.prune_plugin import distributed, pipeline, recovery, training
+    from projects.prune_plugin.reports import output_directory, print_report
+
+    cfg = cli.read_config(args.config, args.cfg_options)
+    pruner = pipeline.pruner_of(cfg, args.pruning_ratio)
+    settings = pruner.recovery
+    if args.fine_tune:
+        settings = recovery.settings_for(settings, args.retrain, args.fine_tune_epochs)
+        if args.amp:
+            training.use_amp(cfg)
+    distributed.init(args.launcher)
+    cli.log_world(args.launcher)
+    folder = Path(args.output_dir)
+    with nullcontext(folder) if args.dry_run else output_directory(folder):
+        options = pipeline.Options(
+            args.checkpoint, folder, args.dry_run, args.save_table, args.from_table
+        )
+        outcome = pipeline.prune_to_files(cfg, pruner, options)
+        if args.fine_tune:
+            work_dir = folder / recovery.FOLDERS[settings.mode]
+            training.recover(cfg, settings, outcome, work_dir, args.launcher)
+            if dist.is_main_process():
+                pipeline.write_report(outcome, folder)
+    if dist.is_main_process():
+        print_report(outcome.report)
+        for path in (outcome.structured, outcome.weight_level):
+            if path:
+                print(path)
+
+
+if __name__ == '__main__':
+    cli.run(main)

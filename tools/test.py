@@ -1,0 +1,47 @@
+"""Evaluate a checkpoint, dense or slim, with the dense config."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects.prune_plugin import cli  # noqa: E402
+
+
+def parse(argv: Sequence[str] | None):
+    """Parse the command line."""
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument('config', help='config file; the dense one also for slim checkpoints')
+    parser.add_argument('checkpoint', help='checkpoint; a slim one describes its own structure')
+    parser.add_argument(
+        '--eval', nargs='+', metavar='NAME', help="metrics to compute; default: all of the config's"
+    )
+    parser.add_argument('--work-dir', help='where logs go; default: work_dirs/<config name>')
+    parser.add_argument(
+        '--tmpdir', help='folder in which ranks exchange results; default: automatic'
+    )
+    parser.add_argument('--amp', action='store_true', help='evaluate in mixed precision')
+    cli.add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the tool."""
+    args = parse(argv)
+
+    from projects.prune_plugin import distributed, training
+    from projects.prune_plugin.reports import output_directory
+
+    cfg = cli.read_config(args.config, args.cfg_options)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    if args.amp:
+        cfg.test_cfg = dict(cfg.get('test_cfg') or {}, fp16=True)
+    distributed.init(args.launcher)
+    cli.log_world(args.launcher)
+    with output_directory(cfg.work_dir, '--work-dir'):
+        training.test(cfg, args.checkpoint, args.eval, args.launcher, args.tmpdir)
+
+
+if __name__ == '__main__':
+    cli.run(main)
