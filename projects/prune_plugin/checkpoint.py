@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,13 +53,16 @@ def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, A
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             data = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split('\n')[0]
+        found = re.search(r'GLOBAL (\S+)', str(error))
+        why = f'it refers to {found[1]}' if found else 'it is no file of torch.save'
         raise UserError(
-            f'checkpoint {path} cannot be loaded as plain data (weights_only=True): {reason}'
+            f'checkpoint {path} cannot be loaded: {why}; only tensors and plain data are accepted '
+            '(weights_only=True)'
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(
-            f'checkpoint {path} is truncated or not a checkpoint: {str(error).splitlines()[0]}'
+            f'checkpoint {path} is truncated or not a checkpoint; give a .pth file written by '
+            'torch.save'
         ) from error
     if isinstance(data, Mapping) and not isinstance(data.get('state_dict'), Mapping):
         data = {'state_dict': data}

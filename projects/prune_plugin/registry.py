@@ -59,4 +59,5 @@ def build(registry: Registry, cfg: Mapping, key: str) -> Any:
     try:
         return cls(**kwargs)
     except UserError as error:
-        raise UserError(f'{key}: {error}') from error
+        said = str(error)
+        raise UserError(said if said.startswith('prune_cfg') else f'{key}.{said}') from error

@@ -1,0 +1,51 @@
+# Python for the virtual environment: make PYTHON=python3.11 venv
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.made
+SETUP_FILES := constraints.txt setup.py $(wildcard tools/setup/*.py tools/setup/*.sh)
+
+# Threads that wait asleep instead of spinning share a machine much better, and small models gain
+# nothing from many threads. Set either to have it otherwise.
+export GOMP_SPINCOUNT ?= 0
+export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow lint format bench clean distclean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+venv: $(STAMP) ## virtual environment with everything pinned (first time: a download of 3 GB, mmcv is compiled)
+
+$(STAMP): $(SETUP_FILES)
+	@$(PYTHON) tools/setup/make_venv.py $(VENV)
+	@touch $@
+
+demo: venv ## prune, fine-tune and evaluate a small ViT on real scans
+	$(PY) tools/demo.py
+
+test: venv ## the test suite, without the slow tests
+	$(PY) -m pytest -q -m 'not slow' --durations=15 --durations-min=1
+
+test-slow: venv ## the slow tests alone
+	$(PY) -m pytest -q -m slow --durations=15
+
+lint: venv ## ruff (rules and format) and codespell
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(VENV)/bin/codespell
+
+format: venv ## mend what ruff can mend
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: venv ## measurements, with their tables
+	$(PY) tools/benchmarks/run_all.py
+
+clean: ## remove caches and build leftovers
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis mm_prune.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove the virtual environment too
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+_base_ = ['./vit_small_cifar100.py', '../_base_/prune/heads_neurons.py']

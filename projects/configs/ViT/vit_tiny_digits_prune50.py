@@ -1,0 +1,1 @@
+_base_ = ['./vit_tiny_digits.py', '../_base_/prune/heads_neurons.py']

@@ -1,0 +1,33 @@
+# A torchvision folder, a parquet file or folder, or an image folder <split>/<class>/*.png|jpg.
+data_root = '{{$CIFAR100_ROOT:data/cifar100}}'
+
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=2,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='CIFAR100',
+        data_root=data_root,
+        split='train',
+        transforms=[
+            dict(type='torchvision/RandomCrop', size=32, padding=4),
+            dict(type='torchvision/RandomHorizontalFlip'),
+        ],
+    ),
+)
+val_dataloader = dict(
+    batch_size=256,
+    num_workers=2,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='CIFAR100', data_root=data_root, split='test'),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='Accuracy', topk=(1, 5))
+test_evaluator = val_evaluator

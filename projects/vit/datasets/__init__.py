@@ -1,0 +1,5 @@
+from . import transforms
+from .cifar import CIFAR10, CIFAR100
+from .digits import Digits
+
+__all__ = ['CIFAR10', 'CIFAR100', 'Digits', 'transforms']

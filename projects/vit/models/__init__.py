@@ -1,0 +1,4 @@
+from .preprocessor import ImageClsPreprocessor
+from .timm_classifier import TimmClassifier
+
+__all__ = ['ImageClsPreprocessor', 'TimmClassifier']

@@ -1,0 +1,94 @@
+"""Packaging of mm-prune. What is pinned, and for whom, stands in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+# mmengine and mmcv are not here on purpose: the maintained fork of mmengine is another distribution
+# (onedl-mmengine) of the same module, and naming either would install it over the other one. With a
+# working OpenMMLab stack this is all there is to install; `make venv` adds `mm` and builds mmcv.
+REQUIRES = ['numpy', 'rich', 'torch>=2.4']
+
+FEATURES = {
+    'vit': ['pillow', 'pyarrow', 'scikit-learn', 'timm>=1.0', 'torchvision'],
+    'llm': ['datasets', 'peft', 'transformers>=5'],
+    # What mmdet3d, nuscenes-devkit and lyft_dataset_sdk import. They themselves pin numpy 1 or
+    # bring open3d and a second OpenCV, so `make venv` adds them with --no-deps.
+    'vad': [
+        'cachetools',
+        'descartes',
+        'fire',
+        'networkx',
+        'numba',
+        'pandas',
+        'parameterized',
+        'plotly',
+        'plyfile',
+        'pycocotools',
+        'pyquaternion',
+        'scikit-image',
+        'scikit-learn',
+        'scipy',
+        'shapely>=2',
+        'tensorboard',
+        'tqdm',
+        'trimesh',
+    ],
+    'coupled': ['torch-pruning>=1.6'],
+    'plots': ['matplotlib'],
+}
+EXTRAS = {
+    **FEATURES,
+    'mm': ['mmdet>=3.3', 'onedl-mmengine>=0.10.12', 'opencv-python-headless'],
+    'test': [
+        'hypothesis',
+        'psutil',
+        'pytest>=8',
+        'pytest-xdist',
+        'safetensors',
+        'transformers>=5',
+    ],
+    'dev': ['codespell', 'pre-commit', 'ruff'],
+    'all': sorted({name for names in FEATURES.values() for name in names}),
+}
+
+
+def read_version() -> str:
+    """The version, read as text: importing the package would need torch and mmengine."""
+    text = (ROOT / 'projects' / 'prune_plugin' / 'version.py').read_text(encoding='utf-8')
+    return re.search(r"^__version__ = '([^']+)'$", text, re.MULTILINE)[1]
+
+
+def read_readme() -> str:
+    """The long description, empty where there is no README."""
+    readme = ROOT / 'README.md'
+    return readme.read_text(encoding='utf-8') if readme.is_file() else ''
+
+
+setup(
+    name='mm-prune',
+    version=read_version(),
+    description='Structured and weight-level pruning for OpenMMLab, timm and Hugging Face models',
+    long_description=read_readme(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    # `projects` is a namespace package, and its configs are Python files, so they ship as modules.
+    # The explicit root makes an editable install a path entry: a family added later is found.
+    package_dir={'': '.'},
+    packages=find_namespace_packages(
+        include=['projects', 'projects.*'], exclude=['*.__pycache__', '*.__pycache__.*']
+    ),
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    zip_safe=False,
+    classifiers=[
+        'License :: OSI Approved :: Apache Software License',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3.11',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)
