@@ -10,6 +10,8 @@ from mmengine.config import Config
 from .errors import UserError
 from .settings import RecoverySettings
 
+#: What every training of the tools gets.
+TRAINING_HOOKS = ('EpochSeedHook', 'LatestCheckpointHook')
 #: Sub-directory of each mode.
 FOLDERS = {'fine_tune': 'fine_tuned', 'retrain': 'retrained'}
 
@@ -97,7 +99,7 @@ def recovery_config(
         use_slim_model(cfg, str(path))
     if checkpoint.get('masks'):
         add_hooks(cfg, 'MaskHook')
-    add_hooks(cfg, 'LatestCheckpointHook', *(['CarryOverHook'] if goes_on else []))
+    add_hooks(cfg, *TRAINING_HOOKS, *(['CarryOverHook'] if goes_on else []))
     cfg.pop('prune_cfg', None)
     if not dist.is_distributed():
         cfg.launcher = 'none'

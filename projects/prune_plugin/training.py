@@ -17,7 +17,7 @@ from .evaluation import select_metrics
 from .hooks.prune_state_hook import unwrapped
 from .loading import load_model
 from .pipeline import Options, Outcome, prune_to_files, pruner_of, write_report
-from .recovery import add_hooks, fit_to_device, recovery_config, use_slim_model
+from .recovery import TRAINING_HOOKS, add_hooks, fit_to_device, recovery_config, use_slim_model
 from .settings import RecoverySettings
 
 
@@ -105,7 +105,7 @@ def train(cfg: Config, launcher: str) -> None:
         raise UserError(f'load_from {checkpoint} does not exist; give a .pth file')
     if resumed:
         cfg.load_from = resumed
-    add_hooks(cfg, 'LatestCheckpointHook')
+    add_hooks(cfg, *TRAINING_HOOKS)
     fit_to_device(cfg, launcher)
     build_runner(cfg).train()
 

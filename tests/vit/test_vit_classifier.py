@@ -74,6 +74,22 @@ def test_init_cfg_is_followed():
     assert (model.backbone.head.weight == 0.25).all() and (model.backbone.head.bias == 0.5).all()
 
 
+@pytest.mark.parametrize(
+    ('kwargs', 'shape'),
+    [
+        ({}, (3, 32, 32)),
+        ({'model_kwargs': {**SMALL, 'in_chans': 1, 'img_size': (32, 16)}}, (1, 32, 16)),
+        ({'model_kwargs': {'depth': 1, 'in_chans': 2}}, (2, 224, 224)),
+        ({'arch': 'resnet10t', 'model_kwargs': None}, (3, 176, 176)),
+    ],
+)
+def test_dummy_inputs_fit(kwargs, shape):
+    model = build(**kwargs).eval()
+    inputs = model.dummy_inputs(2)
+    assert inputs['inputs'].shape == (2, *shape)
+    assert model(**inputs).shape == (2, 10)
+
+
 def test_other_timm_networks_work():
     model = build(arch='resnet10t', model_kwargs=None).eval()
     assert model(torch.rand(1, 3, 64, 64)).shape == (1, 10)

@@ -23,7 +23,9 @@ def network(num_classes=10, **kwargs):
 
 def build(pretrained, num_classes=10, **kwargs):
     config = {'type': 'TimmClassifier', 'arch': ARCH, 'num_classes': num_classes}
-    return MODELS.build({**config, 'pretrained': pretrained, 'model_kwargs': {**SMALL, **kwargs}})
+    model = MODELS.build({**config, 'pretrained': pretrained, 'model_kwargs': {**SMALL, **kwargs}})
+    model.init_weights()
+    return model
 
 
 def save(state, path):
@@ -160,7 +162,7 @@ class Harmful:
 
 
 def test_code_in_a_file_is_not_run(tmp_path):
-    (tmp_path / 'w.pth').write_bytes(pickle.dumps({'a': Harmful(tmp_path / 'written')}))
+    (tmp_path / 'w.pth').write_bytes(pickle.dumps({'a': Harmful(tmp_path / 'written')}, protocol=2))
     torch.save({'a': Harmful(tmp_path / 'written')}, tmp_path / 'v.pth')
     for name in ('w.pth', 'v.pth'):
         with pytest.raises(UserError, match='can not be read as weights'):

@@ -86,5 +86,6 @@ def test_training_checkpoint_serves_as_pretrained(run):
     cfg, runner, _ = run
     path = str(Path(runner.work_dir) / 'epoch_4.pth')
     model = MODELS.build({**cfg.model, 'pretrained': path, 'num_classes': 4})
+    model.init_weights()
     assert torch.equal(model.backbone.cls_token, runner.model.backbone.cls_token)
     assert model.backbone.head.weight.shape[0] == 4

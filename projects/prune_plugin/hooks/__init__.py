@@ -1,8 +1,9 @@
 """MMEngine hooks. None of them ever changes a shape: builders slim, hooks mask."""
 
 from .carry_over_hook import CarryOverHook
+from .epoch_seed_hook import EpochSeedHook
 from .latest_checkpoint_hook import LatestCheckpointHook
 from .mask_hook import MaskHook
 from .prune_state_hook import PruneStateHook
 
-__all__ = ['CarryOverHook', 'LatestCheckpointHook', 'MaskHook', 'PruneStateHook']
+__all__ = ['CarryOverHook', 'EpochSeedHook', 'LatestCheckpointHook', 'MaskHook', 'PruneStateHook']

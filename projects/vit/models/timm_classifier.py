@@ -28,7 +28,7 @@ class TimmClassifier(BaseModel):
         arch: A timm name such as ``vit_small_patch16_224``.
         num_classes: Width of the classifier, at least 1.
         pretrained: None for random weights, a local ``.safetensors`` or ``.pth`` file, a timm hub
-            name, or True for the hub's weights of ``arch``. Read when the model is built.
+            name, or True for the hub's weights of ``arch``. Read by ``init_weights``.
         label_smoothing: In [0, 1), for the training loss.
         data_preprocessor: Config of the preprocessor, usually an ``ImageClsPreprocessor``.
         init_cfg: MMEngine's initialisation config.
@@ -36,7 +36,7 @@ class TimmClassifier(BaseModel):
             ``num_heads``, ``in_chans``, ``drop_path_rate`` and so on.
 
     Raises:
-        UserError: For an unknown ``arch``, arguments that timm refuses, or unusable weights.
+        UserError: For an unknown ``arch`` or arguments that timm refuses.
 
     Example::
 
@@ -61,14 +61,29 @@ class TimmClassifier(BaseModel):
             raise UserError(f'model.label_smoothing={label_smoothing!r} must be in [0, 1)')
         self.label_smoothing = label_smoothing
         self.backbone = build_network(arch, num_classes, dict(model_kwargs or {}))
-        if pretrained:
-            load_pretrained(self.backbone, pretrained, arch)
+        self.input_shape = input_shape(self.backbone, dict(model_kwargs or {}))
+        self.arch, self.pretrained = arch, pretrained
 
     def init_weights(self) -> None:
-        """Apply ``init_cfg`` if given; MMEngine's version would re-initialise the timm network."""
+        """Apply ``init_cfg`` or load the pretrained weights, once.
+
+        The Runner calls this before training. Building a model for a checkpoint doesn't, so the
+        pretrained file isn't needed then. MMEngine's own version would re-initialise the network.
+
+        Raises:
+            UserError: For unusable pretrained weights.
+        """
+        if self._is_init:
+            return
         if self.init_cfg:
             initialize(self, self.init_cfg)
+        if self.pretrained:
+            load_pretrained(self.backbone, self.pretrained, self.arch)
         self._is_init = True
+
+    def dummy_inputs(self, batch_size: int = 1) -> dict[str, Tensor]:
+        """Return what ``forward`` takes: ``inputs`` of zeros, ``(batch_size, C, H, W)``."""
+        return {'inputs': torch.zeros(batch_size, *self.input_shape)}
 
     def forward(
         self, inputs: Tensor, gt_label: Tensor | None = None, mode: str = 'tensor'
@@ -131,3 +146,12 @@ def build_network(arch: str, num_classes: int, kwargs: dict) -> torch.nn.Module:
         raise UserError(
             f'timm refuses model.model_kwargs={kwargs} for arch {arch!r}: {err}'
         ) from err
+
+
+def input_shape(network: torch.nn.Module, kwargs: dict) -> tuple[int, int, int]:
+    """Return (channels, height, width) of the images that a timm network was built for."""
+    channels, height, width = network.pretrained_cfg.get('input_size', (3, 224, 224))
+    size = getattr(getattr(network, 'patch_embed', None), 'img_size', None)
+    size = size or kwargs.get('img_size') or (height, width)
+    height, width = (size, size) if isinstance(size, int) else size
+    return kwargs.get('in_chans', channels), height, width
