@@ -64,13 +64,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmengine import dist
 
     from projects.prune_plugin import distributed, pipeline, recovery, training
-    from projects.prune_plugin.reports import output_directory, print_report
+    from projects.prune_plugin.files import output_directory
+    from projects.prune_plugin.reports import print_report
 
     cfg = cli.read_config(args.config, args.cfg_options)
     pruner = pipeline.pruner_of(cfg, args.pruning_ratio)
     settings = pruner.recovery
     if args.fine_tune:
         settings = recovery.settings_for(settings, args.retrain, args.fine_tune_epochs)
+        recovery.check_trainable(cfg)
+        recovery.check_data(cfg, 'train_dataloader')
         if args.amp:
             training.use_amp(cfg)
     distributed.init(args.launcher)

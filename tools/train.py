@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
 
     from projects.prune_plugin import distributed, training
-    from projects.prune_plugin.reports import output_directory
+    from projects.prune_plugin.files import output_directory
 
     cfg = cli.read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'

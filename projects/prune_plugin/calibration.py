@@ -1,13 +1,11 @@
 """Running calibration batches and gathering the statistics that criteria ask for."""
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import mmengine.dataset  # noqa: F401  registers the collate functions
-import numpy as np
 import torch
 from mmengine import dist
 from mmengine.registry import DATASETS, FUNCTIONS
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from .distributed import sum_over_ranks
 from .errors import UserError
 from .modules import CONVERTERS, EQUIVALENT
+from .randomness import kept_random_state, seed_everything
 from .slim import replace_module
 from .units.base import UnitGroup
 
@@ -39,25 +38,6 @@ class Statistics:
     squared_gradients: dict[str, Tensor] = field(default_factory=dict)
     input_rms: dict[str, Tensor] = field(default_factory=dict)
     samples: int = 0
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and PyTorch."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-@contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Restore the random states on leaving, so that calibrating doesn't change a later training."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
 class CalibrationData:

@@ -3,9 +3,7 @@
 import os
 import pickle
 import re
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from .errors import UserError
+from .files import whole_file
 from .state import PruneState
 
 
@@ -117,15 +116,5 @@ def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike)
 
 def save_file(data: Any, path: str | os.PathLike) -> None:
     """Write ``data`` with ``torch.save``: either the whole file appears, or nothing changes."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            torch.save(data, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with whole_file(path, 'wb') as file:
+        torch.save(data, file)

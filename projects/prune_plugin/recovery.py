@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from mmengine import dist
 from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
 
 from .errors import UserError
 from .settings import RecoverySettings
@@ -56,6 +57,34 @@ def fit_to_device(cfg: Config, launcher: str) -> None:
         )
 
 
+def check_trainable(cfg: Config) -> None:
+    """Raise :class:`UserError` unless the config can be trained by epochs."""
+    train_cfg = cfg.get('train_cfg') or {}
+    if not train_cfg or not cfg.get('optim_wrapper') or not cfg.get('train_dataloader'):
+        raise UserError(
+            f'{cfg.filename} cannot be trained: it needs train_cfg, train_dataloader, optim_wrapper'
+        )
+    if not train_cfg.get('by_epoch', train_cfg.get('type') != 'IterBasedTrainLoop'):
+        raise UserError('train_cfg.by_epoch is False; recovery trains by epochs')
+
+
+def check_data(cfg: Config, key: str) -> None:
+    """Build a data set once, so that missing data shows before anything is written.
+
+    Args:
+        cfg: The config.
+        key: Its dataloader, ``'train_dataloader'`` or ``'test_dataloader'``.
+
+    Raises:
+        UserError: the data set isn't there.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    try:
+        DATASETS.build(cfg[key].dataset)
+    except FileNotFoundError as error:
+        raise UserError(f'{key}.dataset: {error}; name where the data lies') from error
+
+
 def recovery_config(
     cfg: Config, settings: RecoverySettings, checkpoint: dict, path: Path, work_dir: Path
 ) -> Config:
@@ -72,13 +101,7 @@ def recovery_config(
         UserError: the config doesn't train by epochs, or has no optimizer.
     """
     cfg = deepcopy(cfg)
-    train_cfg = cfg.get('train_cfg') or {}
-    if not train_cfg or not cfg.get('optim_wrapper') or not cfg.get('train_dataloader'):
-        raise UserError(
-            f'{cfg.filename} cannot be trained: it needs train_cfg, train_dataloader, optim_wrapper'
-        )
-    if not train_cfg.get('by_epoch', train_cfg.get('type') != 'IterBasedTrainLoop'):
-        raise UserError('train_cfg.by_epoch is False; recovery trains by epochs')
+    check_trainable(cfg)
     goes_on = settings.mode == 'fine_tune'
     start = checkpoint['meta'].get('epoch', 0) if goes_on else 0
     cfg.train_cfg.max_epochs = start + settings.epochs

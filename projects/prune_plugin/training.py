@@ -1,5 +1,6 @@
 """Training and testing through MMEngine's Runner, slim checkpoints included."""
 
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,19 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from .checkpoint import load_file, load_weights, prune_state_of
 from .errors import UserError
-from .evaluation import select_metrics
+from .evaluation import TestSet, select_metrics
 from .hooks.prune_state_hook import unwrapped
 from .loading import load_model
 from .pipeline import Options, Outcome, prune_to_files, pruner_of, write_report
-from .recovery import TRAINING_HOOKS, add_hooks, fit_to_device, recovery_config, use_slim_model
+from .recovery import (
+    TRAINING_HOOKS,
+    add_hooks,
+    check_data,
+    check_trainable,
+    fit_to_device,
+    recovery_config,
+    use_slim_model,
+)
 from .settings import RecoverySettings
 
 
@@ -39,7 +48,7 @@ def use_amp(cfg: Config) -> None:
 def recover(
     cfg: Config, settings: RecoverySettings, outcome: Outcome, work_dir: Path, launcher: str
 ) -> None:
-    """Train the pruned checkpoint, evaluate the result and add it to the report.
+    """Train the pruned checkpoint, evaluate the result and add it to the outcome's report.
 
     Args:
         cfg: The user's config.
@@ -48,22 +57,42 @@ def recover(
         work_dir: Where the training writes.
         launcher: As on the command line.
     """
-    path = outcome.trained
-    trained = recovery_config(cfg, settings, load_file(path), path, work_dir)
+    train_pruned(cfg, settings, outcome.trained, work_dir, launcher)
+    add_recovered(outcome.report, cfg, settings, outcome.test_set or TestSet(cfg), work_dir)
+
+
+def train_pruned(
+    cfg: Config,
+    settings: RecoverySettings,
+    origin: Path,
+    work_dir: Path,
+    launcher: str,
+    resumed: str | None = None,
+) -> None:
+    """Train the pruned checkpoint ``origin``, or go on with its training from ``resumed``."""
+    trained = recovery_config(cfg, settings, load_file(origin), origin, work_dir)
+    if resumed:
+        trained.load_from, trained.resume = resumed, True
     fit_to_device(trained, launcher)
-    runner = build_runner(trained)
-    runner.train()
-    del runner
+    build_runner(trained).train()
+    dist.barrier()  # rank 0 may still be naming the last checkpoint
+
+
+def add_recovered(
+    report: dict[str, Any],
+    cfg: Config,
+    settings: RecoverySettings,
+    test_set: TestSet,
+    work_dir: Path,
+) -> None:
+    """Evaluate ``latest.pth`` of a recovery and add the stage ``recovered`` to a report."""
     latest = work_dir / 'latest.pth'
-    metrics = None
-    if outcome.test_set:
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        model = load_model(cfg, str(latest), device).model
-        metrics = outcome.test_set.evaluate(model, 'recovered')
-    stage = outcome.report['pruned']
-    outcome.report['recovered'] = {
-        **{k: v for k, v in stage.items() if k != 'metrics'},
-        'metrics': metrics,
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    model = load_model(cfg, str(latest), device).model
+    counts = {k: v for k, v in report['pruned'].items() if k != 'metrics'}
+    report['recovered'] = {
+        **counts,
+        'metrics': test_set.evaluate(model, 'recovered'),
         'mode': settings.mode,
         'epochs': settings.epochs,
         'checkpoint': str(latest),
@@ -80,20 +109,10 @@ def train(cfg: Config, launcher: str) -> None:
     Raises:
         UserError: bad input.
     """
-    work_dir = Path(cfg.work_dir)
     resumed = find_resumed(cfg)
-    if cfg.get('prune_cfg') is not None and resumed is None:
-        pruner = pruner_of(cfg)
-        outcome = prune_to_files(cfg, pruner, Options(cfg.get('load_from'), work_dir))
-        recover(cfg, pruner.recovery, outcome, work_dir, launcher)
-        if dist.is_main_process():
-            write_report(outcome, work_dir)
+    if cfg.get('prune_cfg') is not None:
+        prune_and_train(cfg, launcher, resumed)
         return
-    if resumed and cfg.get('prune_cfg') is not None:
-        settings = pruner_of(cfg).recovery
-        origin = next((work_dir / name for name in pruned_names(work_dir)), Path(resumed))
-        cfg = recovery_config(cfg, settings, load_file(origin), origin, work_dir)
-        cfg.resume = True
     checkpoint = resumed or cfg.get('load_from')
     if checkpoint and Path(checkpoint).is_file():
         content = load_file(checkpoint)
@@ -105,9 +124,33 @@ def train(cfg: Config, launcher: str) -> None:
         raise UserError(f'load_from {checkpoint} does not exist; give a .pth file')
     if resumed:
         cfg.load_from = resumed
+    if cfg.get('train_dataloader'):
+        check_data(cfg, 'train_dataloader')
     add_hooks(cfg, *TRAINING_HOOKS)
     fit_to_device(cfg, launcher)
     build_runner(cfg).train()
+
+
+def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> None:
+    """Prune ``cfg.load_from`` into the work directory and train it there, or go on with that."""
+    work_dir = Path(cfg.work_dir)
+    pruner = pruner_of(cfg)
+    check_trainable(cfg)
+    check_data(cfg, 'train_dataloader')
+    if resumed is None:
+        outcome = prune_to_files(cfg, pruner, Options(cfg.get('load_from'), work_dir))
+        recover(cfg, pruner.recovery, outcome, work_dir, launcher)
+        if dist.is_main_process():
+            write_report(outcome, work_dir)
+        return
+    origin = next((work_dir / name for name in pruned_names(work_dir)), Path(resumed))
+    train_pruned(cfg, pruner.recovery, origin, work_dir, launcher, resumed)
+    report_file = work_dir / 'report.json'
+    if report_file.is_file():
+        report = json.loads(report_file.read_text())
+        add_recovered(report, cfg, pruner.recovery, TestSet(cfg), work_dir)
+        if dist.is_main_process():
+            write_report(Outcome(report), work_dir)
 
 
 def pruned_names(folder: Path) -> list[str]:
@@ -154,6 +197,8 @@ def test(
         for metric in cfg.test_evaluator:
             metric['collect_dir'] = tmpdir
     cfg.test_cfg = cfg.get('test_cfg') or {}
+    check_data(cfg, 'test_dataloader')
+    load_model(cfg, checkpoint)  # everything is checked before the Runner writes its first file
     if prune_state_of(content):
         use_slim_model(cfg, str(checkpoint))
     cfg.load_from, cfg.resume = None, False

@@ -3,7 +3,7 @@
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from ..calibration import seed_everything
+from ..randomness import seed_everything
 
 
 @HOOKS.register_module()

@@ -1,13 +1,12 @@
 """What a run leaves behind: tables, JSON, pictures, and a table for the terminal."""
 
 from .console import print_report
-from .files import output_directory, write_csv, write_json
+from .formats import write_csv, write_json
 from .plots import write_plots
 from .tables import UnitTable, read_scores, write_groups
 
 __all__ = [
     'UnitTable',
-    'output_directory',
     'print_report',
     'read_scores',
     'write_csv',

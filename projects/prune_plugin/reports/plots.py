@@ -4,6 +4,8 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
+from ..files import whole_file
+
 
 def write_plots(report: dict, folder: Path) -> list[Path]:
     """Write ``kept_share.png`` and, where there are metrics, ``accuracy_params.png``.
@@ -61,7 +63,8 @@ def plot_kept_share(report: dict, path: Path) -> Path:
         axis.set_title(f'{kind}: {kept:,} of {total:,} units kept', loc='left', fontsize=10)
         axis.spines[['top', 'right']].set_visible(False)
     axes[-1].set_xlabel('layer')
-    figure.savefig(path, dpi=130)
+    with whole_file(path, 'wb') as file:
+        figure.savefig(file, dpi=130, format='png')
     return path
 
 
@@ -84,5 +87,6 @@ def plot_metric(report: dict, path: Path) -> Path:
     axis.grid(color='#edf2f7')
     axis.legend(frameon=False, loc='center left')
     axis.spines[['top', 'right']].set_visible(False)
-    figure.savefig(path, dpi=130)
+    with whole_file(path, 'wb') as file:
+        figure.savefig(file, dpi=130, format='png')
     return path

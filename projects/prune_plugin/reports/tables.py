@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..pruners import Plan
 from ..state import PruneState
 from ..units.base import UnitGroup
-from .files import write_csv
+from .formats import write_csv
 
 UNIT_COLUMNS = ('layer_idx', 'group_type', 'group_idx', 'importance', 'cost', 'score', 'pruned')
 SCORE_COLUMNS = ('name', 'layer_idx', 'group_type', 'group_idx', 'importance', 'cost', 'score')

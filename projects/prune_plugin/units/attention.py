@@ -65,7 +65,7 @@ def torch_attention(name: str, module: nn.Module) -> list[UnitGroup]:
         cuts = [Cut(join(name, f'{part}_proj_weight'), 0, width) for part in 'qkv']
     if module.in_proj_bias is not None:
         cuts.append(Cut(join(name, 'in_proj_bias'), 0, width, sections))
-    cuts.append(Cut(join(name, 'head_index'), 0))
+    cuts.append(Cut(join(name, 'head_index'), 0, side='index'))
     cuts += linear_cuts(join(name, 'out_proj'), module.out_proj, 'out', width)
     return [
         UnitGroup(

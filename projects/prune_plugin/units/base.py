@@ -20,7 +20,8 @@ class Cut:
         dim: Dimension that is cut, or None.
         width: Consecutive indices per unit and section.
         sections: Offsets at which the units start over (``(0, C, 2 * C)`` for a fused q, k, v).
-        side: ``'in'`` for what computes the unit, ``'out'`` for what reads it.
+        side: ``'in'`` for what computes the unit, ``'out'`` for what reads it, ``'index'`` for a
+            buffer that a converter adds to remember which units are left.
         table: Explicit indices, one row per unit, where they aren't consecutive.
     """
 
@@ -90,7 +91,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 def weight_cuts(group: UnitGroup, tensors: dict[str, Tensor], parts: str) -> Iterator[Cut]:
     """The cuts through weights (two or more dimensions), of ``parts`` ``'in'``, ``'out'``, ``'both'``."""
     for cut in group.cuts:
-        if parts in ('both', cut.side) and tensors[cut.name].dim() > 1:
+        if parts in ('both', cut.side) and cut.name in tensors and tensors[cut.name].dim() > 1:
             yield cut
 
 
