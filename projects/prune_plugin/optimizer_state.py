@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 
 import torch
-from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from torch import Tensor, nn
 
 from .slim import cut_tensor
@@ -18,7 +18,7 @@ def parameter_order(model: nn.Module, optim_wrapper: Mapping) -> list[str]:
         TypeError: the config has several optimizers.
     """
     wrapper = build_optim_wrapper(model, deepcopy(dict(optim_wrapper)))
-    if not isinstance(wrapper, OptimWrapper):
+    if isinstance(wrapper, OptimWrapperDict):
         raise TypeError('several optimizers')
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [names[id(p)] for group in wrapper.optimizer.param_groups for p in group['params']]

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -81,16 +81,20 @@ def module_flops(model: nn.Module, example: Example) -> dict[str, int]:
         for path, counts in counter.get_flop_counts().items()
         if path == root or path.startswith(f'{root}.')
     }
-    own = {}
-    for name, module in model.named_modules():
-        below = sum(
-            inclusive.get(f'{name}.{child}' if name else child, 0)
-            for child, _ in module.named_children()
-        )
-        flops = inclusive.get(name, 0) - below
-        if flops > 0:
-            own[name] = flops
-    return own
+    own = dict(inclusive)
+    for name, flops in inclusive.items():
+        if name:
+            own[nearest_caller(name, inclusive)] -= flops
+    return {name: flops for name, flops in own.items() if flops > 0}
+
+
+def nearest_caller(name: str, called: Mapping[str, int]) -> str:
+    """The innermost module around ``name`` that is called itself (a ``ModuleList`` never is)."""
+    while name:
+        name = name.rpartition('.')[0]
+        if name in called:
+            return name
+    return name
 
 
 def interleaved_latency(

@@ -249,8 +249,11 @@ class StructuredPruner(Pruner):
         return kept
 
     def floors(self, groups: list[UnitGroup], scores: list[Tensor]) -> Tensor:
-        """Fewest units each group keeps. Of whole layers, the ``min_keep`` best stay."""
-        floors = torch.minimum(torch.tensor(self.min_keep), sizes(groups))
+        """Fewest units each group keeps: ``min_keep``, or what its modules need to run.
+
+        Of whole layers, the ``min_keep`` best of the model stay.
+        """
+        floors = torch.tensor([max(min(self.min_keep, g.size), g.least) for g in groups])
         layers = [g for g, group in enumerate(groups) if group.kind == 'layer']
         floors[layers] = 0
         best = sorted(layers, key=lambda g: float(scores[g].sum()), reverse=True)[: self.min_keep]

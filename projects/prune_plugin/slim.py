@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from .errors import UserError
 from .modules import CONVERTERS
 from .state import PruneState, state_from_file
-from .units.base import named_tensors
+from .units.base import UnitGroup, named_tensors
 
 
 @torch.no_grad()
@@ -26,7 +26,8 @@ def slim(model: nn.Module, state: PruneState) -> nn.Module:
         UserError: the state doesn't fit the model; nothing has been touched then.
     """
     check_fits(model, state)
-    for group in state.reduced:
+    present = without_removed_layers(state)
+    for group in present:
         for name, converter in group.converts:
             module = model.get_submodule(name)
             replace_module(model, name, CONVERTERS[converter](module))
@@ -36,13 +37,23 @@ def slim(model: nn.Module, state: PruneState) -> nn.Module:
         if name in tensors:
             removed.setdefault(id(tensors[name]), {})[dim] = indices
     replace_tensors(model, removed)
-    for group in state.reduced:
+    for group in present:
         for attr in group.attrs:
             module = model.get_submodule(attr.module)
             setattr(module, attr.name, len(state.kept[group.name]) * attr.per_unit)
     for module in model.modules():
         sync_widths(module)
     return model
+
+
+def without_removed_layers(state: PruneState) -> list[UnitGroup]:
+    """The reduced groups, without those inside a layer that goes as a whole."""
+    layers = [g.name for g in state.reduced if any(cut.dim is None for cut in g.cuts)]
+    return [
+        group
+        for group in state.reduced
+        if not any(group.name.startswith(f'{layer}.') for layer in layers)
+    ]
 
 
 def replace_tensors(model: nn.Module, removed: dict[int, dict[int, Tensor]]) -> None:
@@ -94,6 +105,8 @@ def check_fits(model: nn.Module, state: PruneState) -> None:
     modules = dict(model.named_modules())
     for group in state.groups.values():
         where = f'prune_state.groups[{group.name!r}]'
+        if len(state.kept[group.name]) < group.least:
+            raise UserError(f'{where}: at least {group.least} of its units must be kept')
         for module, converter in group.converts:
             if module not in modules:
                 raise UserError(f'{where}: the model has no module {module!r} for {converter}')

@@ -71,6 +71,7 @@ class PruneState:
                 size=group.size,
                 kept=self.kept[name].tolist(),
                 owner=group.owner,
+                least=group.least,
                 layer_idx=group.layer_idx,
                 cuts=[cut_to_dict(cut) for cut in group.cuts],
                 attrs=[[a.module, a.name, a.per_unit] for a in group.attrs],
@@ -135,7 +136,7 @@ def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
     attrs = tuple(Attr(str(m), str(a), natural(n)) for m, a, n in entry['attrs'])
     return UnitGroup(
         name, str(entry['kind']), size, cuts, str(entry['owner']), attrs, converts,
-        natural(entry['layer_idx']),
+        natural(entry['least']), natural(entry['layer_idx']),
     )  # fmt: skip
 
 

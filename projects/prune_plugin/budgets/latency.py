@@ -63,7 +63,10 @@ class LatencyBudget(Budget):
     def _table(self, model, group, call, threads) -> tuple[Tensor, Tensor]:
         """Counts and milliseconds of the group's owner, ascending."""
         args, kwargs = call
-        counts = torch.linspace(1, group.size, min(self.points, group.size)).round().unique().long()
+        least = max(1, group.least)
+        counts = (
+            torch.linspace(least, group.size, min(self.points, group.size)).round().unique().long()
+        )
         if len(counts) == 1:
             counts = torch.tensor([0, group.size])
         owner = model.get_submodule(group.owner)

@@ -1,6 +1,7 @@
 """Size of the weights."""
 
 import torch
+from torch import Tensor
 
 from ..registry import CRITERIA
 from ..units.base import sum_per_unit, weight_cuts
@@ -32,23 +33,22 @@ class L1(Criterion):
         """See :meth:`Criterion.score`."""
         total = torch.zeros(group.size, dtype=torch.float64)
         for cut in weight_cuts(group, tensors, self.parts):
-            total = total + self.per_cut(tensors[cut.name], cut, group.size).to(total)
-        return self.finish(total)
-
-    @staticmethod
-    def per_cut(weight, cut, size):
-        """What one tensor adds to the units."""
-        return sum_per_unit(weight.abs(), cut, size)
-
-    @staticmethod
-    def finish(total):
-        """From the sum over tensors to the score."""
+            elements = self.elements(tensors[cut.name])
+            total = total + sum_per_unit(elements, cut, group.size).to(total)
         return total
+
+    @staticmethod
+    def elements(weight: Tensor) -> Tensor:
+        """What each weight adds to its unit."""
+        return weight.abs()
 
 
 @CRITERIA.register_module()
 class L2(L1):
-    """Euclidean norm of the weights of a unit. Needs no data.
+    """Sum of the squared weights of a unit. Needs no data.
+
+    The squared norm adds up over the parts of a unit, so score per cost doesn't depend on the size
+    of the unit; among units of one size it ranks as the norm does.
 
     Args:
         parts: As in :class:`L1`.
@@ -59,11 +59,6 @@ class L2(L1):
     """
 
     @staticmethod
-    def per_cut(weight, cut, size):
-        """See :meth:`L1.per_cut`."""
-        return sum_per_unit(weight.square(), cut, size)
-
-    @staticmethod
-    def finish(total):
-        """See :meth:`L1.finish`."""
-        return total.sqrt()
+    def elements(weight: Tensor) -> Tensor:
+        """See :meth:`L1.elements`."""
+        return weight.square()

@@ -5,12 +5,17 @@ import zlib
 import torch
 
 from ..registry import CRITERIA
+from ..units.base import weight_cuts
 from .base import Criterion
 
 
 @CRITERIA.register_module()
 class Random(Criterion):
-    """Uniform random scores in [0, 1), the same for the same seed and group name. Needs no data.
+    """Random scores, the same for the same seed and group name. Needs no data.
+
+    A uniform number in [0, 1) for each unit, times the number of weights that the unit holds: as L1
+    would score it if its weights were all of one random size. Per cost, every unit then has the
+    same chance, however large it is.
 
     Args:
         seed: Seed.
@@ -27,4 +32,9 @@ class Random(Criterion):
     def score(self, group, tensors, statistics):
         """See :meth:`Criterion.score`."""
         generator = torch.Generator().manual_seed(self.seed + zlib.crc32(group.name.encode()))
-        return torch.rand(group.size, generator=generator, dtype=torch.float64)
+        held = 0.0
+        for cut in weight_cuts(group, tensors, 'both'):
+            weight = tensors[cut.name]
+            share = 1.0 if cut.dim is None else cut.per_unit / weight.shape[cut.dim]
+            held += weight.numel() * share
+        return held * torch.rand(group.size, generator=generator, dtype=torch.float64)

@@ -68,6 +68,7 @@ class UnitGroup:
         attrs: Integer attributes that follow the number of units.
         converts: ``(module, converter)`` pairs: modules to replace before cutting
             (see :mod:`projects.prune_plugin.modules`).
+        least: Fewest units with which the group's modules can run; 0: they can lose all.
         layer_idx: Index of the block, counted through the model.
     """
 
@@ -78,6 +79,7 @@ class UnitGroup:
     owner: str = ''
     attrs: tuple[Attr, ...] = ()
     converts: tuple[tuple[str, str], ...] = ()
+    least: int = 0
     layer_idx: int = field(default=0, compare=False)
 
 

@@ -35,7 +35,8 @@ def inner_group(name: str, block: nn.Module, producer: str, norm: str, consumer:
         cuts.append(Cut(join(name, f'{producer}.bias'), 0))
     cuts += norm_cuts(join(name, norm), bn)
     cuts.append(Cut(join(name, f'{consumer}.weight'), 1, side='out'))
-    return UnitGroup(join(name, producer), 'channel', first.out_channels, tuple(cuts), name)
+    size = first.out_channels
+    return UnitGroup(join(name, producer), 'channel', size, tuple(cuts), name, least=1)
 
 
 @BottleneckChannels.layout('BasicBlock', 'Bottleneck')

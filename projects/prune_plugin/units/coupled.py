@@ -86,7 +86,7 @@ class CoupledChannels(UnitFinder):
         # One name per group, whichever of its layers the graph meets first.
         producers = [names[module] for module, side in tables if side == 'in']
         first = min(producers, key=list(names.values()).index)
-        return UnitGroup(first, 'coupled', size, tuple(cuts), '', tuple(attrs))
+        return UnitGroup(first, 'coupled', size, tuple(cuts), '', tuple(attrs), least=1)
 
 
 def is_depthwise(module: nn.Module) -> bool:

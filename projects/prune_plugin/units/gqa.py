@@ -29,4 +29,6 @@ def separate_projections(name: str, module: nn.Module) -> list[UnitGroup]:
     cuts += linear_cuts(join(name, 'v_proj'), module.v_proj, 'in', head)
     cuts += linear_cuts(join(name, out), getattr(module, out), 'out', per_group * head)
     attrs = (Attr(name, 'num_heads', per_group),) if hasattr(module, 'num_heads') else ()
-    return [UnitGroup(name, 'attention', groups, tuple(cuts), name, attrs)]
+    # OPT infers the length of the sequence from the number of elements, of which there must be some.
+    least = 1 if attrs else 0
+    return [UnitGroup(name, 'attention', groups, tuple(cuts), name, attrs, least=least)]

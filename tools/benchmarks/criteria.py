@@ -1,0 +1,75 @@
+"""Accuracy right after pruning, without any training, by criterion and allocator, on digits.
+
+Uses the dense model that `make demo` trained (work_dirs/demo/dense), or trains it. All runs remove
+the same fraction of all parameters.
+"""
+
+import argparse
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from common import ROOT, save  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+
+from projects.prune_plugin import build_pruner, slim  # noqa: E402
+from projects.prune_plugin.calibration import CalibrationData  # noqa: E402
+from projects.prune_plugin.checkpoint import use_safe_loader  # noqa: E402
+from projects.prune_plugin.evaluation import TestSet  # noqa: E402
+from projects.prune_plugin.loading import load_model  # noqa: E402
+from projects.prune_plugin.profiling import count_params  # noqa: E402
+
+CONFIG = 'projects/configs/ViT/vit_tiny_digits.py'
+METHODS = {
+    'Random': dict(criterion=dict(type='Random')),
+    'L1': dict(criterion=dict(type='L1')),
+    'L2': dict(criterion=dict(type='L2')),
+    'Wanda': dict(criterion=dict(type='Wanda')),
+    'Taylor, order 1': dict(criterion=dict(type='Taylor', order=1)),
+    'Taylor, order 2': dict(criterion=dict(type='Taylor', order=2)),
+    'Taylor, order 1, Uniform': dict(
+        criterion=dict(type='Taylor', order=1), allocator=dict(type='Uniform')
+    ),
+}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--ratios', type=float, nargs='+', default=[0.3, 0.5, 0.7])
+    args = parser.parse_args()
+    folder = ROOT / 'work_dirs' / 'demo' / 'dense'
+    if not (folder / 'done').exists():
+        train = [sys.executable, 'tools/train.py', CONFIG, '--work-dir', str(folder)]
+        subprocess.run(train, cwd=ROOT, check=True)
+        (folder / 'done').touch()
+    use_safe_loader()
+    cfg = Config.fromfile(ROOT / CONFIG)
+    loaded = load_model(cfg, str(folder / 'latest.pth'))
+    test_set = TestSet(cfg)
+
+    def data(settings) -> CalibrationData:
+        return CalibrationData(cfg.train_dataloader, **vars(settings))
+
+    def accuracy(model, label: str) -> float:
+        return test_set.evaluate(model, label)['accuracy/top1']
+
+    results = []
+    for name, blocks in METHODS.items():
+        for ratio in args.ratios:
+            pruner = build_pruner({**blocks, 'budget': dict(type='params', ratio=ratio)})
+            plan = pruner.plan(loaded.model, data)
+            pruned = slim(deepcopy(loaded.model), plan.state)
+            removed = 1 - count_params(pruned) / count_params(loaded.model)
+            label = f'{name}, {ratio}'
+            results.append(
+                dict(method=name, ratio=ratio, removed=removed, top1=accuracy(pruned, label))
+            )
+    save('criteria', dict(dense=accuracy(loaded.model, 'dense'), results=results))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,126 @@
+"""Run every benchmark, one after another, and write docs/benchmarks.md from their results."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+DOCS = HERE.parents[1] / 'docs'
+SCRIPTS = ('vit_latency', 'pruning_speed', 'llama_plan', 'criteria')
+
+
+def result(name: str) -> dict:
+    """A benchmark's saved result."""
+    return json.loads((DOCS / 'benchmarks' / f'{name}.json').read_text())
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def vit_latency() -> str:
+    """Section on latency."""
+    r = result('vit_latency')
+    ms = r['latency_ms']
+    rows = [
+        ['dense', f'{r["params"]["dense"]:,}', f'{r["flops"]["dense"]:,}', f'{ms["dense"]:.1f}'],
+        ['slim', f'{r["params"]["slim"]:,}', f'{r["flops"]["slim"]:,}', f'{ms["slim"]:.1f}'],
+        ['cut by hand', '', '', f'{ms["by_hand"]:.1f}'],
+        ['by formula, dense', *(f'{r["formula"][k]["dense"]:,}' for k in ('params', 'flops')), ''],
+        ['by formula, slim', *(f'{r["formula"][k]["slim"]:,}' for k in ('params', 'flops')), ''],
+    ]
+    return f"""## ViT-Small, {100 * r['ratio']:.0f} % of heads and neurons removed
+
+Batch {r['batch_size']}, one thread, the three models in turn; medians.
+
+{table(['model', 'parameters', 'FLOPs (one image)', 'ms'], rows)}
+
+Speed-up {r['speedup']:.2f} at a FLOPs ratio of {r['flops_ratio']:.2f}
+({r['speedup_per_flops_ratio']:.2f} of it); slim against cut by hand
+{r['slim_against_by_hand']:.3f}.
+"""
+
+
+def pruning_speed() -> str:
+    """Section on the time that pruning takes."""
+    r = result('pruning_speed')
+    rows = [
+        [
+            label,
+            *(f'{r["seconds"][key][k]:.3f}' for k in ('min', 'median', 'max')),
+            f'{r["params"][key]:,}',
+        ]
+        for label, key in (('this plugin', 'here'), ('torch-pruning', 'torch_pruning'))
+    ]
+    return f"""## Time to prune a ViT-Small
+
+Find, score (L1), choose {100 * r['ratio']:.0f} % of heads and neurons, cut; {r['rounds']} rounds in
+turn in one process; the time to copy the model is taken off.
+
+{table(['', 's, min', 's, median', 's, max', 'parameters left'], rows)}
+
+The median here is {r['here_per_torch_pruning']:.3f} of torch-pruning's.
+"""
+
+
+def llama_plan() -> str:
+    """Section on planning for a large model."""
+    r = result('llama_plan')
+    steps = ', '.join(f'{step} {s:.2f}' for step, s in r['seconds'].items())
+    return f"""## Planning a Llama-3-8B
+
+On the meta device, random scores, {r['units']:,} units (a GQA group costs
+{r['cost_per_unit']['attention']:,} parameters, an MLP channel {r['cost_per_unit']['mlp']:,}); 25 % of
+all parameters asked, {100 * r['removed']:.4f} % achieved. A fresh process, imports included:
+{r['process_seconds']['median']:.1f} s (median of three; {r['process_seconds']['min']:.1f} to
+{r['process_seconds']['max']:.1f}), peak memory {r['peak_mb']:.0f} MB. Steps in seconds: {steps}.
+"""
+
+
+def criteria() -> str:
+    """Section on what criteria are worth."""
+    r = result('criteria')
+    ratios = list(dict.fromkeys(row['ratio'] for row in r['results']))
+    rows = []
+    for method in dict.fromkeys(row['method'] for row in r['results']):
+        own = [row for row in r['results'] if row['method'] == method]
+        rows.append([method, *(f'{row["top1"]:.2f} ({100 * row["removed"]:.1f} %)' for row in own)])
+    return f"""## Criteria on digits, without training afterwards
+
+Top-1 accuracy in percent of `vit_tiny_digits` right after pruning a fraction of all parameters, and
+in brackets the fraction really removed; dense {r['dense']:.2f}. One model, one seed, 360 test
+images: differences below a point mean nothing. Knapsack allocation unless said.
+
+{table(['criterion', *(f'{100 * ratio:.0f} % asked' for ratio in ratios)], rows)}
+"""
+
+
+def main() -> None:
+    """Run and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--only-docs', action='store_true', help='write the page from saved results'
+    )
+    args = parser.parse_args()
+    if not args.only_docs:
+        for name in SCRIPTS:
+            print(f'\n$ python tools/benchmarks/{name}.py', flush=True)
+            subprocess.run([sys.executable, str(HERE / f'{name}.py')], check=True)
+    environment = result('vit_latency')['environment']
+    head = f"""# Benchmarks
+
+Written by `make bench` from the JSON files in [benchmarks/](benchmarks/); don't edit it. Machine:
+{environment['cores']} {environment['machine']} cores, no GPU; Python {environment['python']}, PyTorch
+{environment['torch']}. Absolute times vary with the machine and its load; ratios are of one run.
+"""
+    sections = [head, vit_latency(), pruning_speed(), llama_plan(), criteria()]
+    (DOCS / 'benchmarks.md').write_text('\n'.join(sections))
+    print(f'written to {DOCS / "benchmarks.md"}')
+
+
+if __name__ == '__main__':
+    main()
