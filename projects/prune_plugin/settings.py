@@ -98,3 +98,12 @@ class ProfileSettings:
     def __post_init__(self):
         at_least('batch_size', self.batch_size, 1)
         at_least('num_threads', self.num_threads, 1)
+        if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float):
+            raise UserError(f'seconds is {self.seconds!r}; it must be a number')
+        if self.input_shape is not None:
+            if isinstance(self.input_shape, str) or not isinstance(self.input_shape, Sequence):
+                raise UserError(
+                    f'input_shape is {self.input_shape!r}; it must be a list such as (3, 224, 224)'
+                )
+            for width in self.input_shape:
+                at_least('input_shape', width, 1)

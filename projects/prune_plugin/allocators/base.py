@@ -45,11 +45,11 @@ def check_reachable(constraint: Constraint, floors: Tensor) -> None:
     """Raise :class:`UserError` if even the floors cost more than the limit."""
     least = constraint.cost.total(floors)
     if least > constraint.limit * (1 + 1e-12):
-        asked = 1 - constraint.limit / constraint.dense
-        most = 1 - least / constraint.dense
+        asked = constraint.ratio or 1 - constraint.limit / constraint.dense
+        most = max(1 - least / constraint.dense, 0)
         raise UserError(
             f'prune_cfg.budget.ratio is {asked:.4g}, but with min_keep and round_to at most '
-            f'{max(most, 0):.4g} can be removed; lower the ratio or the floors'
+            f'{most:.4g} of {constraint.what or "the cost"} can be removed; lower the ratio or the floors'
         )
 
 

@@ -21,12 +21,16 @@ class Constraint:
         cost: Its counts are those of ``groups`` alone, in this order.
         limit: What may be left.
         dense: What there is before.
+        ratio: The fraction to be removed, as it was asked for.
+        what: What it is a fraction of, for messages.
     """
 
     groups: list[int]
     cost: Cost
     limit: float
     dense: float
+    ratio: float | None = None
+    what: str = ''
 
 
 class Budget:
@@ -58,7 +62,8 @@ class Budget:
     def constraints(self, groups: Sequence[UnitGroup], cost: Cost) -> list[Constraint]:
         """The limits to keep: here, one over all groups."""
         dense = cost.total(sizes(groups))
-        return [Constraint(list(range(len(groups))), cost, dense * (1 - self.ratio), dense)]
+        everything, limit = list(range(len(groups))), dense * (1 - self.ratio)
+        return [Constraint(everything, cost, limit, dense, self.ratio, self.quantity)]
 
 
 def checked_ratio(ratio: float, key: str = 'prune_cfg.budget.ratio') -> float:

@@ -32,7 +32,10 @@ def unpack_masks(packed: dict[str, dict]) -> dict[str, Tensor]:
     for name, entry in packed.items():
         try:
             shape = torch.Size(entry['shape'])
-            bits = np.unpackbits(entry['bits'].cpu().numpy(), count=shape.numel())
+            packed_bits = entry['bits'].cpu().numpy()
+            if len(packed_bits) != (shape.numel() + 7) // 8:
+                raise ValueError(f'{len(packed_bits)} bytes for shape {tuple(shape)}')
+            bits = np.unpackbits(packed_bits, count=shape.numel())
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(
                 f'the checkpoint holds a malformed mask for {name!r}: {error}'
