@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from projects.prune_plugin import distributed, pipeline, recovery, training
     from projects.prune_plugin.files import output_directory
-    from projects.prune_plugin.reports import print_report
+    from projects.prune_plugin.reports import print_groups, print_report
 
     cfg = cli.read_config(args.config, args.cfg_options)
     pruner = pipeline.pruner_of(cfg, args.pruning_ratio)
@@ -90,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if dist.is_main_process():
                 pipeline.write_report(outcome, folder)
     if dist.is_main_process():
+        if args.dry_run:
+            print_groups(outcome.report)
         print_report(outcome.report)
         for path in (outcome.structured, outcome.weight_level):
             if path:

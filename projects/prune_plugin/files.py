@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,6 +54,6 @@ def output_directory(path: str | os.PathLike, key: str = '--output-dir') -> Iter
         yield path
     except BaseException:
         for folder in made:
-            if folder.is_dir() and not any(folder.iterdir()):
+            with suppress(OSError):  # not empty, or another rank was faster
                 folder.rmdir()
         raise

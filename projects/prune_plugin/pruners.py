@@ -15,6 +15,7 @@ from .calibration import CalibrationData, collect, mmengine_loss
 from .costs import Cost
 from .distributed import check_same, from_rank_0
 from .errors import UserError
+from .modules import SlimMultiheadAttention
 from .registry import ALLOCATORS, BUDGETS, CRITERIA, PRUNERS, SCHEDULES, SPARSIFIERS, UNITS, build
 from .settings import (
     CalibrationSettings,
@@ -327,7 +328,7 @@ class WeightPruner(Pruner):
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Weights of linear, convolution and multi-head attention layers, by name."""
-    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention, SlimMultiheadAttention)
     found = {}
     for prefix, module in model.named_modules():
         if isinstance(module, kinds):

@@ -19,6 +19,17 @@ def share(before: float | None, after: float | None) -> str:
     return '-' if not before or after is None else f'{100 * (1 - after / before):.2f} %'
 
 
+def print_groups(report: dict, console: Console | None = None) -> None:
+    """Print one line per unit group: what would be left of it."""
+    table = Table(title='unit groups', title_justify='left')
+    for column in ('group', 'kind', 'units', 'kept', 'removed'):
+        table.add_column(column, justify='left' if column in ('group', 'kind') else 'right')
+    for group in report['groups']:
+        size, kept = group['size'], group['kept']
+        table.add_row(group['name'], group['kind'], f'{size:,}', f'{kept:,}', share(size, kept))
+    (console or Console(width=100)).print(table)
+
+
 def print_report(report: dict, console: Console | None = None) -> None:
     """Print what ``report.json`` says: asked against achieved, dense against pruned."""
     console = console or Console(width=100)
@@ -36,7 +47,7 @@ def print_report(report: dict, console: Console | None = None) -> None:
     zeros = report['achieved'].get('zeros')
     if zeros:
         blanks = [''] * (len(stages) - 1)
-        table.add_row('zeros among weights', *blanks, '', f'{100 * zeros:.2f} %')
+        table.add_row('zeros in *_pruned.pth', *blanks, '', f'{100 * zeros:.2f} %')
     for kind, (size, kept) in kind_totals(report['groups']).items():
         values = [number(size), *(number(kept) for _ in stages[1:])]
         table.add_row(f'{kind} units', *values, share(size, kept))
