@@ -33,8 +33,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the tool."""
     args = parse(argv)
 
+    from mmengine import dist
+
     from projects.prune_plugin import distributed, training
     from projects.prune_plugin.files import output_directory
+    from projects.prune_plugin.reports import print_report
 
     cfg = cli.read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
@@ -48,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     distributed.init(args.launcher)
     cli.log_world(args.launcher)
     with output_directory(cfg.work_dir, '--work-dir'):
-        training.train(cfg, args.launcher)
+        report = training.train(cfg, args.launcher)
+    if report and dist.is_main_process():
+        print_report(report)
 
 
 if __name__ == '__main__':

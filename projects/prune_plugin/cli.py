@@ -17,12 +17,17 @@ from .errors import UserError
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
+def is_first_rank() -> bool:
+    """Whether this process is rank 0, told before there is a process group."""
+    return os.environ.get('RANK', '0') == '0'
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, without the usage, and exits with 2."""
 
     def error(self, message: str) -> NoReturn:
         """See :class:`argparse.ArgumentParser`."""
-        self.exit(2, f'error: {message}\n')
+        self.exit(2, f'error: {message}\n' if is_first_rank() else None)
 
 
 class CfgOptions(DictAction):
@@ -107,27 +112,30 @@ def read_config(path: str, options: dict) -> Config:
         cfg = Config.fromfile(path)
         if options:
             cfg.merge_from_dict(options)
-    except UserError:
-        raise
-    except (
-        SyntaxError,
-        OSError,
-        ImportError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as e:
-        raise UserError(f'config {path} cannot be read: {first_line(e)}') from e
+    except Exception as error:  # a config is a program of the user's: whatever it raises is theirs
+        said = f'{type(error).__name__}: {first_line(error)}'
+        raise UserError(f'config {path} cannot be read: {said}') from error
     return cfg
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, without MMEngine's notes on where it was raised."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    said = str(error.args[0] if error.args else error).strip()
+    text = said.splitlines()[0] if said else type(error).__name__
     while re.match(r'class `\w+` in \S+: ', text):
         text = re.sub(r'^class `\w+` in \S+: ', '', text)
     return text
+
+
+def is_config_mistake(error: Exception) -> bool:
+    """Whether MMEngine could not build what a config names: an unknown type, or unknown keys."""
+    return bool(
+        re.search(
+            r'is not in the \S+ registry|'
+            r'^class `.*(unexpected keyword argument|missing \d+ required)',
+            str(error.args[0] if error.args else ''),
+        )
+    )
 
 
 def log_world(launcher: str) -> None:
@@ -155,8 +163,10 @@ def run(
     use_safe_loader()
     try:
         main(argv)
-    except UserError as error:
-        if os.environ.get('RANK', '0') == '0':
+    except (UserError, KeyError, TypeError) as error:
+        if not isinstance(error, UserError) and not is_config_mistake(error):
+            raise
+        if is_first_rank():
             print(f'error: {first_line(error)}', file=sys.stderr)
         shut_down()
         sys.exit(2)

@@ -23,9 +23,19 @@ from .hooks.mask_hook import pack_masks
 from .loading import Loaded, load_model, plain_meta
 from .optimizer_state import parameter_order, slim_optimizer_state
 from .profiling import count_params, example_input, model_latency, module_flops
-from .pruners import Plan, Pruner, StructuredPruner, WeightPruner, build_pruner, timed
+from .pruners import (
+    Plan,
+    Pruner,
+    StructuredPruner,
+    WeightPruner,
+    build_pruner,
+    prunable_weights,
+    select_weights,
+    timed,
+)
 from .reports import UnitTable, read_scores, write_groups, write_json, write_plots
 from .slim import slim
+from .sparsifiers import Magnitude
 from .state import PruneState, compose
 from .version import __version__
 
@@ -123,9 +133,7 @@ def prune_to_files(cfg: Config, pruner: Pruner, options: Options) -> Outcome:
         with timed(seconds, 'slim'):
             slimmed = slim(deepcopy(loaded.model), plan.state)
         if not options.dry_run:
-            masks = WeightPruner(budget=dict(type='weights', ratio=pruner.budget.ratio)).keep_masks(
-                loaded.model
-            )
+            masks = magnitude_masks(loaded.model, pruner)
     elif isinstance(pruner, WeightPruner):
         with timed(seconds, 'allocate'):
             masks = pruner.keep_masks(loaded.model)
@@ -148,6 +156,16 @@ def prune_to_files(cfg: Config, pruner: Pruner, options: Options) -> Outcome:
         write_report(outcome, options.output_dir)
     dist.barrier()
     return outcome
+
+
+def magnitude_masks(model: nn.Module, pruner: StructuredPruner) -> dict[str, Tensor]:
+    """Masks of L1 weight-level pruning at the structured pruner's ratio, layer by layer.
+
+    What the pruner's patterns protect stays whole here too.
+    """
+    weights = select_weights(prunable_weights(model), pruner.include, pruner.exclude)
+    with torch.no_grad():
+        return Magnitude().keep_masks(weights, pruner.budget.ratio)
 
 
 def make_plan(cfg: Config, pruner: StructuredPruner, loaded: Loaded, options: Options) -> Plan:

@@ -111,6 +111,10 @@ class Pruner:
         self.calibration = read_settings(CalibrationSettings, calibration, 'prune_cfg.calibration')
         self.recovery = read_settings(RecoverySettings, recovery, 'prune_cfg.recovery')
         self.profile = read_settings(ProfileSettings, profile, 'prune_cfg.profile')
+        if name is not None and not re.fullmatch(r'[\w.-]+', str(name)):
+            raise UserError(
+                f'prune_cfg.name is {name!r}; it must be a word to begin file names with'
+            )
         self.name = name
 
     @property
@@ -174,19 +178,26 @@ class StructuredPruner(Pruner):
         self.criterion = build(CRITERIA, criterion, 'prune_cfg.criterion')
         self.allocator = build(ALLOCATORS, allocator, 'prune_cfg.allocator')
         at_least('prune_cfg.min_keep', min_keep, 0)
-        at_least('prune_cfg.round_to', round_to or 1, 1)
-        self.min_keep, self.round_to = min_keep, round_to or 1
+        round_to = 1 if round_to is None else round_to
+        at_least('prune_cfg.round_to', round_to, 1)
+        self.min_keep, self.round_to = min_keep, round_to
 
     def discover(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
         """The model's unit groups, and what can't be cut; see :func:`discover`."""
-        finders = self.finders
-        if finders is None:
-            candidates = [cls() for cls in UNITS.module_dict.values() if cls.default]
-            finders = [finder for finder in candidates if finder.find(model)[0]]
-            if not finders:
-                names = ', '.join(type(c).__name__ for c in candidates)
-                raise UserError(f'the model has no units of the known kinds ({names}) to prune')
-        return discover(model, finders, self.include, self.exclude)
+        if self.finders is not None:
+            return discover(model, self.finders, self.include, self.exclude)
+        candidates = [cls() for cls in UNITS.module_dict.values() if cls.default]
+        finders, reasons = [], {}
+        for finder in candidates:
+            groups, refused = finder.find(model)
+            reasons.update(refused)
+            finders += [finder] if groups else []
+        if not finders:
+            names = ', '.join(type(c).__name__ for c in candidates)
+            why = ''.join(f'; {module}: {reason}' for module, reason in list(reasons.items())[:1])
+            raise UserError(f'the model has no units of the known kinds ({names}) to prune{why}')
+        groups, _ = discover(model, finders, self.include, self.exclude)
+        return groups, reasons
 
     def plan(
         self,
@@ -272,7 +283,7 @@ class WeightPruner(Pruner):
         sparsifier: The method.
         budget: ``dict(type='weights', ratio=R)``: the fraction of those weights to remove.
         schedule: See :class:`Pruner`.
-        include: See :class:`Pruner`; matched against parameters' names.
+        include: See :class:`Pruner`; matched against names of parameters and modules around them.
         exclude: See :class:`Pruner`.
         calibration: See :class:`Pruner`.
         recovery: See :class:`Pruner`.
@@ -312,18 +323,30 @@ class WeightPruner(Pruner):
         weights = prunable_weights(model)
         for key, patterns in (('include', self.include), ('exclude', self.exclude)):
             for pattern in patterns:
-                if not any(re.match(pattern, name) for name in weights):
+                if not any(matches(pattern, name) for name in weights):
                     raise UserError(f'prune_cfg.{key}: {pattern!r} matches no prunable weight')
-        chosen = {
-            name: weight
-            for name, weight in weights.items()
-            if any(re.match(p, name) for p in self.include)
-            and not any(re.match(p, name) for p in self.exclude)
-        }
+        chosen = select_weights(weights, self.include, self.exclude)
         if not chosen:
             raise UserError('prune_cfg.exclude leaves no weight to prune; remove a pattern')
         with torch.no_grad():
             return self.sparsifier.keep_masks(chosen, self.budget.ratio)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether ``pattern`` matches a parameter's name, or that of a module around it."""
+    parts = name.split('.')
+    return any(re.match(pattern, '.'.join(parts[:end])) for end in range(1, len(parts) + 1))
+
+
+def select_weights(
+    weights: Mapping[str, Tensor], include: Sequence[str], exclude: Sequence[str]
+) -> dict[str, Tensor]:
+    """The weights that one ``include`` pattern matches and no ``exclude`` pattern."""
+    return {
+        name: weight
+        for name, weight in weights.items()
+        if any(matches(p, name) for p in include) and not any(matches(p, name) for p in exclude)
+    }
 
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -46,8 +46,13 @@ def use_slim_model(cfg: Config, path: str) -> None:
 
 
 def fit_to_device(cfg: Config, launcher: str) -> None:
-    """Set the launcher; on CPUs, the wrapper options without which DDP refuses."""
+    """Set the launcher; on CPUs, the wrapper options without which DDP refuses.
+
+    Batch norm's running statistics are averaged over ranks after each epoch.
+    """
     cfg.launcher = launcher
+    if launcher != 'none':
+        add_hooks(cfg, 'SyncBuffersHook')
     if launcher != 'none' and not torch.cuda.is_available() and not cfg.get('model_wrapper_cfg'):
         cfg.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel',

@@ -99,20 +99,22 @@ def add_recovered(
     }
 
 
-def train(cfg: Config, launcher: str) -> None:
+def train(cfg: Config, launcher: str) -> dict[str, Any] | None:
     """What ``tools/train.py`` does: prune first where the config has a ``prune_cfg``, then train.
 
     Args:
         cfg: The config; ``work_dir`` is set, ``resume`` and ``load_from`` as on the command line.
         launcher: As on the command line.
 
+    Returns:
+        The report, if there was a ``prune_cfg``.
+
     Raises:
         UserError: bad input.
     """
     resumed = find_resumed(cfg)
     if cfg.get('prune_cfg') is not None:
-        prune_and_train(cfg, launcher, resumed)
-        return
+        return prune_and_train(cfg, launcher, resumed)
     checkpoint = resumed or cfg.get('load_from')
     if checkpoint and Path(checkpoint).is_file():
         content = load_file(checkpoint)
@@ -129,9 +131,10 @@ def train(cfg: Config, launcher: str) -> None:
     add_hooks(cfg, *TRAINING_HOOKS)
     fit_to_device(cfg, launcher)
     build_runner(cfg).train()
+    return None
 
 
-def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> None:
+def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> dict[str, Any] | None:
     """Prune ``cfg.load_from`` into the work directory and train it there, or go on with that."""
     work_dir = Path(cfg.work_dir)
     pruner = pruner_of(cfg)
@@ -142,21 +145,27 @@ def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> None:
         recover(cfg, pruner.recovery, outcome, work_dir, launcher)
         if dist.is_main_process():
             write_report(outcome, work_dir)
-        return
-    origin = next((work_dir / name for name in pruned_names(work_dir)), Path(resumed))
+        return outcome.report
+    origin = next(iter(pruned_files(work_dir) + pruned_files(work_dir.parent)), None)
+    if origin is None:
+        raise UserError(
+            f'--resume: {work_dir} holds no *_pruned.pth that its training started from; '
+            'use the config that lies there'
+        )
     train_pruned(cfg, pruner.recovery, origin, work_dir, launcher, resumed)
     report_file = work_dir / 'report.json'
-    if report_file.is_file():
-        report = json.loads(report_file.read_text())
-        add_recovered(report, cfg, pruner.recovery, TestSet(cfg), work_dir)
-        if dist.is_main_process():
-            write_report(Outcome(report), work_dir)
+    if not report_file.is_file():
+        return None
+    report = json.loads(report_file.read_text())
+    add_recovered(report, cfg, pruner.recovery, TestSet(cfg), work_dir)
+    if dist.is_main_process():
+        write_report(Outcome(report), work_dir)
+    return report
 
 
-def pruned_names(folder: Path) -> list[str]:
+def pruned_files(folder: Path) -> list[Path]:
     """Pruned checkpoints in ``folder``, the structured one first."""
-    names = [path.name for path in folder.glob('*_pruned.pth')]
-    return sorted(names, key=lambda name: '_structured_' not in name)
+    return sorted(folder.glob('*_pruned.pth'), key=lambda path: '_structured_' not in path.name)
 
 
 def find_resumed(cfg: Config) -> str | None:
@@ -164,6 +173,10 @@ def find_resumed(cfg: Config) -> str | None:
     if not cfg.get('resume'):
         return None
     named = cfg.pop('resume_path', None)
+    if named and not Path(named).is_file():
+        raise UserError(f'--resume {named} does not exist; give a .pth file')
+    if named:
+        load_file(named)
     path = named or (find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None)
     if path is None:
         print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
@@ -193,9 +206,6 @@ def test(
     cfg = deepcopy(cfg)
     content = load_file(checkpoint)
     cfg.test_evaluator = select_metrics(cfg.test_evaluator, names)
-    if tmpdir:
-        for metric in cfg.test_evaluator:
-            metric['collect_dir'] = tmpdir
     cfg.test_cfg = cfg.get('test_cfg') or {}
     check_data(cfg, 'test_dataloader')
     load_model(cfg, checkpoint)  # everything is checked before the Runner writes its first file
@@ -205,4 +215,7 @@ def test(
     fit_to_device(cfg, launcher)
     runner = build_runner(cfg)
     load_weights(unwrapped(runner), content, checkpoint)
+    for metric in runner.test_loop.evaluator.metrics:
+        if tmpdir and metric.collect_device == 'cpu':
+            metric.collect_dir = tmpdir
     return runner.test()

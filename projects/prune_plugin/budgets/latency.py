@@ -5,12 +5,15 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from mmengine import dist
+from rich.progress import track
 from torch import Tensor, nn
 
 from ..costs import TableCost
 from ..errors import UserError
 from ..profiling import Example, interleaved_latency, model_latency, needed_example
 from ..registry import BUDGETS
+from ..settings import at_least
 from ..slim import slim
 from ..state import PruneState
 from ..units.base import Attr, Cut, UnitGroup
@@ -37,6 +40,9 @@ class LatencyBudget(Budget):
 
     def __init__(self, ratio: float = 0.3, points: int = 5, seconds: float = 0.5):
         super().__init__(ratio)
+        at_least('prune_cfg.budget.points', points, 2)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise UserError(f'prune_cfg.budget.seconds is {seconds!r}; it must be a number')
         self.points, self.seconds = points, seconds
 
     def cost(self, model, groups, profile):
@@ -47,7 +53,7 @@ class LatencyBudget(Budget):
         calls = module_calls(model, {group.owner for group in groups}, example)
         cache: dict[tuple, tuple[Tensor, Tensor]] = {}
         tables = []
-        for group in groups:
+        for group in track(groups, 'timing', disable=not dist.is_main_process()):
             if group.owner not in calls:
                 raise UserError(
                     f'prune_cfg.budget: {group.name} did not run on the example input, so it cannot '

@@ -5,6 +5,7 @@ import zlib
 import torch
 
 from ..registry import CRITERIA
+from ..settings import at_least
 from ..units.base import weight_cuts
 from .base import Criterion
 
@@ -27,6 +28,7 @@ class Random(Criterion):
 
     def __init__(self, seed: int = 0, normalize: str = 'none'):
         super().__init__(normalize)
+        at_least('prune_cfg.criterion.seed', seed, 0)
         self.seed = seed
 
     def score(self, group, tensors, statistics):

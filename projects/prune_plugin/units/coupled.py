@@ -1,12 +1,18 @@
 """Channels that several layers share (stage widths, concatenations), found by torch-pruning's graph."""
 
 from collections import defaultdict
+from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..errors import UserError
 from ..registry import UNITS
+from ..settings import at_least
+from ..slim import slim
+from ..state import PruneState
 from .base import Attr, Cut, UnitGroup
 from .conv import norm_cuts
 from .finder import NotPrunable, UnitFinder, require
@@ -29,6 +35,12 @@ class CoupledChannels(UnitFinder):
     default = False
 
     def __init__(self, input_shape: tuple[int, ...], submodule: str = ''):
+        if isinstance(input_shape, str) or not isinstance(input_shape, Sequence):
+            raise UserError(
+                f'input_shape is {input_shape!r}; it must be a list such as (3, 224, 224)'
+            )
+        for width in input_shape:
+            at_least('input_shape', width, 1)
         self.input_shape = tuple(input_shape)
         self.submodule = submodule
 
@@ -41,24 +53,58 @@ class CoupledChannels(UnitFinder):
                 "prune_cfg.units: CoupledChannels needs the package 'torch-pruning'; install it "
                 "with pip install -e '.[coupled]'"
             ) from error
+        names = {module: name for name, module in model.named_modules()}
+        if self.submodule not in names.values():
+            raise UserError(
+                f'prune_cfg.units: CoupledChannels.submodule {self.submodule!r} is not in the model'
+            )
         part = model.get_submodule(self.submodule)
         training = part.training
-        device = next(part.parameters()).device
+        example = torch.zeros(1, *self.input_shape, device=next(part.parameters()).device)
         part.eval()
-        graph = torch_pruning.DependencyGraph().build_dependency(
-            part, torch.zeros(1, *self.input_shape, device=device)
-        )
-        part.train(training)
-        names = {module: name for name, module in model.named_modules()}
+        try:
+            graph = torch_pruning.DependencyGraph().build_dependency(part, example)
+            coupled_groups = list(graph.get_all_groups())
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f'prune_cfg.units: CoupledChannels cannot trace the model with input_shape '
+                f'{self.input_shape} ({type(error).__name__}: {error})'
+            ) from error
+        finally:
+            part.train(training)
         groups, refused = [], {}
-        for coupled in graph.get_all_groups():
+        for coupled in coupled_groups:
             root = names[coupled[0].dep.target.module]
             try:
                 groups.append(self._to_group(coupled, names))
             except NotPrunable as reason:
                 refused[root] = str(reason)
+        groups, leaving = self._staying_inside(model, groups, example)
         order = {name: i for i, name in enumerate(names.values())}
-        return sorted(groups, key=lambda g: order[g.name]), refused
+        return sorted(groups, key=lambda g: order[g.name]), {**refused, **leaving}
+
+    def _staying_inside(
+        self, model: nn.Module, groups: list[UnitGroup], example: Tensor
+    ) -> tuple[list[UnitGroup], dict[str, str]]:
+        """Leave out groups whose channels something outside the traced part may read.
+
+        Told by trying: with one unit less, the outputs must keep their shapes.
+        """
+
+        def shapes(removed: list[UnitGroup]) -> list[torch.Size]:
+            kept = {g.name: torch.arange(1, g.size) for g in removed}
+            tried = slim(deepcopy(model), PruneState({g.name: g for g in removed}, kept)).eval()
+            with torch.no_grad():
+                outputs = tree_leaves(tried.get_submodule(self.submodule)(example))
+            return [x.shape for x in outputs if isinstance(x, Tensor)]
+
+        groups = [group for group in groups if group.size > 1]
+        dense = shapes([])
+        if shapes(groups) == dense:
+            return groups, {}
+        inside = [group for group in groups if shapes([group]) == dense]
+        reason = f'its channels leave {self.submodule or "the model"}'
+        return inside, {g.name: reason for g in groups if g not in inside}
 
     def _to_group(self, coupled, names: dict[nn.Module, str]) -> UnitGroup:
         """Translate one of torch-pruning's groups: modules with index lists -> cuts with tables."""

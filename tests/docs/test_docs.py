@@ -1,0 +1,309 @@
+"""The docs say what the code does: links, keys, defaults, flags, class names, snippets."""
+
+import ast
+import contextlib
+import importlib.util
+import io
+import re
+from copy import deepcopy
+from dataclasses import fields
+from inspect import Parameter, signature
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from projects.prune_plugin import (
+    ALLOCATORS,
+    BUDGETS,
+    CRITERIA,
+    PRUNERS,
+    SCHEDULES,
+    SPARSIFIERS,
+    UNITS,
+    build_pruner,
+    mask,
+    slim,
+)
+from projects.prune_plugin.pipeline import Options, prune_to_files, pruner_of
+from projects.prune_plugin.registry import accepted_keys
+from projects.prune_plugin.reports import tables
+from projects.prune_plugin.settings import CalibrationSettings, ProfileSettings, RecoverySettings
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / 'docs'
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted(DOCS.glob('*.md'))]
+TOOLS = ('analysis_struct', 'train', 'test')
+#: Flags of torch.distributed.run and tools/demo.py.
+OTHER_FLAGS = {'--nproc_per_node', '--master_port', '--anew', '--folder'}
+REGISTRIES = {
+    'type': PRUNERS,
+    'units': UNITS,
+    'criterion': CRITERIA,
+    'allocator': ALLOCATORS,
+    'budget': BUDGETS,
+    'schedule': SCHEDULES,
+    'sparsifier': SPARSIFIERS,
+}
+SETTINGS = {
+    'calibration': CalibrationSettings,
+    'recovery': RecoverySettings,
+    'profile': ProfileSettings,
+}
+
+
+# Reading Markdown
+
+
+def without_fences(text: str) -> str:
+    return re.sub(r'^```.*?^```', '', text, flags=re.MULTILINE | re.DOTALL)
+
+
+def section(page: str, heading: str) -> str:
+    """What stands under the second-level ``heading`` of a page."""
+    text = without_fences((DOCS / page).read_text(encoding='utf-8'))
+    found = re.search(
+        rf'^## {re.escape(heading)}\n(.*?)(?=^## |\Z)', text, re.MULTILINE | re.DOTALL
+    )
+    assert found, f'{page} has no heading "## {heading}"'
+    return found[1]
+
+
+def rows(text: str, *header: str) -> list[list[str]]:
+    """Cells of the table that begins with these column titles."""
+    lines = iter(text.splitlines())
+    for line in lines:
+        if cells(line)[: len(header)] == list(header):
+            table = takewhile(lambda row: row.startswith('|'), lines)
+            return [cells(row) for row in table][1:]
+    raise AssertionError(f'no table with the columns {header}')
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip('|').split('|')]
+
+
+def bare(cell: str) -> str:
+    return cell.strip('`')
+
+
+def snippets(path: Path) -> list[str]:
+    return re.findall(r'^```python\n(.*?)^```', path.read_text(encoding='utf-8'), re.M | re.S)
+
+
+def value_of(cell: str):
+    """A default as written in a table: a literal, ``dict(key=literal)``, or ``required``."""
+    assert cell == 'required' or cell[0] == cell[-1] == '`', f'{cell!r} is no default'
+    if cell == 'required':
+        return Parameter.empty
+    node = ast.parse(bare(cell), mode='eval').body
+    if isinstance(node, ast.Call):
+        return {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+    return ast.literal_eval(node)
+
+
+def plain(default):
+    return list(default) if isinstance(default, tuple) else default
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    titles = re.findall(r'^#+ (.+)$', without_fences(path.read_text(encoding='utf-8')), re.M)
+    return {re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-') for title in titles}
+
+
+# Links
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
+def test_links_resolve(page):
+    text = without_fences(page.read_text(encoding='utf-8'))
+    for target in re.findall(r'\]\(([^)\s]+)\)', text):
+        if '://' in target:
+            continue
+        path, _, anchor = target.partition('#')
+        file = page.parent / path if path else page
+        if file == DOCS / 'benchmarks.md' and not file.exists():
+            continue  # written from measurements
+        assert file.exists(), f'{page.name} links to {target}, which does not exist'
+        assert not anchor or anchor in anchors(file), f'{page.name}: no heading for {target}'
+
+
+# prune_cfg.md
+
+
+def documented(heading: str) -> dict[str, dict[str, object]]:
+    """For each type in a section's table: its keys and their defaults."""
+    found: dict[str, dict[str, object]] = {}
+    for name, key, _, default, meaning in rows(
+        section('prune_cfg.md', f'`{heading}`'), 'type', 'key', 'values', 'default', 'meaning'
+    ):
+        assert meaning, f'{heading}: {name or key} has no meaning'
+        if name:
+            assert bare(name) not in found, f'{heading}: {name} stands there twice'
+            keys = found[bare(name)] = {}
+        if key:
+            keys[bare(key)] = value_of(default)
+    return found
+
+
+def ours(registry) -> dict[str, type]:
+    """What the engine itself registers: a model family documents its own."""
+    return {
+        name: cls
+        for name, cls in registry.module_dict.items()
+        if cls.__module__.startswith('projects.prune_plugin')
+    }
+
+
+@pytest.mark.parametrize('heading', REGISTRIES)
+def test_every_type_and_key_is_documented(heading):
+    table, registered = documented(heading), ours(REGISTRIES[heading])
+    assert sorted(table) == sorted(registered)
+    for name, cls in registered.items():
+        assert list(table[name]) == accepted_keys(cls), f'keys of {name}'
+        for key, default in table[name].items():
+            actual = signature(cls).parameters[key].default
+            assert default == plain(actual), f'default of {name}.{key}'
+
+
+@pytest.mark.parametrize('heading', SETTINGS)
+def test_every_setting_is_documented(heading):
+    table = {
+        bare(key): value_of(default)
+        for key, _, default, _ in rows(
+            section('prune_cfg.md', f'`{heading}`'), 'key', 'values', 'default', 'meaning'
+        )
+    }
+    assert table == {field.name: plain(field.default) for field in fields(SETTINGS[heading])}
+
+
+@pytest.mark.parametrize('number', range(len(snippets(DOCS / 'prune_cfg.md'))))
+def test_examples_of_prune_cfg_are_valid(number, tmp_path):
+    text = snippets(DOCS / 'prune_cfg.md')[number]
+    assert len(text.splitlines()) <= 10, 'an example has ten lines at most'
+    file = tmp_path / 'example.py'
+    file.write_text(text.replace("'./", f"'{ROOT}/projects/configs/ViT/"))
+    assert 'prune_cfg' in text
+    pruner_of(Config.fromfile(file))
+
+
+def test_the_first_example_is_the_config_it_names(tmp_path):
+    file = tmp_path / 'example.py'
+    text = snippets(DOCS / 'prune_cfg.md')[0]
+    file.write_text(text.replace("'./", f"'{ROOT}/projects/configs/ViT/"))
+    example = Config.fromfile(file).prune_cfg
+    named = Config.fromfile(ROOT / 'projects/configs/ViT/vit_small_cifar10_prune70.py').prune_cfg
+    assert example.items() <= named.items()
+
+
+# tools.md
+
+
+def help_of(tool: str) -> str:
+    """``--help`` of a tool, whose parser is built here and now."""
+    spec = importlib.util.spec_from_file_location(f'tool_{tool}', ROOT / f'tools/{tool}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), pytest.raises(SystemExit) as leaving:
+        module.parse(['--help'])
+    assert leaving.value.code == 0
+    return shown.getvalue()
+
+
+def flags_in(text: str) -> set[str]:
+    return set(re.findall(r'(?<![\w-])--[a-z][\w-]*', text))
+
+
+@pytest.mark.parametrize('tool', TOOLS)
+def test_every_flag_is_documented(tool):
+    table = rows(section('tools.md', f'tools/{tool}.py'), 'flag', 'default', 'meaning')
+    assert all(len(row) == 3 and all(row) for row in table)
+    assert {bare(row[0]) for row in table} == flags_in(help_of(tool)) - {'--help'}
+
+
+def test_no_flag_is_made_up():
+    real = OTHER_FLAGS.union(*(flags_in(help_of(tool)) for tool in TOOLS))
+    for page in PAGES:
+        mentioned = flags_in(page.read_text(encoding='utf-8'))
+        assert mentioned <= real, f'{page.name}: {mentioned - real}'
+
+
+def test_every_column_and_key_of_the_reports_is_documented(tmp_path):
+    pytest.importorskip('timm')
+    text = section('tools.md', 'tools/analysis_struct.py')
+    for columns in (tables.UNIT_COLUMNS, tables.SCORE_COLUMNS, tables.GROUP_COLUMNS):
+        assert ','.join(columns) in text
+    cfg = Config.fromfile(ROOT / 'projects/configs/ViT/vit_tiny_digits_prune50.py')
+    report = prune_to_files(cfg, pruner_of(cfg), Options(None, tmp_path, dry_run=True)).report
+    inner = [report[key] for key in ('dense', 'achieved', 'seconds')] + report['groups'][:1]
+    for key in set(report).union(*inner):
+        assert f'`{key}`' in text, f'{key} of report.json'
+    assert not list(tmp_path.iterdir())
+
+
+# concepts.md and CONTRIBUTING.md
+
+
+def test_every_class_that_a_finder_knows_is_listed():
+    text = section('concepts.md', 'Kinds of units')
+    for name, finder in ours(UNITS).items():
+        assert f'`{name}`' in text
+        for class_name, layout in finder.layouts.items():
+            if layout.__module__.startswith('projects.prune_plugin'):
+                assert f'`{class_name}`' in text, f'{name} knows {class_name}'
+
+
+@pytest.fixture
+def kept_registries():
+    """Whatever a snippet registers is gone after the test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for registry in REGISTRIES.values():
+            patch.setattr(registry, '_module_dict', dict(registry.module_dict))
+        for finder in UNITS.module_dict.values():
+            patch.setattr(finder, 'layouts', dict(finder.layouts))
+        yield
+    assert 'RootMagnitude' not in CRITERIA.module_dict
+
+
+def run_snippets(path: Path) -> None:
+    for number, text in enumerate(snippets(path)):
+        exec(compile(text, f'{path.name}, snippet {number}', 'exec'), {'__name__': 'snippet'})
+
+
+def test_concepts_notebook_runs(capsys):
+    pytest.importorskip('timm')
+    (text,) = snippets(DOCS / 'concepts.md')
+    assert len([line for line in text.splitlines() if line]) <= 16
+    run_snippets(DOCS / 'concepts.md')
+    removed = float(capsys.readouterr().out.split()[0])
+    assert 0.3 <= removed < 0.302
+
+
+def test_contributing_snippets_work(kept_registries):
+    vision_transformer = pytest.importorskip('torchvision.models.vision_transformer')
+    model = vision_transformer.VisionTransformer(
+        image_size=32, patch_size=8, num_layers=2, num_heads=4, hidden_dim=32, mlp_dim=64
+    ).eval()
+    with torch.no_grad():
+        torch.nn.init.normal_(model.heads.head.weight)  # zeros, otherwise
+    run_snippets(ROOT / 'CONTRIBUTING.md')
+    plan = build_pruner(
+        dict(
+            units=[dict(type='FFNNeurons')],
+            criterion=dict(type='RootMagnitude'),
+            budget=dict(type='units', ratio=0.5),
+        )
+    ).plan(model)
+    assert [(group.kind, group.size) for group in plan.groups] == [('mlp', 64)] * 2
+    first = model.encoder.layers[0].mlp
+    expected = first[0].weight.abs().sqrt().sum(1) + first[3].weight.abs().sqrt().sum(0)
+    assert torch.allclose(plan.importance[0].float(), expected)
+    masked, slimmed = (act(deepcopy(model), plan.state) for act in (mask, slim))
+    assert sum(layer.mlp[0].out_features for layer in slimmed.encoder.layers) == 64
+    with torch.no_grad():
+        one, other = (m(torch.randn(2, 3, 32, 32).fill_(0.5)) for m in (masked, slimmed))
+    assert one.abs().max() > 0 and torch.allclose(one, other, atol=1e-5 * one.abs().max())
