@@ -1,0 +1,227 @@
+"""The test matrix. A new unit kind, criterion, allocator or budget costs one row here.
+
+``test_registries.py`` fails for anything registered that has no row.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache, partial
+
+import pytest
+import tiny_models as tiny
+import torch
+from torch import Tensor, nn
+
+from projects.prune_plugin import UNITS, PruneState
+from projects.prune_plugin.registry import build
+from projects.prune_plugin.units import UnitFinder, UnitGroup, discover
+
+HEADS, NEURONS = dict(type='AttentionHeads'), dict(type='FFNNeurons')
+LAYERS, CHANNELS = dict(type='PreNormLayers'), dict(type='BottleneckChannels')
+COUPLED = dict(type='CoupledChannels', input_shape=(3, 32, 32))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model with the units to prune in it.
+
+    Attributes:
+        name: Id of the row.
+        build: Makes the dense model.
+        inputs: Makes positional arguments of one forward call.
+        units: ``prune_cfg.units``.
+        count: Parameters of the slim model, from the units kept by group; by hand.
+        sizes: Sizes of the groups expected, by kind.
+        empty: Whether a module runs when its group has lost all of its units.
+        needs: Module without which the row is skipped.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    inputs: Callable[[], tuple[Tensor, ...]]
+    units: tuple[dict, ...]
+    count: Callable[[dict[str, int]], int]
+    sizes: dict[str, list[int]]
+    empty: bool = True
+    needs: str = 'torch'
+
+    def dense(self) -> nn.Module:
+        """A fresh dense model, always with the same weights."""
+        pytest.importorskip(self.needs)
+        return deepcopy(cached_model(self))
+
+    def finders(self) -> list[UnitFinder]:
+        """The finders of ``units``."""
+        return [build(UNITS, unit, 'units') for unit in self.units]
+
+    def groups(self) -> list[UnitGroup]:
+        """The unit groups of the dense model."""
+        pytest.importorskip(self.needs)
+        return list(cached_groups(self))
+
+    def state(self, level: str, seed: int = 3) -> PruneState:
+        """A prune state with randomly chosen units; see :func:`random_state`."""
+        return random_state(self.groups(), level, seed)
+
+    def run(self, model: nn.Module) -> Tensor:
+        """The model's output as one flat tensor."""
+        with torch.no_grad():
+            return flat(model(*self.inputs()))
+
+    def __hash__(self):
+        return hash(self.name)
+
+
+@cache
+def cached_model(case: Case) -> nn.Module:
+    torch.manual_seed(0)
+    return tiny.randomised(case.build())
+
+
+@cache
+def cached_groups(case: Case) -> tuple[UnitGroup, ...]:
+    return tuple(discover(cached_model(case), case.finders())[0])
+
+
+def flat(output) -> Tensor:
+    """All tensors of a model's output in one vector."""
+    if hasattr(output, 'logits'):
+        output = output.logits
+    if isinstance(output, Tensor):
+        return output.flatten()
+    return torch.cat([flat(part) for part in output])
+
+
+def random_state(groups, level: str, seed: int = 3) -> PruneState:
+    """A state that keeps all, half, one or none of the units of each group, chosen at random.
+
+    Of groups of one unit (whole layers), ``half`` keeps every other, ``one`` the last alone.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    kept = {}
+    for number, group in enumerate(groups):
+        single = {'half': number % 2, 'one': int(number == len(groups) - 1)}
+        count = {'all': group.size, 'half': group.size // 2, 'one': 1, 'none': 0}[level]
+        if group.size == 1:
+            count = single.get(level, count)
+        order = torch.randperm(group.size, generator=generator)
+        kept[group.name] = order[:count].sort().values
+    return PruneState({g.name: g for g in groups}, kept)
+
+
+def resnet_sizes(depth: int, base: int = 64) -> list[int]:
+    """Inner widths of a ResNet's blocks."""
+    blocks = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}[depth]
+    per_block = 1 if depth == 18 else 2
+    return [base * 2**i for i, number in enumerate(blocks) for _ in range(number * per_block)]
+
+
+def coupled_sizes(depth: int) -> list[int]:
+    """Inner widths, and those that blocks share: the stem's and the stages'."""
+    stages = [64, 128, 256, 512] if depth == 18 else [64, 256, 512, 1024, 2048]
+    return resnet_sizes(depth) + stages
+
+
+def resnet_case(depth: int, units: dict, sizes: dict) -> Case:
+    return Case(
+        f'resnet{depth}-{next(iter(sizes))}',
+        partial(tiny.torchvision_resnet, depth),
+        tiny.images,
+        (units,),
+        partial(tiny.resnet_count, depth=depth),
+        sizes,
+        empty=False,
+        needs='torch_pruning' if units is COUPLED else 'torchvision',
+    )
+
+
+def mmdet_case(depth: int) -> Case:
+    return Case(
+        f'mmdet_resnet{depth}',
+        partial(tiny.mmdet_resnet, depth),
+        tiny.images,
+        (CHANNELS,),
+        partial(tiny.resnet_count, depth=depth, base=8, classes=0),
+        {'channel': resnet_sizes(depth, 8)},
+        empty=False,
+        needs='mmcv.ops',
+    )
+
+
+def vit_case(name: str, units: tuple, sizes: dict, **kwargs) -> Case:
+    build = partial(tiny.timm_vit, **kwargs)
+    count = partial(tiny.vit_count, **kwargs)
+    return Case(name, build, tiny.images, units, count, sizes, needs='timm')
+
+
+def two_kinds(heads: list[int], neurons: list[int]) -> dict[str, list[int]]:
+    return {'attention': heads, 'mlp': neurons}
+
+
+BOTH = (HEADS, NEURONS)
+CASES = [
+    resnet_case(18, CHANNELS, {'channel': resnet_sizes(18)}),
+    resnet_case(50, CHANNELS, {'channel': resnet_sizes(50)}),
+    resnet_case(18, COUPLED, {'coupled': coupled_sizes(18)}),
+    resnet_case(50, COUPLED, {'coupled': coupled_sizes(50)}),
+    mmdet_case(18),
+    mmdet_case(50),
+    vit_case('vit', BOTH, two_kinds([4] * 3, [192] * 3), depth=3),
+    vit_case('vit-glu', BOTH, two_kinds([4] * 2, [96] * 2), mlp='GluMlp'),
+    vit_case('vit-swiglu', BOTH, two_kinds([4] * 2, [192] * 2), mlp='SwiGLU'),
+    vit_case('vit-layers', (LAYERS,), {'layer': [1] * 4}, depth=4),
+    Case('mmcv_decoder', tiny.MmcvDecoder, tiny.sequence, BOTH, tiny.mmcv_decoder_count,
+         two_kinds([4, 4], [64, 64]), needs='mmcv'),
+    Case('torch_encoder', tiny.encoder, tiny.sequence, BOTH, tiny.encoder_count,
+         two_kinds([4, 4], [64, 64])),
+    Case('torch_decoder', tiny.decoder, tiny.sequence, BOTH, tiny.decoder_count,
+         two_kinds([4, 4], [64])),
+    Case('cross_attention', tiny.MaskedCrossAttention,
+         partial(tiny.drawn, (2, 3, 32), (2, 5, 24), (2, 5, 40)), (HEADS,),
+         tiny.cross_attention_count, {'attention': [4]}),
+    Case('llama-gqa', tiny.llama, tiny.tokens, BOTH, tiny.llama_count,
+         two_kinds([2] * 3, [96] * 3), needs='transformers'),
+    Case('llama-4kv', partial(tiny.llama, 4), tiny.tokens, BOTH,
+         partial(tiny.llama_count, kv_heads=4), two_kinds([4] * 3, [96] * 3), needs='transformers'),
+    Case('llama-layers', tiny.llama, tiny.tokens, (LAYERS,), tiny.llama_count,
+         {'layer': [1] * 3}, needs='transformers'),
+    Case('opt', tiny.opt, tiny.tokens, BOTH, tiny.opt_count, two_kinds([4] * 2, [64] * 2),
+         empty=False, needs='transformers'),
+    Case('opt-layers', tiny.opt, tiny.tokens, (LAYERS,), tiny.opt_count, {'layer': [1] * 2},
+         needs='transformers'),
+]  # fmt: skip
+BY_NAME = {case.name: case for case in CASES}
+
+#: Levels at which every case is pruned.
+LEVELS = ('half', 'one', 'none')
+
+#: Every criterion, with the arguments worth comparing; brute_force.py defines each by its type.
+CRITERIA_ROWS = [
+    dict(type='L1'),
+    dict(type='L1', parts='in'),
+    dict(type='L1', parts='out'),
+    dict(type='L2'),
+    dict(type='L2', parts='in', normalize='mean'),
+    dict(type='Taylor', order=1),
+    dict(type='Taylor', order=2, normalize='max'),
+    dict(type='Wanda'),
+    dict(type='Random', seed=5),
+]
+ALLOCATOR_ROWS = [dict(type='Knapsack'), dict(type='Global'), dict(type='Uniform')]
+#: Allocators that stop at the first unit that keeps the limit.
+GREEDY = ('Knapsack', 'Global')
+BUDGET_ROWS = [
+    dict(type='params', ratio=0.3),
+    dict(type='flops', ratio=0.3),
+    dict(type='units', ratio=0.4),
+    dict(type='latency', ratio=0.3, points=5, seconds=0.01),
+]
+#: Registered, but for the WeightPruner: tested in test_sparsifiers.py.
+WEIGHT_BUDGETS = ('weights',)
+SPARSIFIER_ROWS = [
+    dict(type='Magnitude'),
+    dict(type='Magnitude', scope='global'),
+    dict(type='Magnitude', pattern='2:4'),
+]
+SCHEDULE_ROWS = [dict(type='OneShot')]

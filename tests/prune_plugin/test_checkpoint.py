@@ -1,0 +1,183 @@
+"""Checkpoints are read as data and nothing else."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import load_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+from projects.prune_plugin import UserError
+from projects.prune_plugin.checkpoint import (
+    load_file,
+    load_weights,
+    prune_state_of,
+    save_file,
+    use_safe_loader,
+)
+
+
+class Mischief:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+class Unknown:
+    pass
+
+
+@pytest.fixture
+def weights() -> dict:
+    return nn.Linear(3, 2).state_dict()
+
+
+@pytest.mark.parametrize('place', ['meta', 'state_dict', 'top'])
+def test_code_in_a_checkpoint_is_not_run(tmp_path, weights, place):
+    trap = tmp_path / 'sprung'
+    content = dict(meta={}, state_dict=dict(weights))
+    (content if place == 'top' else content[place])['x'] = Mischief(trap)
+    torch.save(content, tmp_path / 'bad.pth')
+    with pytest.raises(
+        UserError, match=r'bad\.pth cannot be loaded: it refers to (posix|os)\.mkdir'
+    ):
+        load_file(tmp_path / 'bad.pth')
+    assert not trap.exists()
+
+
+def test_getattr_is_no_way_in(tmp_path):
+    class ByName:
+        def __reduce__(self):
+            return getattr, (HistoryBuffer, '__init__')
+
+    torch.save(dict(state_dict={'w': torch.ones(1)}, x=ByName()), tmp_path / 'a.pth')
+    with pytest.raises(UserError, match='a.pth'):
+        load_file(tmp_path / 'a.pth')
+
+
+def test_plain_pickles_and_other_classes_are_refused(tmp_path, weights):
+    trap = tmp_path / 'sprung'
+    (tmp_path / 'plain.pth').write_bytes(pickle.dumps(Mischief(trap)))
+    torch.save(dict(state_dict=weights, x=Unknown()), tmp_path / 'class.pth')
+    torch.save(nn.Linear(2, 2), tmp_path / 'module.pth')
+    for name in ('plain', 'class', 'module'):
+        with pytest.raises(UserError, match=rf'{name}\.pth cannot be loaded'):
+            load_file(tmp_path / f'{name}.pth')
+    assert not trap.exists()
+
+
+def test_training_checkpoints_with_histories_load(tmp_path, weights):
+    history = HistoryBuffer(np.array([0.5, 0.25]), np.array([1, 1]))
+    content = dict(
+        meta=dict(epoch=2, seed=np.uint32(7)),
+        state_dict=weights,
+        message_hub=dict(log_scalars=dict(loss=history), runtime_info=dict(lr=np.float64(0.1))),
+    )
+    torch.save(content, tmp_path / 'train.pth')
+    loaded = load_file(tmp_path / 'train.pth')
+    assert loaded['message_hub']['log_scalars']['loss'].mean() == 0.375
+    assert loaded['meta']['epoch'] == 2
+
+
+@pytest.mark.parametrize('length', [0, 1, 100, 0.5, 0.99])
+def test_truncated_files_are_refused(tmp_path, length):
+    torch.save(dict(state_dict=nn.Linear(40, 40).state_dict()), tmp_path / 'whole.pth')
+    data = (tmp_path / 'whole.pth').read_bytes()
+    cut = length if isinstance(length, int) else int(len(data) * length)
+    (tmp_path / 'cut.pth').write_bytes(data[:cut])
+    with pytest.raises(UserError, match=r'cut\.pth (is truncated|cannot be loaded)'):
+        load_file(tmp_path / 'cut.pth')
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_random_bytes_are_refused(tmp_path, seed):
+    noise = np.random.default_rng(seed).bytes(50 + 40 * seed)
+    (tmp_path / 'noise.pth').write_bytes(noise)
+    with pytest.raises(UserError, match=r'noise\.pth'):
+        load_file(tmp_path / 'noise.pth')
+
+
+@pytest.mark.parametrize('seed', range(10))
+def test_damaged_files_are_refused_or_load(tmp_path, seed):
+    """A flipped byte may spoil a number, but never ends in another error."""
+    torch.save(dict(state_dict=nn.Linear(4, 4).state_dict()), tmp_path / 'a.pth')
+    data = bytearray((tmp_path / 'a.pth').read_bytes())
+    rng = np.random.default_rng(seed)
+    for place in rng.integers(0, len(data), 5):
+        data[place] = int(rng.integers(0, 256))
+    (tmp_path / 'a.pth').write_bytes(data)
+    try:
+        load_file(tmp_path / 'a.pth')
+    except UserError as error:
+        assert 'a.pth' in str(error)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    for number, content in enumerate(
+        ([1, 2], 'text', {}, {'meta': 1}, {'state_dict': {}}, {'state_dict': {'a': 1}})
+    ):
+        torch.save(content, tmp_path / f'{number}.pth')
+        with pytest.raises(UserError, match=rf'{number}\.pth is not a checkpoint'):
+            load_file(tmp_path / f'{number}.pth')
+    with pytest.raises(UserError, match='gone.pth does not exist'):
+        load_file(tmp_path / 'gone.pth')
+    with pytest.raises(UserError, match='does not exist'):
+        load_file(tmp_path)
+
+
+def test_bare_state_dicts_are_checkpoints(tmp_path, weights):
+    torch.save(weights, tmp_path / 'bare.pth')
+    loaded = load_file(tmp_path / 'bare.pth')
+    assert loaded['state_dict'].keys() == weights.keys()
+    assert prune_state_of(loaded) is None
+
+
+def test_load_weights_wants_every_name_and_shape(weights):
+    model = nn.Linear(3, 2)
+    before = model.weight.clone()
+    bad = dict(weight=torch.ones(2, 4), extra=torch.ones(1))
+    with pytest.raises(UserError) as refused:
+        load_weights(model, dict(state_dict=bad), 'x.pth')
+    message = str(refused.value)
+    assert 'x.pth belongs to another model' in message and '\n' not in message
+    for part in ('1 missing (bias)', '1 unexpected (extra)', 'weight (2, 4) instead of (2, 3)'):
+        assert part in message
+    assert torch.equal(model.weight, before)
+    load_weights(model, dict(state_dict={f'module.{n}': w for n, w in weights.items()}), 'x.pth')
+    assert torch.equal(model.weight, weights['weight'])
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path, weights):
+    path = tmp_path / 'a.pth'
+    save_file(dict(state_dict=weights), path)
+    before = path.read_bytes()
+    with pytest.raises(Exception, match='(?i)pickle'):
+        save_file(dict(state_dict=weights, bad=lambda: None), path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ['a.pth']
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_the_runner_reads_through_the_safe_loader(tmp_path, weights):
+    trap = tmp_path / 'sprung'
+    torch.save(dict(state_dict=weights, x=Mischief(trap)), tmp_path / 'bad.pth')
+    torch.save(dict(state_dict=weights), tmp_path / 'good.pth')
+    schemes = dict(CheckpointLoader._schemes)
+    try:
+        use_safe_loader()
+        model = nn.Linear(3, 2)
+        load_checkpoint(model, str(tmp_path / 'good.pth'))
+        assert torch.equal(model.weight, weights['weight'])
+        with pytest.raises(UserError, match='cannot be loaded'):
+            load_checkpoint(model, str(tmp_path / 'bad.pth'))
+    finally:
+        CheckpointLoader._schemes = schemes
+    assert not trap.exists()

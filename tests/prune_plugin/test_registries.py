@@ -1,0 +1,71 @@
+"""Everything registered has a row in the matrix, and ``build`` checks what it is given."""
+
+import cases
+import pytest
+
+from projects.prune_plugin import (
+    ALLOCATORS,
+    BUDGETS,
+    CRITERIA,
+    PRUNERS,
+    SCHEDULES,
+    SPARSIFIERS,
+    UNITS,
+    UserError,
+)
+from projects.prune_plugin.modules import CONVERTERS
+from projects.prune_plugin.registry import build
+
+
+def types(rows) -> set[str]:
+    return {row['type'] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ('registry', 'rows'),
+    [
+        (UNITS, {unit['type'] for case in cases.CASES for unit in case.units}),
+        (CRITERIA, types(cases.CRITERIA_ROWS)),
+        (ALLOCATORS, types(cases.ALLOCATOR_ROWS)),
+        (BUDGETS, types(cases.BUDGET_ROWS) | set(cases.WEIGHT_BUDGETS)),
+        (SPARSIFIERS, types(cases.SPARSIFIER_ROWS)),
+        (SCHEDULES, types(cases.SCHEDULE_ROWS)),
+        (PRUNERS, {'StructuredPruner', 'WeightPruner'}),
+    ],
+    ids=lambda value: getattr(value, 'name', ''),
+)
+def test_everything_registered_has_a_row(registry, rows):
+    ours = {n for n, c in registry.module_dict.items() if c.__module__.startswith('projects.prune')}
+    assert ours - rows == set(), f'give each a row in cases.py: {ours - rows}'
+    assert rows - set(registry.module_dict) == set(), 'rows for what is not registered'
+
+
+def test_every_converter_is_used_by_a_case():
+    used = set()
+    for case in cases.CASES:
+        for group in case.groups():
+            used |= {converter for _, converter in group.converts}
+    assert used == set(CONVERTERS)
+
+
+def test_everything_registered_says_what_it_is():
+    for registry in (UNITS, CRITERIA, ALLOCATORS, BUDGETS, SPARSIFIERS, SCHEDULES, PRUNERS):
+        for name, cls in registry.module_dict.items():
+            assert cls.__doc__ and 'Example:' in cls.__doc__, f'{name} has no example'
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'message'),
+    [
+        (3, 'key is 3; it must be a dict'),
+        (dict(type='CoupledChannels'), 'key.input_shape is missing; CoupledChannels needs it'),
+        (dict(type=UNITS), 'key.type is '),
+        (
+            dict(type='AttentionHeads', size=1),
+            'key.size is not a key of AttentionHeads; valid are none',
+        ),
+    ],
+)
+def test_build_refuses(cfg, message):
+    with pytest.raises(UserError, match=message):
+        build(UNITS, cfg, 'key')

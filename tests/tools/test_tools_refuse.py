@@ -1,0 +1,139 @@
+"""Bad input: exit code 2, one sentence that names it, and nothing written."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIG, options
+
+PRUNE, TEST, TRAIN = 'analysis_struct', 'test', 'train'
+
+
+@pytest.fixture
+def files(tmp_path, checkpoint):
+    """Names that arguments may hold in braces."""
+    folder = tmp_path / 'given'
+    folder.mkdir()
+    data = checkpoint.read_bytes()
+    (folder / 'truncated.pth').write_bytes(data[: len(data) // 2])
+    (folder / 'noise.pth').write_bytes(np.random.default_rng(0).bytes(3000))
+    (folder / 'empty.pth').write_bytes(b'')
+    torch.save({'state_dict': {}}, folder / 'nothing.pth')
+    torch.save(torch.nn.Linear(3, 3).state_dict(), folder / 'other.pth')
+    (folder / 'broken.py').write_text('model = dict(\n')
+    (folder / 'crash.py').write_text('x = 1 / 0\n')
+    (folder / 'import.py').write_text("custom_imports = dict(imports=['no_such_module'])\n")
+    (folder / 'modelless.py').write_text('x = 1\n')
+    (folder / 'table.csv').write_text('a,b\n1,2\n')
+    (folder / 'file').write_text('')
+    return dict(folder=folder, ckpt=checkpoint, config=CONFIG, out=tmp_path / 'out')
+
+
+GOOD = '{config} {ckpt} --output-dir {out}'
+ROWS = [
+    (PRUNE, f'{GOOD} --pruning-ratio -0.1', (), "--pruning-ratio: '-0.1' is not a number in [0, 1)"),
+    (PRUNE, f'{GOOD} --pruning-ratio 1.0', (), "'1.0' is not a number in [0, 1)"),
+    (PRUNE, f'{GOOD} --pruning-ratio abc', (), "'abc' is not a number in [0, 1)"),
+    (PRUNE, f'{GOOD} --pruning-ratio nan', (), "'nan' is not a number in [0, 1)"),
+    (PRUNE, f'{GOOD} --pruning-ratio 0', (), 'removes nothing'),
+    (PRUNE, f'{GOOD} --pruning-ratio 0.999', (), 'prune_cfg.budget.ratio is 0.999, but with min_keep'),
+    (PRUNE, GOOD, ('prune_cfg.ratio=0.3',), 'prune_cfg.ratio is not a key of StructuredPruner'),
+    (PRUNE, GOOD, ('prune_cfg.criterion.kind=L1',), 'prune_cfg.criterion.type is None'),
+    (PRUNE, GOOD, ('prune_cfg=3',), 'prune_cfg is 3; it must be a dict'),
+    (PRUNE, GOOD, ('prune_cfg.include=[layers]',), "prune_cfg.include: 'layers' matches no unit group"),
+    (PRUNE, GOOD, ('prune_cfg.exclude=[x]',), "prune_cfg.exclude: 'x' matches no unit group"),
+    (PRUNE, GOOD, ('prune_cfg.min_keep=-1',), 'prune_cfg.min_keep is -1'),
+    (PRUNE, GOOD, ('prune_cfg.profile.input_shape=3',), 'prune_cfg.profile.input_shape is 3'),
+    (PRUNE, GOOD, ('prune_cfg.criterion.type=Taylor', 'train_dataloader=None'),
+     'Taylor needs calibration data, but the config has no train_dataloader'),
+    (PRUNE, '{config} {folder}/gone.pth --output-dir {out}', (), 'gone.pth does not exist'),
+    (PRUNE, '{config} {folder}/truncated.pth --output-dir {out}', (), 'truncated.pth'),
+    (PRUNE, '{config} {folder}/noise.pth --output-dir {out}', (), 'noise.pth'),
+    (PRUNE, '{config} {folder}/empty.pth --output-dir {out}', (), 'empty.pth'),
+    (PRUNE, '{config} {folder}/nothing.pth --output-dir {out}', (), 'is not a checkpoint'),
+    (PRUNE, '{config} {folder}/other.pth --output-dir {out}', (), 'other.pth belongs to another model'),
+    (PRUNE, GOOD, ('model.model_kwargs.depth=3',), 'belongs to another model than the config'),
+    (PRUNE, GOOD, ('model.arch=vit_huge',), "model.arch='vit_huge' is not a timm model"),
+    (PRUNE, GOOD, ('model.type=Nothing',), 'Nothing'),
+    (PRUNE, '{config} {ckpt} --output-dir {folder}/file', (), 'cannot be written'),
+    (PRUNE, '{config} {ckpt} --output-dir {folder}/file/below', (), 'cannot be written'),
+    (PRUNE, f'{GOOD} --save-table {{folder}}/none/t.csv', (), '--save-table'),
+    (PRUNE, f'{GOOD} --from-table {{folder}}/none.csv', (), 'none.csv cannot be read'),
+    (PRUNE, f'{GOOD} --from-table {{folder}}/table.csv', (), 'table.csv is not a score table'),
+    (PRUNE, f'{GOOD} --retrain', (), '--retrain goes with --fine-tune'),
+    (PRUNE, f'{GOOD} --fine-tune --dry-run', (), '--dry-run trains nothing'),
+    (PRUNE, f'{GOOD} --fine-tune --fine-tune-epochs 0', (), "'0' is not a whole number of at least 1"),
+    (PRUNE, f'{GOOD} --fine-tune', ('optim_wrapper=None',), 'cannot be trained: it needs train_cfg'),
+    (PRUNE, f'{GOOD} --fine-tune', ('train_cfg.type=IterBasedTrainLoop', 'train_cfg.by_epoch=False'),
+     'recovery trains by epochs'),
+    (PRUNE, f'{GOOD} --gpus 0', (), "--gpus: '0' is not a whole number"),
+    (PRUNE, f'{GOOD} --launcher rocket', (), 'invalid choice'),
+    (PRUNE, f'{GOOD} --launcher pytorch', (), '--launcher pytorch needs the environment variable RANK'),
+    (PRUNE, f'{GOOD} --fast', (), 'unrecognized arguments: --fast'),
+    (PRUNE, '{folder}/gone.py {ckpt} --output-dir {out}', (), 'gone.py does not exist'),
+    (PRUNE, '{folder}/broken.py {ckpt} --output-dir {out}', (), 'broken.py cannot be read'),
+    (PRUNE, '{folder}/crash.py {ckpt} --output-dir {out}', None, 'crash.py cannot be read'),
+    (PRUNE, '{folder}/import.py {ckpt} --output-dir {out}', None, 'import.py cannot be read'),
+    (PRUNE, '{folder}/modelless.py --output-dir {out}', None, 'has no model'),
+    (PRUNE, GOOD, ('depth',), "--cfg-options 'depth' is not of the form key=value"),
+    (TEST, '{config} {ckpt} --eval speed --work-dir {out}', (), '--eval speed is not a metric'),
+    (TEST, '{config} {folder}/gone.pth --work-dir {out}', (), 'gone.pth does not exist'),
+    (TEST, '{config} {folder}/truncated.pth --work-dir {out}', (), 'truncated.pth'),
+    (TEST, '{config} {folder}/other.pth --work-dir {out}', (), 'belongs to another model'),
+    (TEST, '{config} {ckpt} --work-dir {out}', ('test_evaluator=None',), 'has no test_dataloader'),
+    (TEST, '{config} {ckpt} --work-dir {folder}/file', (), '--work-dir'),
+    (TEST, '{config} --work-dir {out}', None, 'the following arguments are required: checkpoint'),
+    (TRAIN, '{config} --load-from {folder}/gone.pth --work-dir {out}', (), 'gone.pth does not exist'),
+    (TRAIN, '{config} --load-from {folder}/noise.pth --work-dir {out}', (), 'noise.pth'),
+    (TRAIN, '{config} --load-from {folder}/other.pth --work-dir {out}', (), 'other.pth'),
+    (TRAIN, '{config} --resume {folder}/gone.pth --work-dir {out}', (), 'gone.pth'),
+    (TRAIN, '{config} --resume {folder}/noise.pth --work-dir {out}', (), 'noise.pth'),
+    (TRAIN, '{config} --load-from {ckpt} --work-dir {out}',
+     ('prune_cfg.budget.type=params', 'prune_cfg.budget.ratio=1.0'), 'prune_cfg.budget.ratio is 1.0'),
+    (TRAIN, '{config} --load-from {ckpt} --work-dir {out}', ('prune_cfg.min_kept=1',),
+     'prune_cfg.min_kept is not a key'),
+    (TRAIN, '{config} --work-dir {folder}/file', (), '--work-dir'),
+    (TRAIN, '{config} --amp --work-dir {out}', ('optim_wrapper=None',), 'no optim_wrapper'),
+]  # fmt: skip
+
+
+def name_of(row) -> str:
+    tool, args, extra, _ = row
+    said = args.replace(GOOD, '').replace('{config} ', '').replace('--work-dir {out}', '')
+    return f'{tool} {said} {" ".join(extra or ())}'.replace('--output-dir {out}', '').strip()
+
+
+@pytest.mark.parametrize('row', ROWS, ids=name_of)
+def test_refused(row, files, call_tool, tmp_path, monkeypatch):
+    tool, args, extra, message = row
+    monkeypatch.chdir(tmp_path)
+    for variable in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
+        monkeypatch.delenv(variable, raising=False)
+    before = sorted(tmp_path.rglob('*'))
+    words = [word.format(**files) for word in args.split()]
+    ended = call_tool(tool, *words, *(() if extra is None else options(*extra)))
+    assert ended.code == 2, ended.out
+    assert len(ended.errors) == 1, ended.err
+    assert ended.errors[0].startswith('error: ') and message in ended.errors[0]
+    assert sorted(tmp_path.rglob('*')) == before
+    assert 'Traceback' not in ended.out
+
+
+def test_real_processes_refuse_too(files, run_tool, tmp_path):
+    """Exit codes and streams as a shell sees them."""
+    ended = run_tool(
+        PRUNE, CONFIG, files['folder'] / 'truncated.pth', '--output-dir', files['out'], *options(),
+        cwd=tmp_path, code=2,
+    )  # fmt: skip
+    assert len(ended.errors) == 1 and ended.errors[0].startswith('error: checkpoint ')
+    assert not files['out'].exists()
+
+
+def test_two_ranks_refuse_with_one_sentence(files, run_tool, tmp_path):
+    ended = run_tool(
+        PRUNE, CONFIG, files['ckpt'], '--output-dir', files['out'], '--pruning-ratio', 0.999,
+        '--launcher', 'pytorch', *options(), cwd=tmp_path, ranks=2, code=None,
+    )  # fmt: skip
+    assert ended.code != 0
+    ours = [line for line in ended.err.splitlines() if line.startswith('error: ')]
+    assert len(ours) == 1 and 'prune_cfg.budget.ratio is 0.999' in ours[0]
+    assert not files['out'].exists()
