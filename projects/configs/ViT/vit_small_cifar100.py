@@ -1,22 +1,11 @@
-# ViT-Small at 32x32 with 4x4 patches, 21,376,996 parameters. `pretrained` takes a hub name
-# (True for the hub's weights of `arch`), a local .safetensors or .pth file, or None.
-_base_ = [
-    '../_base_/default_runtime.py',
-    '../_base_/datasets/cifar100.py',
-    '../_base_/schedules/adamw_100e.py',
-]
-custom_imports = dict(imports=['projects.prune_plugin', 'projects.vit'], allow_failed_imports=False)
+# ViT-Small at 32x32 with 4x4 patches, 21,376,996 parameters.
+_base_ = './vit_small_cifar10.py'
+data_root = '{{$CIFAR100_ROOT:data/cifar100}}'
 
 model = dict(
-    type='TimmClassifier',
-    arch='vit_small_patch16_224',
     num_classes=100,
-    pretrained=None,
-    label_smoothing=0.1,
-    model_kwargs=dict(img_size=32, patch_size=4),
-    data_preprocessor=dict(
-        type='ImageClsPreprocessor',
-        mean=[0.5071, 0.4865, 0.4409],
-        std=[0.2673, 0.2564, 0.2762],
-    ),
+    data_preprocessor=dict(mean=[0.5071, 0.4865, 0.4409], std=[0.2673, 0.2564, 0.2762]),
 )
+train_dataloader = dict(dataset=dict(type='CIFAR100', data_root=data_root))
+val_dataloader = dict(dataset=dict(type='CIFAR100', data_root=data_root))
+test_dataloader = val_dataloader

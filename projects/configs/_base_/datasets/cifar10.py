@@ -1,10 +1,10 @@
 # A torchvision folder, a parquet file or folder, or an image folder <split>/<class>/*.png|jpg.
+# Workers start anew each epoch, so that a resumed run draws the augmentation of an unbroken one.
 data_root = '{{$CIFAR10_ROOT:data/cifar10}}'
 
 train_dataloader = dict(
     batch_size=128,
     num_workers=2,
-    persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
@@ -20,7 +20,6 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=256,
     num_workers=2,
-    persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
     dataset=dict(type='CIFAR10', data_root=data_root, split='test'),
