@@ -1,6 +1,7 @@
 """What the command-line tools share: arguments, configs, devices, exit codes."""
 
 import argparse
+import gc
 import os
 import re
 import sys
@@ -168,15 +169,24 @@ def run(
             raise
         if is_first_rank():
             print(f'error: {first_line(error)}', file=sys.stderr)
-        shut_down()
+        shut_down(together=False)
         sys.exit(2)
-    shut_down()
+    shut_down(together=True)
     sys.exit(0)
 
 
-def shut_down() -> None:
-    """Leave the process group, if there is one."""
+def shut_down(together: bool) -> None:
+    """Leave the process group, if there is one.
+
+    A DDP model that outlives its group aborts the process, so what nobody holds is freed first.
+
+    Args:
+        together: Wait for the other ranks; after an error they may not come.
+    """
     import torch.distributed
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
+        if together:
+            torch.distributed.barrier()
         torch.distributed.destroy_process_group()

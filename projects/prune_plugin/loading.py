@@ -71,7 +71,9 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
         if hasattr(model, 'init_weights'):
             model.init_weights()
         before = getattr(model, 'prune_state', None)
-    return Loaded(model.to(device).eval(), checkpoint, before)
+    model.to(device)
+    model.eval()
+    return Loaded(model, checkpoint, before)
 
 
 def plain_data(value: Any) -> bool:

@@ -189,14 +189,22 @@ def make_plan(cfg: Config, pruner: StructuredPruner, loaded: Loaded, options: Op
             f'prune_cfg.budget.ratio {pruner.budget.ratio} would remove nothing of this model; '
             'raise it'
         )
-    if options.save_table and dist.is_main_process():
-        try:
-            UnitTable(plan, loaded.before).write_scores(options.save_table)
-        except OSError as error:
-            raise UserError(
-                f'--save-table {options.save_table} cannot be written: {error.strerror}'
-            ) from error
+    if options.save_table:
+        save_table(plan, loaded.before, options.save_table)
     return plan
+
+
+def save_table(plan: Plan, before: PruneState | None, path: str) -> None:
+    """Save all scores; all ranks call it and learn alike whether rank 0 could write."""
+    reason = None
+    if dist.is_main_process():
+        try:
+            UnitTable(plan, before).write_scores(path)
+        except OSError as error:
+            reason = error.strerror
+    reason = from_rank_0(reason)
+    if reason:
+        raise UserError(f'--save-table {path} cannot be written: {reason}')
 
 
 def profile(models: list[nn.Module], pruner: Pruner, options: Options) -> list[dict[str, Any]]:
@@ -351,7 +359,7 @@ def carried_optimizer(
         before = parameter_order(loaded.model, cfg.optim_wrapper)
         after = parameter_order(slimmed, cfg.optim_wrapper)
         entries = slim_optimizer_state(saved, before, after, state)
-    except (TypeError, IndexError, RuntimeError) as error:
+    except (TypeError, IndexError, RuntimeError, ValueError) as error:
         print_log(f"the checkpoint's optimizer state is left out: {error}", 'current')
         return None
     fresh = build_optim_wrapper(slimmed, deepcopy(dict(cfg.optim_wrapper))).state_dict()

@@ -81,7 +81,8 @@ class LatencyBudget(Budget):
         for count in counts.tolist():
             state = PruneState({local.name: local}, {local.name: torch.arange(count)})
             holder = nn.ModuleDict({'m': deepcopy(owner)})
-            modules.append(slim(holder, state)['m'].eval())
+            slim(holder, state).eval()
+            modules.append(holder['m'])
         with torch.inference_mode():
             times = interleaved_latency(
                 [lambda m=m: m(*args, **kwargs) for m in modules], self.seconds, threads

@@ -93,7 +93,8 @@ class CoupledChannels(UnitFinder):
 
         def shapes(removed: list[UnitGroup]) -> list[torch.Size]:
             kept = {g.name: torch.arange(1, g.size) for g in removed}
-            tried = slim(deepcopy(model), PruneState({g.name: g for g in removed}, kept)).eval()
+            tried = slim(deepcopy(model), PruneState({g.name: g for g in removed}, kept))
+            tried.eval()
             with torch.no_grad():
                 outputs = tree_leaves(tried.get_submodule(self.submodule)(example))
             return [x.shape for x in outputs if isinstance(x, Tensor)]
