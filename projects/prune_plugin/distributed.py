@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -62,6 +63,20 @@ def from_rank_0(value: Any) -> Any:
     box = [value]
     torch_dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def on_rank_0(function: Callable[[], Any]) -> Any:
+    """Call ``function`` on rank 0 alone; every rank gets its result, or its :class:`UserError`."""
+    result, said = None, None
+    if dist.is_main_process():
+        try:
+            result = function()
+        except UserError as error:
+            said = str(error)
+    result, said = from_rank_0((result, said))
+    if said is not None:
+        raise UserError(said)
+    return result
 
 
 def check_same(digest: str, what: str) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .calibration import CalibrationData
 from .checkpoint import save_file
-from .distributed import from_rank_0
+from .distributed import on_rank_0
 from .errors import UserError
 from .evaluation import TestSet
 from .hooks.mask_hook import pack_masks
@@ -139,7 +139,7 @@ def prune_to_files(cfg: Config, pruner: Pruner, options: Options) -> Outcome:
             masks = pruner.keep_masks(loaded.model)
     with timed(seconds, 'profile'):
         models = [loaded.model] if slimmed is None else [loaded.model, slimmed]
-        profiles = from_rank_0(profile(models, pruner, options) if dist.is_main_process() else None)
+        profiles = on_rank_0(lambda: profile(models, pruner, options))
     report = start_report(cfg, pruner, options, plan, profiles, masks)
     outcome = Outcome(report, plan=plan, before=loaded.before)
     if not options.dry_run:
@@ -190,21 +190,16 @@ def make_plan(cfg: Config, pruner: StructuredPruner, loaded: Loaded, options: Op
             'raise it'
         )
     if options.save_table:
-        save_table(plan, loaded.before, options.save_table)
+        on_rank_0(lambda: save_table(plan, loaded.before, options.save_table))
     return plan
 
 
 def save_table(plan: Plan, before: PruneState | None, path: str) -> None:
-    """Save all scores; all ranks call it and learn alike whether rank 0 could write."""
-    reason = None
-    if dist.is_main_process():
-        try:
-            UnitTable(plan, before).write_scores(path)
-        except OSError as error:
-            reason = error.strerror
-    reason = from_rank_0(reason)
-    if reason:
-        raise UserError(f'--save-table {path} cannot be written: {reason}')
+    """Save all scores."""
+    try:
+        UnitTable(plan, before).write_scores(path)
+    except OSError as error:
+        raise UserError(f'--save-table {path} cannot be written: {error.strerror}') from error
 
 
 def profile(models: list[nn.Module], pruner: Pruner, options: Options) -> list[dict[str, Any]]:

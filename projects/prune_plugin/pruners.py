@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .budgets.base import Budget, sizes
 from .calibration import CalibrationData, collect, mmengine_loss
 from .costs import Cost
-from .distributed import check_same, from_rank_0
+from .distributed import check_same, on_rank_0
 from .errors import UserError
 from .modules import SlimMultiheadAttention
 from .registry import ALLOCATORS, BUDGETS, CRITERIA, PRUNERS, SCHEDULES, SPARSIFIERS, UNITS, build
@@ -237,15 +237,21 @@ class StructuredPruner(Pruner):
             if scores is None:
                 scores = self.criterion.scores(groups, named_tensors(model), statistics)
         with timed(seconds, 'allocate'):
-            cost = self.budget.cost(model, groups, vars(self.profile))
-            kept = from_rank_0(self.choose(groups, scores, cost))
+            kept, cost = on_rank_0(lambda: self.allocate(model, groups, scores))
             state = PruneState(
                 {g.name: g for g in groups},
                 {g.name: k for g, k in zip(groups, kept, strict=True)},
                 self.asked,
             )
             check_same(state.digest(), 'the units kept')
-        return Plan(groups, scores, cost.marginal(sizes(groups)), state, refused, seconds)
+        return Plan(groups, scores, cost, state, refused, seconds)
+
+    def allocate(
+        self, model: nn.Module, groups: list[UnitGroup], scores: list[Tensor]
+    ) -> tuple[list[Tensor], Tensor]:
+        """Kept units of every group, and what one unit of each costs."""
+        cost = self.budget.cost(model, groups, vars(self.profile))
+        return self.choose(groups, scores, cost), cost.marginal(sizes(groups))
 
     def choose(self, groups: list[UnitGroup], scores: list[Tensor], cost: Cost) -> list[Tensor]:
         """Kept units of every group: those with the highest scores, as many as the allocator says."""

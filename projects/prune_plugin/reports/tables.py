@@ -41,7 +41,8 @@ class UnitTable:
         self.group = which[order].tolist()
         self.index = index[order].tolist()
         self.importance = importance[order].tolist()
-        self.cost = cost[order].tolist()
+        whole = bool((cost == cost.round()).all())  # parameters and FLOPs read better without .0
+        self.cost = (cost.long() if whole else cost)[order].tolist()
         self.score = score[order].tolist()
         self.pruned = removed[order].long().tolist()
         self.groups = groups
