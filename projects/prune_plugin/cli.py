@@ -144,7 +144,8 @@ def log_world(launcher: str) -> None:
     import torch
     from mmengine import dist
 
-    MMLogger.get_instance('mmengine', log_level='INFO')
+    if not MMLogger.check_instance_created('mmengine'):
+        MMLogger.get_instance('mmengine', log_level='INFO')
     cuda = torch.cuda.is_available()
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     print_log(
