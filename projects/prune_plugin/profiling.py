@@ -154,8 +154,3 @@ def model_latency(models: Sequence[nn.Module], example: Example, **kwargs) -> li
 def count_params(model: nn.Module) -> int:
     """Parameters of ``model``, tied ones counted once."""
     return sum(p.numel() for p in model.parameters())
-
-
-def count_zeros(model: nn.Module) -> int:
-    """Parameters of ``model`` that are exactly zero."""
-    return sum(int((p == 0).sum()) for p in model.parameters())
