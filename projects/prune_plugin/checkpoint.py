@@ -86,12 +86,32 @@ def prune_state_of(checkpoint: Mapping) -> PruneState | None:
     return None if data is None else PruneState.from_dict(data)
 
 
+def model_meta(model: nn.Module) -> dict[str, Any]:
+    """What ``model.checkpoint_meta()`` wants kept beside its weights; nothing without the method."""
+    describe = getattr(model, 'checkpoint_meta', None)
+    return {} if describe is None else describe()
+
+
+def adapted(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike) -> dict[str, Any]:
+    """A checkpoint as the model wants it.
+
+    ``model.adapt_checkpoint(checkpoint, path)``, if there is such a method, returns a checkpoint
+    with renamed or dropped tensors, or raises a ``UserError`` where the weights are of no use to
+    the model as it is configured (an image normalisation that differs, say).
+    """
+    adapt = getattr(model, 'adapt_checkpoint', None)
+    return dict(checkpoint if adapt is None else adapt(checkpoint, path))
+
+
 def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike) -> None:
     """Load ``checkpoint['state_dict']``; every name and shape must fit.
+
+    The model may have it :func:`adapted` first.
 
     Raises:
         UserError: names what is missing, unexpected or of another shape; the model isn't touched.
     """
+    checkpoint = adapted(model, checkpoint, path)
     weights = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()}
     expected = model.state_dict()
     missing = sorted(expected.keys() - weights.keys())

@@ -15,7 +15,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import Tensor, nn
 
 from .calibration import CalibrationData
-from .checkpoint import save_file
+from .checkpoint import model_meta, save_file
 from .distributed import on_rank_0
 from .errors import UserError
 from .evaluation import TestSet
@@ -308,7 +308,7 @@ def save_checkpoints(
 ) -> None:
     """Write ``<name>_pruned.pth`` and ``<name>_structured_pruned.pth`` (on rank 0)."""
     stem = file_stem(cfg, pruner)
-    meta = plain_meta(loaded.checkpoint)
+    meta = {**plain_meta(loaded.checkpoint), **model_meta(loaded.model)}
     prune_cfg = cfg.get('prune_cfg')
     if prune_cfg:
         meta['prune_cfg'] = prune_cfg.to_dict()

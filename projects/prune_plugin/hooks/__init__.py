@@ -4,6 +4,14 @@ from .carry_over_hook import CarryOverHook
 from .epoch_seed_hook import EpochSeedHook
 from .latest_checkpoint_hook import LatestCheckpointHook
 from .mask_hook import MaskHook
+from .model_meta_hook import ModelMetaHook
 from .prune_state_hook import PruneStateHook
 
-__all__ = ['CarryOverHook', 'EpochSeedHook', 'LatestCheckpointHook', 'MaskHook', 'PruneStateHook']
+__all__ = [
+    'CarryOverHook',
+    'EpochSeedHook',
+    'LatestCheckpointHook',
+    'MaskHook',
+    'ModelMetaHook',
+    'PruneStateHook',
+]
