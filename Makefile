@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 0
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint format bench clean distclean
+.PHONY: help venv demo demo-vad test test-slow lint format bench clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +24,9 @@ $(STAMP): $(SETUP_FILES)
 
 demo: venv ## prune, fine-tune and evaluate a small ViT on real scans
 	$(PY) tools/demo.py
+
+demo-vad: venv ## write a toy drive, train a small VAD on it, evaluate it, draw what it sees
+	$(PY) tools/demo_vad.py
 
 test: venv ## the test suite, without the slow tests
 	$(PY) -m pytest -q -m 'not slow' --durations=15 --durations-min=1

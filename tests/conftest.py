@@ -1,6 +1,7 @@
-"""Settings for the whole suite: few threads, no network, fixed seeds."""
+"""For the whole suite: few threads, no network, fixed seeds, and the toy drive."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault('GOMP_SPINCOUNT', '0')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
@@ -14,3 +15,16 @@ import torch  # noqa: E402
 def fixed_seed():
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def toy_root(tmp_path_factory) -> Path:
+    """A toy drive with a training and a test scene of 8 frames each, and its info files."""
+    from projects.vad.datasets.converter import write_infos
+    from projects.vad.datasets.toy import write_toy
+
+    root = tmp_path_factory.mktemp('toy') / 'toy_nuscenes'
+    size = (320, 180)
+    write_toy(root, seed=0, num_scenes=2, num_frames=8, image_size=size, progress=False, workers=1)
+    write_infos(root, root, version='v1.0-mini', progress=False)
+    return root

@@ -1,6 +1,7 @@
 """Evaluating a model with a config's test data and metrics, on one rank or many."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,7 +78,10 @@ class TestSet:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, label: str) -> dict[str, float] | None:
-        """Metrics of ``model``, equal on all ranks; None, with a word in the log, without data."""
+        """Metrics of ``model``, equal on all ranks; None, with a word in the log, without data.
+
+        What is no finite number, such as the precision of a class that doesn't occur, is left out.
+        """
         if self.missing:
             print_log(f'evaluation of the {label} model skipped: {self.missing}', 'current')
             return None
@@ -90,6 +94,9 @@ class TestSet:
             evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
         model.train(training)
         results = from_rank_0(evaluator.evaluate(len(self.loader.dataset)))
-        shown = ', '.join(f'{k} {v:.4g}' for k, v in results.items() if isinstance(v, int | float))
+        results = {
+            k: v for k, v in results.items() if isinstance(v, int | float) and math.isfinite(v)
+        }
+        shown = ', '.join(f'{k} {v:.4g}' for k, v in results.items())
         print_log(f'{label}: {shown}', 'current', logging.INFO)
-        return {k: v for k, v in results.items() if isinstance(v, int | float)}
+        return results

@@ -2,7 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,11 +35,19 @@ def example_input(
     dummy = getattr(model, 'dummy_inputs', None)
     if dummy is not None:
         kwargs = dummy(batch_size) if callable(dummy) else dummy
-        moved = {k: v.to(device) if hasattr(v, 'to') else v for k, v in kwargs.items()}
-        return (), moved
+        return (), {name: on_device(value, device) for name, value in kwargs.items()}
     if input_shape is not None:
         return (torch.zeros(batch_size, *input_shape, device=device),), {}
     return None
+
+
+def on_device(value: Any, device: torch.device) -> Any:
+    """``value`` with all tensors in it on a device; dicts and lists are gone through."""
+    if isinstance(value, Mapping):
+        return {name: on_device(item, device) for name, item in value.items()}
+    if isinstance(value, list):
+        return [on_device(item, device) for item in value]
+    return value.to(device) if hasattr(value, 'to') else value
 
 
 def needed_example(
@@ -51,6 +60,19 @@ def needed_example(
             f'{key} needs an example input: set prune_cfg.profile.input_shape, e.g. (3, 224, 224)'
         )
     return example
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Let no parameter require a gradient: FLOP counting stumbles over views of those that do."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 @torch.no_grad()
@@ -70,7 +92,7 @@ def module_flops(model: nn.Module, example: Example) -> dict[str, int]:
     torch.backends.mha.set_fastpath_enabled(False)
     args, kwargs = example
     try:
-        with sdpa_kernel(SDPBackend.MATH), counter:
+        with sdpa_kernel(SDPBackend.MATH), frozen(model), counter:
             model(*args, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -168,7 +168,8 @@ class VAD(BaseModel):
         features = self.extract_feat(images[:, -1], masked=True)
         head = self.pts_bbox_head
         bev = head.encode(features, [queue[-1] for queue in frames], previous)
-        return head.loss(head(bev), data_samples, head.code_weights, head.map_code_weights)
+        outs = head(bev, ego_history(data_samples))
+        return head.loss(outs, data_samples, head.code_weights, head.map_code_weights)
 
     @torch.no_grad()
     def history(self, images: Tensor, frames: Sequence[Sequence[dict]]) -> Tensor:
@@ -194,7 +195,8 @@ class VAD(BaseModel):
             frame = sample.metainfo['frames'][-1]
             bevs.append(self.remembered([level[i : i + 1] for level in features], frame))
         bev = torch.cat(bevs)
-        return dict(bev_embed=bev.transpose(0, 1), **self.pts_bbox_head(bev))
+        outs = self.pts_bbox_head(bev, ego_history(data_samples))
+        return dict(bev_embed=bev.transpose(0, 1), **outs)
 
     def remembered(self, features: Sequence[Tensor], frame: dict[str, Any]) -> Tensor:
         """BEV features of one frame, with the previous frame's if it belongs to the same scene."""
@@ -229,3 +231,10 @@ class VAD(BaseModel):
             sample.pred_map = InstanceData(**lines)
             sample.pred_ego = BaseDataElement(fut_preds=outs['ego_fut_preds'][i])
         return data_samples
+
+
+def ego_history(data_samples: Sequence[Det3DDataSample]) -> Tensor | None:
+    """The egos' last offsets ``(B, steps, 2)``, if the samples have them."""
+    if not all('gt_ego' in sample for sample in data_samples):
+        return None
+    return torch.stack([sample.gt_ego.his_trajs for sample in data_samples])

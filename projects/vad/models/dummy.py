@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet3d.structures import Det3DDataSample
+from mmengine.structures import BaseDataElement
 
 
 def ring_of_cameras(count: int, height: int, width: int) -> np.ndarray:
@@ -46,5 +47,7 @@ def dummy_inputs(batch_size: int, input_shape: Sequence[int]) -> dict[str, Any]:
         Det3DDataSample(metainfo=dict(frames=[dict(frame, scene_token=f'dummy {i}')]))
         for i in range(batch_size)
     ]
+    for sample in samples:
+        sample.gt_ego = BaseDataElement(his_trajs=torch.zeros(2, 2))
     images = torch.zeros(batch_size, 1, cameras, 3, height, width)
     return dict(inputs=dict(img=images), data_samples=samples)

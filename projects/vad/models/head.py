@@ -39,6 +39,8 @@ class VADHead(BaseModule):
         fut_ts: Future steps, of 0.5 s.
         ego_fut_mode: Commands: right, left, straight.
         lane_hidden: Width of the lane encoder's layers; half of embed_dims if None.
+        ego_his_encoder: Start the ego's query from its last two offsets instead of a learnt vector,
+            and plan from them too. Published weights don't.
         code_weights: Of the box codes in the loss.
         map_code_weights: Of the map boxes in the loss.
         map_thresh: Agents look at lanes whose score exceeds this.
@@ -71,6 +73,7 @@ class VADHead(BaseModule):
         fut_ts: int = 6,
         ego_fut_mode: int = 3,
         lane_hidden: int | None = None,
+        ego_his_encoder: bool = False,
         code_weights: Sequence[float] = (1.0,) * 8 + (0.2,) * 2,
         map_code_weights: Sequence[float] = (1.0,) * 4,
         map_thresh: float = 0.5,
@@ -109,7 +112,8 @@ class VADHead(BaseModule):
         self.lane_encoder = LaneNet(dims, lane_hidden or dims // 2)
         self.motion_map_decoder = MODELS.build(motion_map_decoder)
         self.pos_mlp = nn.Linear(2, dims)
-        self.ego_query = nn.Embedding(1, dims)
+        self.ego_his_encoder = LaneNet(2, dims // 2) if ego_his_encoder else None
+        self.ego_query = None if ego_his_encoder else nn.Embedding(1, dims)
         self.ego_agent_decoder = MODELS.build(ego_agent_decoder)
         self.ego_agent_pos_mlp = nn.Linear(2, dims)
         self.ego_map_decoder = MODELS.build(ego_map_decoder)
@@ -129,6 +133,7 @@ class VADHead(BaseModule):
             self.motion_decoder,
             self.motion_map_decoder,
             self.lane_encoder,
+            *([] if self.ego_his_encoder is None else [self.ego_his_encoder]),
             self.ego_agent_decoder,
             self.ego_map_decoder,
         ):
@@ -156,11 +161,12 @@ class VADHead(BaseModule):
             features, queries, positions, self.shape, frames, size, previous
         )
 
-    def forward(self, bev: Tensor) -> dict[str, Tensor]:
+    def forward(self, bev: Tensor, ego_his: Tensor | None = None) -> dict[str, Tensor]:
         """Everything the head says about a BEV.
 
         Args:
             bev: ``(B, bev_h * bev_w, embed_dims)``.
+            ego_his: The ego's last offsets ``(B, steps, 2)``; needed with ``ego_his_encoder``.
 
         Returns:
             ``all_cls_scores`` (layers, B, Q, classes) logits; ``all_bbox_preds`` (layers, B, Q, 10)
@@ -188,8 +194,15 @@ class VADHead(BaseModule):
         trajectories, modes = self.traj_branches[0](motion), self.traj_cls_branches[0](motion)
         outs['all_traj_preds'] = trajectories.expand(layers, *trajectories.shape)
         outs['all_traj_cls_scores'] = modes.squeeze(-1).expand(layers, *modes.shape[:-1])
-        outs['ego_fut_preds'] = self.plan(motion, agents, lane_query, lanes, outs)
+        ego = self.ego(len(bev), ego_his)
+        outs['ego_fut_preds'] = self.plan(ego, motion, agents, lane_query, lanes, outs)
         return outs
+
+    def ego(self, batch: int, ego_his: Tensor | None) -> Tensor:
+        """The ego's query ``(B, 1, embed_dims)``."""
+        if self.ego_his_encoder is None:
+            return self.ego_query.weight.expand(batch, -1, -1)
+        return self.ego_his_encoder(ego_his[:, None])
 
     def per_line(self, points: Tensor) -> Tensor:
         """``(B, V * points, ...)`` as ``(B, V, points, ...)``."""
@@ -262,18 +275,24 @@ class VADHead(BaseModule):
         return both.unflatten(1, (-1, self.fut_mode))
 
     def plan(
-        self, motion: Tensor, agents: Tensor, lane_query: Tensor, lanes: Tensor, outs: dict
+        self,
+        ego: Tensor,
+        motion: Tensor,
+        agents: Tensor,
+        lane_query: Tensor,
+        lanes: Tensor,
+        outs: dict,
     ) -> Tensor:
         """The ego's trajectory for each command, ``(B, commands, steps, 2)`` offsets per step.
 
         Args:
+            ego: ``(B, 1, embed_dims)``.
             motion: See :meth:`motion`.
             agents: See there.
             lane_query: See there.
             lanes: See there.
             outs: Holds the classes of objects and map elements.
         """
-        ego = self.ego_query.weight.expand(len(agents), -1, -1)
         at_agents = self.ego_agent_decoder(
             ego,
             query_pos=self.ego_agent_pos_mlp.bias.expand_as(ego),
@@ -288,7 +307,8 @@ class VADHead(BaseModule):
             key_pos=self.ego_map_pos_mlp(lanes),
             hidden=unsure(outs['map_all_cls_scores'][-1], self.query_thresh),
         )
-        paths = self.ego_fut_decoder(torch.cat([at_agents, at_lanes], -1))
+        known = at_agents if self.ego_his_encoder is None else ego
+        paths = self.ego_fut_decoder(torch.cat([known, at_lanes], -1))
         return paths.view(len(ego), self.ego_fut_mode, self.fut_ts, 2)
 
     def decode(self, outs: dict[str, Tensor]) -> list[dict[str, Tensor]]:

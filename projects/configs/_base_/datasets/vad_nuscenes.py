@@ -22,9 +22,9 @@ after_loading = [
     dict(type='CustomObjectNameFilter', classes=classes),
     dict(type='PackVADInputs'),
 ]
-test_pipeline = [dict(type='LoadMultiViewImageFromFiles'), *after_loading]
+test_pipeline = [dict(type='VADLoadMultiViewImageFromFiles'), *after_loading]
 train_pipeline = [
-    dict(type='LoadMultiViewImageFromFiles'),
+    dict(type='VADLoadMultiViewImageFromFiles'),
     dict(type='PhotoMetricDistortionMultiViewImage'),
     *after_loading,
 ]
@@ -39,7 +39,7 @@ nuscenes = dict(
 train_dataloader = dict(
     batch_size=1,
     num_workers=4,
-    persistent_workers=True,
+    persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         **nuscenes,
@@ -50,7 +50,7 @@ train_dataloader = dict(
 test_dataloader = dict(
     batch_size=1,
     num_workers=4,
-    persistent_workers=True,
+    persistent_workers=False,
     sampler=dict(type='SceneSampler'),
     dataset=dict(
         **nuscenes,

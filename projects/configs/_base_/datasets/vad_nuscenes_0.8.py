@@ -7,9 +7,9 @@ after_loading = [
     dict(type='CustomObjectNameFilter', classes={{_base_.classes}}),
     dict(type='PackVADInputs'),
 ]
-test_pipeline = [dict(type='LoadMultiViewImageFromFiles'), *after_loading]
+test_pipeline = [dict(type='VADLoadMultiViewImageFromFiles'), *after_loading]
 train_pipeline = [
-    dict(type='LoadMultiViewImageFromFiles'),
+    dict(type='VADLoadMultiViewImageFromFiles'),
     dict(type='PhotoMetricDistortionMultiViewImage'),
     *after_loading,
 ]

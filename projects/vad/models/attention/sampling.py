@@ -1,10 +1,10 @@
 """Deformable sampling: bilinear look-ups at free places of feature maps, summed with weights.
 
 Deformable DETR (https://arxiv.org/abs/2010.04159), equation 3. Where mmcv was compiled for the
-device at hand its operator does the work. Elsewhere it is one ``embedding_bag``: the four corners
-of every sampling point are rows of a table, the product of attention and bilinear weight is the
-row's weight. That reads each corner once and keeps nothing per channel, which on CPUs takes a
-quarter of the time of a ``grid_sample`` per level and much less memory.
+device at hand its operator does the work. Elsewhere mmcv's PyTorch form does while gradients are
+kept, and otherwise one ``embedding_bag``: the four corners of every sampling point are rows of a
+table, the product of attention and bilinear weight is the row's weight. That reads each corner once
+and keeps nothing per channel, which on CPUs takes a quarter of the time and much less memory.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,14 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
+from mmcv.ops import get_compiling_cuda_version
+from mmcv.ops.multi_scale_deform_attn import (
+    MultiScaleDeformableAttnFunction,
+    multi_scale_deformable_attn_pytorch,
+)
 from torch import Tensor
 
-#: Corners that one ``embedding_bag`` call looks up at most while no gradients are kept.
+#: Corners that one ``embedding_bag`` call looks up at most.
 CHUNK = 1 << 23
 
 
@@ -57,7 +62,8 @@ def deformable_sampling(
     exact = torch.promote_types(value.dtype, torch.float32)  # sums of many terms: no half floats
     with torch.autocast(value.device.type, enabled=False):
         tensors = (x.to(exact) for x in (value, locations, weights))
-        sample = by_operator if has_operator(value.device.type) else by_table
+        use_mmcv = torch.is_grad_enabled() or has_operator(value.device.type)
+        sample = by_mmcv if use_mmcv else by_table
         return sample(*tensors, shapes, rows).to(value.dtype)
 
 
@@ -66,31 +72,30 @@ def has_operator(device_type: str) -> bool:
     """Whether mmcv's operator was compiled for this kind of device."""
     if device_type != 'cuda':
         return False
-    from mmcv.ops import get_compiling_cuda_version
-
     return get_compiling_cuda_version() != 'not available'
 
 
-def by_operator(
+def by_mmcv(
     value: Tensor,
     locations: Tensor,
     weights: Tensor,
     shapes: Sequence[tuple[int, int]],
     rows: Rows | None,
 ) -> Tensor:
-    """:func:`deformable_sampling` with mmcv's operator; rows are padded to the longest map's."""
-    from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
-
+    """:func:`deformable_sampling` with mmcv; rows are padded to the longest map's."""
     if rows is not None:
         padded = locations.new_zeros(len(value), rows.longest, *locations.shape[1:])
         locations = padded.index_put((rows.batch, rows.slot), locations)
         padded = weights.new_zeros(len(value), rows.longest, *weights.shape[1:])
         weights = padded.index_put((rows.batch, rows.slot), weights)
     sizes = torch.tensor(shapes, device=value.device)
-    starts = torch.tensor(level_starts(shapes), device=value.device)
-    out = MultiScaleDeformableAttnFunction.apply(
-        value.contiguous(), sizes, starts, locations.contiguous(), weights.contiguous(), 64
-    )
+    if has_operator(value.device.type):
+        starts = torch.tensor(level_starts(shapes), device=value.device)
+        out = MultiScaleDeformableAttnFunction.apply(
+            value.contiguous(), sizes, starts, locations.contiguous(), weights.contiguous(), 64
+        )
+    else:
+        out = multi_scale_deformable_attn_pytorch(value, sizes, locations, weights)
     return out if rows is None else out[rows.batch, rows.slot]
 
 
@@ -101,7 +106,7 @@ def by_table(
     shapes: Sequence[tuple[int, int]],
     rows: Rows | None,
 ) -> Tensor:
-    """:func:`deformable_sampling` in plain PyTorch, in pieces while no gradients are kept."""
+    """:func:`deformable_sampling` by ``embedding_bag``, in pieces."""
     batch, count, heads, head_dim = value.shape
     if rows is None:
         shape = locations.shape[:2]
@@ -110,16 +115,10 @@ def by_table(
     else:
         shape, owner = locations.shape[:1], rows.batch
     table = value.reshape(batch * count * heads, head_dim)
-    corners_per_row = max(1, 4 * weights[0].numel()) if len(weights) else 1
-    size = len(weights) if torch.is_grad_enabled() else max(1, CHUNK // corners_per_row)
+    size = max(1, CHUNK // (4 * weights.shape[1:].numel()))
     pieces = [
         look_up(table, (count, heads), shapes, *piece)
-        for piece in zip(
-            owner.split(max(size, 1)),
-            locations.split(max(size, 1)),
-            weights.split(max(size, 1)),
-            strict=True,
-        )
+        for piece in zip(owner.split(size), locations.split(size), weights.split(size), strict=True)
     ]
     return torch.cat(pieces).view(*shape, heads * head_dim)
 
