@@ -1,6 +1,7 @@
-"""Draw a scene: six cameras and the view from above, predictions and truth, as PNG and video."""
+"""Draw what a model sees, or the truth alone: six cameras and the bird's-eye view, frame by frame."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +11,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from projects.prune_plugin import cli  # noqa: E402
 
 
-def span(text: str) -> tuple[int | None, int | None]:
-    """``START:STOP`` of whole numbers; either may be left out."""
-    parts = text.split(':')
-    if len(parts) != 2 or not all(part.isdecimal() or not part for part in parts):
-        raise argparse.ArgumentTypeError(f'{text!r} is not START:STOP, e.g. 0:10 or 5:')
-    start, stop = (int(part) if part else None for part in parts)
-    return start, stop
+def frames(text: str) -> slice:
+    """START:STOP as in Python, both whole numbers of at least 0 and both optional."""
+    match = re.fullmatch(r'(\d*):(\d*)', text)
+    if not match:
+        raise argparse.ArgumentTypeError(f'{text!r} is not of the form START:STOP, e.g. 0:10')
+    start, stop = (int(number) if number else None for number in match.groups())
+    return slice(start, stop)
 
 
 def score(text: str) -> float:
@@ -24,7 +25,7 @@ def score(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
+        value = float('nan')
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f'{text!r} is not a number in [0, 1]')
     return value
@@ -34,60 +35,91 @@ def parse(argv: Sequence[str] | None):
     """Parse the command line."""
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help='config file; the dense one also for slim checkpoints')
-    parser.add_argument('checkpoint', nargs='?', help='whose predictions; needless with --gt-only')
-    parser.add_argument('--out', required=True, help='folder for the pictures')
-    parser.add_argument('--split', choices=('test', 'train'), default='test', help='default: test')
     parser.add_argument(
-        '--scene', default='0', help='number in the split, from 0, or token; default: 0'
+        'checkpoint', nargs='?', help='checkpoint, dense or slim; not needed with --gt-only'
+    )
+    parser.add_argument('--out', required=True, help='folder for frame_0000.png ... and the video')
+    parser.add_argument('--gt-only', action='store_true', help='draw the truth alone')
+    parser.add_argument(
+        '--split', choices=('val', 'train'), default='val', help='default: val, the test data'
     )
     parser.add_argument(
-        '--frames', type=span, default=(None, None), metavar='START:STOP', help='default: all'
-    )
-    parser.add_argument('--gt-only', action='store_true', help='draw the truth, ask no model')
-    parser.add_argument(
-        '--video', choices=('mp4', 'gif', 'none'), default='none', help='default: none'
+        '--scene', default='0', help='number from 0, or the beginning of a token; default: 0'
     )
     parser.add_argument(
-        '--score', type=score, default=0.3, help='least score of a box; default: 0.3'
+        '--frames', type=frames, default=slice(None), metavar='START:STOP',
+        help='which frames of the scene to draw; default: all',
+    )  # fmt: skip
+    parser.add_argument(
+        '--frame', metavar='FOLDER',
+        help='draw this one frame instead: a YAML record (or a folder with it) and six images',
+    )  # fmt: skip
+    parser.add_argument('--video', choices=('mp4', 'gif', 'none'), default='none')
+    parser.add_argument(
+        '--score', type=score, default=0.3, help='least score of a predicted object; default: 0.3'
     )
     parser.add_argument(
         '--map-score', type=score, default=0.4, help='least score of a map line; default: 0.4'
     )
-    parser.add_argument(
-        '--frame',
-        metavar='FOLDER',
-        help='draw this one frame instead: six images and a yaml with their calibration',
-    )
     cli.add_common_arguments(parser)
     args = parser.parse_args(argv)
-    if not (args.checkpoint or args.gt_only or args.frame):
-        parser.error('give a checkpoint, or --gt-only to draw the truth alone')
+    if not args.checkpoint and not args.gt_only:
+        parser.error('checkpoint is missing; name one, or draw the truth alone with --gt-only')
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the tool."""
     args = parse(argv)
-    if not cli.is_first_rank():
-        return
+
+    from mmengine import dist
+
+    from projects.prune_plugin import distributed
 
     cfg = cli.read_config(args.config, args.cfg_options)
+    distributed.init(args.launcher)
+    if dist.is_main_process():  # a scene is one sequence: there is nothing to share out
+        draw(args, cfg)
 
-    from projects.vad.visualization.run import Settings, visualize_frame, visualize_scene
 
-    settings = Settings(
-        checkpoint=None if args.gt_only else args.checkpoint,
-        split=args.split,
-        scene=args.scene,
-        frames=args.frames,
-        video=args.video,
-        score=args.score,
-        map_score=args.map_score,
-    )
+def draw(args: argparse.Namespace, cfg) -> None:
+    """Draw what the command line asks for."""
+    import torch
+    from rich.progress import track
+
+    from projects.prune_plugin.errors import UserError
+    from projects.prune_plugin.files import output_directory
+    from projects.prune_plugin.loading import load_model
+
+    try:
+        from projects.vad import visualization
+    except ModuleNotFoundError as error:
+        if error.name != 'matplotlib':
+            raise
+        raise UserError(
+            'pictures need matplotlib, which is not installed: pip install -e ".[plots]"'
+        ) from error
+
+    def model():
+        if args.gt_only:
+            return None
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        return load_model(cfg, args.checkpoint, device).model
+
+    scores = dict(score=args.score, map_score=args.map_score)
     if args.frame:
-        visualize_frame(cfg, args.out, args.frame, settings)
+        views, count = [visualization.single_view(cfg, args.frame, model(), **scores)], 1
     else:
-        visualize_scene(cfg, args.out, settings)
+        dataset = visualization.build_dataset(cfg, args.split)
+        indices = visualization.scene_frames(dataset, args.scene)
+        numbers = visualization.chosen(len(indices), args.frames)
+        views = visualization.drive_views(dataset, indices, numbers, model(), **scores)
+        count = numbers.stop
+    with output_directory(args.out, '--out') as folder:
+        bar = track(views, 'drawing', total=count)
+        video = None if args.video == 'none' else args.video
+        files = visualization.write_pictures(bar, folder, video)
+    print(f'{len(files)} files in {folder}, from {files[0].name} to {files[-1].name}')
 
 
 if __name__ == '__main__':

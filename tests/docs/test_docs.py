@@ -35,9 +35,24 @@ from projects.prune_plugin.settings import CalibrationSettings, ProfileSettings,
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / 'docs'
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted(DOCS.glob('*.md'))]
-TOOLS = ('analysis_struct', 'train', 'test')
-#: Flags of torch.distributed.run and tools/demo.py.
-OTHER_FLAGS = {'--nproc_per_node', '--master_port', '--anew', '--folder'}
+TOOLS = (
+    'analysis_struct',
+    'train',
+    'test',
+    'create_data toy',
+    'create_data nuscenes',
+    'visualize',
+)
+#: Flags of torch.distributed.run, the demos and tools/benchmarks/vad_parity.py.
+OTHER_FLAGS = {
+    '--nproc_per_node',
+    '--master_port',
+    '--anew',
+    '--folder',
+    '--det',
+    '--reference',
+    '--losses',
+}
 REGISTRIES = {
     'type': PRUNERS,
     'units': UNITS,
@@ -202,14 +217,21 @@ def test_the_first_example_is_the_config_it_names(tmp_path):
 # tools.md
 
 
+def heading_of(tool: str) -> str:
+    """The section of a tool, or of one of its commands."""
+    name, *command = tool.split()
+    return ' '.join([f'tools/{name}.py', *command])
+
+
 def help_of(tool: str) -> str:
-    """``--help`` of a tool, whose parser is built here and now."""
+    """``--help`` of a tool, or of one of its commands; its parser is built here and now."""
+    tool, *command = tool.split()
     spec = importlib.util.spec_from_file_location(f'tool_{tool}', ROOT / f'tools/{tool}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), pytest.raises(SystemExit) as leaving:
-        module.parse(['--help'])
+        module.parse([*command, '--help'])
     assert leaving.value.code == 0
     return shown.getvalue()
 
@@ -220,7 +242,7 @@ def flags_in(text: str) -> set[str]:
 
 @pytest.mark.parametrize('tool', TOOLS)
 def test_every_flag_is_documented(tool):
-    table = rows(section('tools.md', f'tools/{tool}.py'), 'flag', 'default', 'meaning')
+    table = rows(section('tools.md', heading_of(tool)), 'flag', 'default', 'meaning')
     assert all(len(row) == 3 and all(row) for row in table)
     assert {bare(row[0]) for row in table} == flags_in(help_of(tool)) - {'--help'}
 

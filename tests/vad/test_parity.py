@@ -7,6 +7,7 @@ model that is its own reference, and on the full files where they are at hand.
 
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -100,8 +101,8 @@ def test_second_frame_depends_on_the_first(found):
 
 
 @pytest.fixture(scope='module')
-def own_reference() -> tuple:
-    """A small model's config, and its own outputs as the reference files hold them."""
+def own_reference() -> tuple[str, dict]:
+    """A small model's config as text, and its own outputs as the reference files hold them."""
     cfg = tiny.config(pts_bbox_head__transformer__num_cams=6, input_shape=(6, 64, 96))
     model = parity.build(cfg.copy(), DET)
     reference = dict(meta=dict(img_hw=(64, 96), weights_sha256=parity.digest(model)))
@@ -114,13 +115,13 @@ def own_reference() -> tuple:
         kept['fpn'] = [dict(sample=parity.sample_points(outs['fpn'][0], 99), idx_n=99)]
         kept['decoded'] = parity.decoded(outs['result'])
         reference[f'frame{i}'] = kept
-    return cfg, reference
+    return cfg.pretty_text, reference
 
 
 @pytest.fixture
 def small(tmp_path, own_reference) -> SimpleNamespace:
     """The tool's arguments for that model, and the folder that they name files in."""
-    own_reference[0].dump(tmp_path / 'small.py')
+    (tmp_path / 'small.py').write_text(own_reference[0])
     for name in ('det_fill.py', 'det_input.py'):
         shutil.copy(FIXTURES / 'formulas.py', tmp_path / name)
     path = tmp_path / 'reference.pt'
@@ -154,11 +155,12 @@ def test_tool_agrees_with_itself(small, capsys):
         lambda frame: frame['map_all_pts_preds'][0, 0, 3, 7].add_(0.002),
         lambda frame: frame['bev_embed']['rows'][1].sub_(0.002),
         lambda frame: frame['fpn'][0]['sample'][5].fill_(float('nan')),
+        lambda frame: frame['fpn'].extend(frame['fpn'] * 2),
         lambda frame: frame['decoded']['bboxes_bottom_center'][0, 2].add_(0.01),
         lambda frame: frame['decoded']['map_labels'][0].add_(1),
         lambda frame: frame.update(ego_fut_preds=frame['ego_fut_preds'][:, :2]),
     ],
-    ids=['output', 'bev', 'nan', 'box', 'label', 'shape'],
+    ids=['output', 'bev', 'nan', 'levels', 'box', 'label', 'shape'],
 )
 def test_tool_notices_a_change(small, change, capsys):
     reference = torch.load(small.path, weights_only=True)
@@ -188,6 +190,18 @@ def test_tool_names_what_is_wrong(small, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_tool_wants_something_to_compare(small, capsys):
+    torch.save(dict(meta=torch.load(small.path, weights_only=True)['meta']), small.path)
+    assert exit_code(*small.words) == 2
+    assert 'holds no frame1' in capsys.readouterr().err
+
+
+def test_empty_predictions_have_no_like():
+    none, some = ([torch.zeros(n, 9), torch.zeros(n), torch.zeros(n)] for n in (0, 3))
+    assert parity.unmatched(none, none, 1e-3) == parity.unmatched(some, none, 1e-3) == 0
+    assert parity.unmatched(none, some, 1e-3) == 3
+
+
 @needs_reference
 @pytest.mark.slow
 @pytest.mark.parametrize('extra, code', [((), 0), (('--atol', '1e-9'), 1)], ids=['as is', 'strict'])
@@ -198,6 +212,19 @@ def test_tool_on_the_full_reference(extra, code):
     )
     assert run.returncode == code, run.stdout + run.stderr
     assert 'weights equal those of the reference' in run.stdout
+
+
+@needs_reference
+@pytest.mark.slow
+def test_training_losses_and_gradients(tmp_path):
+    """Three frames, the smaller size: every loss, and the gradients' norms part by part."""
+    cases = json.loads((REFERENCE / 'losses_tiny.json').read_text())
+    path = tmp_path / 'losses.json'
+    path.write_text(json.dumps({'train_192x320': cases['train_192x320']}))
+    words = [sys.executable, TOOL, CONFIG, '--det', REFERENCE, '--losses', path]
+    run = subprocess.run(words, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert 'parameters without gradient' in run.stdout and 'loss_plan_col' in run.stdout
 
 
 @needs_reference

@@ -79,7 +79,7 @@ test_evaluator = [
 ]
 val_evaluator = test_evaluator
 
-max_epochs = 24
+max_epochs = 12
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(lr=4e-4), paramwise_cfg=dict(custom_keys={'img_backbone': dict(lr_mult=1.0)})

@@ -1,124 +1,184 @@
-"""One real frame without a data set: six images and a yaml file with their calibration."""
+"""A single frame from a YAML file and six images: a demo without nuScenes' tables."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
-import torch
 import yaml
 
 from projects.prune_plugin.errors import UserError
 
-from ..structures import with_bottom_center
-from .frames import make_frame
-from .infos import CAMERAS
+from .frames import ATTRIBUTE_KEYS, ego_truth, make_frame, object_truth
+from .infos import CAMERA_REQUIRED, CAMERAS
 from .nuscenes_dataset import CLASSES
-from .transforms import (
-    PackVADInputs,
-    RandomScaleImageMultiViewImage,
-    VADLoadMultiViewImageFromFiles,
+from .vector_map import build_map_targets
+
+#: Arrays of a frame and of a camera, and their shapes.
+SHAPES = dict(
+    lidar2ego_rotation=(4,),
+    lidar2ego_translation=(3,),
+    ego2global_rotation=(4,),
+    ego2global_translation=(3,),
 )
-
-ENDINGS = ('.jpg', '.jpeg', '.png')
-NEEDED = (
-    'cams', 'ego2global_rotation', 'ego2global_translation', 'lidar2ego_rotation',
-    'lidar2ego_translation', 'timestamp', 'token', 'scene_token',
-)  # fmt: skip
-NEEDED_OF_CAMERA = ('cam_intrinsic', 'sensor2lidar_rotation', 'sensor2lidar_translation')
+CAMERA_SHAPES = dict(
+    cam_intrinsic=(3, 3), sensor2lidar_rotation=(3, 3), sensor2lidar_translation=(3,)
+)
+#: What a record of an info file has for each object's future.
+WIDTHS = dict(fut_trajs=12, fut_masks=6, fut_goal=1, lcf_feat=9, fut_yaw=6)
 
 
-def load_frame(path: str | os.PathLike, scale: float = 0.4) -> dict:
-    """One item as the data set's test mode gives it, with boxes if the yaml has some.
+def load_frame(path: str | os.PathLike, classes: tuple[str, ...] = CLASSES) -> dict[str, Any]:
+    """One frame as the transforms want it, with what its file says about objects.
 
-    The yaml file holds one record of an info file as BEVDet's demo writes it: ``cams``, poses,
-    ``gt_boxes`` (x, y, z of the centre, w, l, h, yaw; LiDAR frame, metres), ``gt_names``,
-    ``gt_velocity``. An image is the file beside the yaml that is called like its camera, e.g.
-    ``CAM_FRONT.jpg``. No box is left out for its distance. What the CAN bus would say is 0, except
-    for the pose; there is no map, no motion, and nothing about the ego's own path.
+    The file is a record of an info file written as YAML: ``cams``, ``lidar2ego_*``,
+    ``ego2global_*`` and, if objects are known, ``gt_boxes`` (LiDAR frame; x, y, z of the centre, w,
+    l, h, yaw as in info files), ``gt_names`` and ``gt_velocity``. The images lie beside it, each
+    called as its camera or as in ``data_path``. There is no past, no future and no map: paths are
+    masked out and the command is to go straight.
 
     Args:
-        path: The yaml file, or a folder with one.
-        scale: Factor on the images' size.
+        path: The YAML file, or a folder with one.
+        classes: Names in the order of the objects' labels.
+
+    Returns:
+        As ``frames.make_frame``, with ``gt_bboxes_3d``, ``gt_labels_3d``, ``attr_labels``,
+        ``gt_ego`` and ``gt_map``.
 
     Raises:
-        UserError: Something is missing or can't be read; it names the file.
+        UserError: The file or an image is missing, or the file lacks something.
     """
-    path = find_yaml(Path(path))
-    info = read_info(path)
-    info['fut_valid_flag'] = False
-    info['can_bus'] = np.zeros(18)
-    for name, camera in info['cams'].items():
-        camera['data_path'] = str(find_image(path.parent, name))
-    frame = {**make_frame(info, 0, '/'), **truth(info, path)}
-    frame['img_paths'] = [info['cams'][name]['data_path'] for name in CAMERAS]
-    for step in (
-        VADLoadMultiViewImageFromFiles(),
-        RandomScaleImageMultiViewImage([scale]),
-        PackVADInputs(),
-    ):
-        frame = step(frame)
-    return frame
+    file = find_file(Path(path))
+    record = read_yaml(file)
+    check(record, file)
+    for name in CAMERAS:
+        record['cams'][name]['data_path'] = str(find_image(file, name, record['cams'][name]))
+    info = complete(record, file)
+    return dict(
+        make_frame(info, 0, str(file.parent)),
+        **object_truth(info, classes, use_valid_flag=False),
+        gt_ego=ego_truth(info),
+        gt_map=build_map_targets([]),
+        map_vectors=[],
+    )
 
 
-def find_yaml(path: Path) -> Path:
-    """The yaml file itself, or the one in a folder."""
+def find_file(path: Path) -> Path:
+    """The YAML file that ``path`` is, or the one in the folder that it is."""
+    if path.is_file():
+        return path.resolve()
     if not path.is_dir():
-        if not path.is_file():
-            raise UserError(f'frame {path} does not exist; give a yaml file or a folder with one')
-        return path
-    found = sorted([*path.glob('*.yaml'), *path.glob('*.yml')])
+        raise UserError(f'--frame {path} does not exist; name a folder with a YAML file, or one')
+    found = sorted(p for p in path.iterdir() if p.suffix in ('.yaml', '.yml'))
     if len(found) != 1:
-        raise UserError(f'folder {path} has {len(found)} yaml files; one would be valid')
-    return found[0]
+        raise UserError(f'--frame {path} has {len(found)} YAML files; name one of a folder with one')
+    return found[0].resolve()
 
 
-def read_info(path: Path) -> dict:
-    """The record, with all that a frame can't do without."""
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The file's content, read without building anything that it may name."""
     try:
-        info = yaml.safe_load(path.read_text(encoding='utf-8'))
+        content = yaml.safe_load(file.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f'frame {path} cannot be read as yaml: {reason}') from error
-    known = info if isinstance(info, dict) else {}
-    missing = [key for key in NEEDED if key not in known]
-    cams = known.get('cams') if isinstance(known.get('cams'), dict) else {}
-    missing += [name for name in CAMERAS if name not in cams and 'cams' not in missing]
-    missing += [
-        f'{name}.{key}'
-        for name, camera in cams.items()
-        for key in NEEDED_OF_CAMERA
-        if name in CAMERAS and key not in (camera or {})
-    ]
-    if missing:
-        raise UserError(f'frame {path} lacks {", ".join(missing)}')
-    return {**info, 'cams': {name: dict(cams[name]) for name in CAMERAS}}
+        raise UserError(f'{file} can not be read as YAML: {reason}') from error
+    if not isinstance(content, dict):
+        raise UserError(f'{file} holds no record; a mapping with cams and poses would be valid')
+    return content
 
 
-def find_image(folder: Path, camera: str) -> Path:
-    """The image of a camera in a folder."""
-    for ending in ENDINGS:
-        path = folder / f'{camera}{ending}'
-        if path.is_file():
-            return path.resolve()
-    raise UserError(f'folder {folder} lacks {camera}.jpg, the image of that camera')
+def check(record: Mapping[str, Any], file: Path) -> None:
+    """Refuse a record that lacks poses or cameras, or has them in other shapes."""
+    cams = record.get('cams')
+    if not isinstance(cams, Mapping):
+        raise UserError(f'{file}: cams is missing; a mapping with {", ".join(CAMERAS)} is valid')
+    for key, shape in SHAPES.items():
+        array(record, key, shape, file)
+    for name in CAMERAS:
+        if not isinstance(cams.get(name), Mapping):
+            raise UserError(f'{file}: cams.{name} is missing; {", ".join(CAMERAS)} are needed')
+        missing = CAMERA_REQUIRED - {'data_path'} - cams[name].keys()
+        if missing:
+            raise UserError(f'{file}: cams.{name} lacks {", ".join(sorted(missing))}')
+        for key, shape in CAMERA_SHAPES.items():
+            array(cams[name], key, shape, file, f'cams.{name}.')
 
 
-def truth(info: dict, path: Path) -> dict[str, torch.Tensor]:
-    """VAD boxes, labels and empty attributes of the record's boxes; nothing if it has none."""
-    if 'gt_boxes' not in info:
-        return {}
-    names = info.get('gt_names') or []
-    boxes = np.asarray(info['gt_boxes'], np.float32).reshape(-1, 7)
-    velocity = np.asarray(info.get('gt_velocity', np.zeros((len(boxes), 2))), np.float32)
-    if len(names) != len(boxes) or velocity.size != 2 * len(boxes):
-        raise UserError(
-            f'frame {path} has {len(boxes)} gt_boxes, but {len(names)} gt_names '
-            f'and {velocity.size // 2} gt_velocity'
+def array(
+    record: Mapping[str, Any], key: str, shape: tuple[int, ...], file: Path, where: str = ''
+) -> np.ndarray:
+    """``record[key]`` as numbers of a shape, in which -1 stands for any length."""
+    try:
+        values = np.array(record[key], dtype=np.float64)
+        fits = values.ndim == len(shape) and all(
+            want in (-1, have) for want, have in zip(shape, values.shape, strict=True)
         )
-    boxes = np.concatenate([boxes, np.nan_to_num(velocity.reshape(-1, 2))], axis=1)
-    known = [i for i, name in enumerate(names) if name in CLASSES]
+    except (KeyError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise UserError(f'{file}: {where}{key} must be numbers of the shape {shape}, -1 for any')
+    return values
+
+
+def find_image(file: Path, name: str, camera: Mapping[str, Any]) -> Path:
+    """A camera's image: beside the file, or where ``data_path`` says."""
+    folder, given = file.parent, str(camera.get('data_path', ''))
+    candidates = [folder / f'{name}{ending}' for ending in ('.jpg', '.jpeg', '.png')]
+    if given:
+        candidates += [folder / Path(given).name, folder / given]
+    for path in candidates:
+        if path.is_file():
+            check_size(path, name, camera)
+            return path
+    raise UserError(f'{folder} lacks the image of {name}; {candidates[0].name} would be valid')
+
+
+def check_size(path: Path, name: str, camera: Mapping[str, Any]) -> None:
+    """Refuse an image for which ``cam_intrinsic`` is not made: its centre must be near that."""
+    image = cv2.imread(str(path))
+    if image is None:
+        raise UserError(f'image {path} can not be decoded')
+    height, width = image.shape[:2]
+    x, y = np.asarray(camera['cam_intrinsic'], float)[:2, 2]
+    if not (width / 3 < x < width / 1.5 and height / 3 < y < height / 1.5):
+        raise UserError(
+            f'image {path} has {width} x {height} pixels, but cam_intrinsic of {name} puts its '
+            f'centre at ({x:.0f}, {y:.0f}); give images of the size that it was measured for'
+        )
+
+
+def complete(record: dict[str, Any], file: Path) -> dict[str, Any]:
+    """A record of an info file, with all that the YAML file has no word on set to nothing."""
+    count = len(record.get('gt_boxes') or [])
+    boxes = array(record, 'gt_boxes', (-1, 7), file) if count else np.zeros((0, 7))
+    names = [str(name) for name in record.get('gt_names') or []]
+    if len(names) != count:
+        raise UserError(f'{file}: gt_names has {len(names)} entries for {count} gt_boxes')
+    velocity, points = np.zeros((count, 2)), np.ones(count, dtype=int)
+    if count and 'gt_velocity' in record:
+        velocity = array(record, 'gt_velocity', (count, 2), file)
+    if count and 'num_lidar_pts' in record:
+        points = array(record, 'num_lidar_pts', (count,), file)
+    future = {f'gt_agent_{key}': np.zeros((count, WIDTHS[key])) for key in ATTRIBUTE_KEYS}
     return dict(
-        gt_bboxes_3d=with_bottom_center(torch.from_numpy(boxes[known])),
-        gt_labels_3d=torch.tensor([CLASSES.index(names[i]) for i in known], dtype=torch.long),
-        attr_labels=torch.zeros(len(known), 34),
+        token=str(record.get('token', file.stem)),
+        scene_token=str(record.get('scene_token', '')),
+        timestamp=float(record.get('timestamp', 0)),
+        fut_valid_flag=False,
+        can_bus=np.zeros(18),
+        cams=record['cams'],
+        **{key: record[key] for key in SHAPES},
+        gt_boxes=boxes,
+        gt_names=np.array(names, dtype=str),
+        gt_velocity=velocity,
+        num_lidar_pts=points,
+        valid_flag=points > 0,
+        **future,
+        gt_ego_his_trajs=np.zeros((2, 2)),
+        gt_ego_fut_trajs=np.zeros((6, 2)),
+        gt_ego_fut_masks=np.zeros(6),
+        gt_ego_fut_cmd=np.array([0, 0, 1]),
+        gt_ego_lcf_feat=np.zeros(9),
     )

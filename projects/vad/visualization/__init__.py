@@ -1,6 +1,23 @@
-"""Pictures of what VAD sees: cameras, the view from above, videos. Imported where needed."""
+"""Pictures of what VAD sees, knows and plans. Needs matplotlib (``pip install -e ".[plots]"``)."""
 
-from .content import Content, Line, Objects, content_of
-from .frame import draw_frame
+from .drive import build_dataset, chosen, drive_views, scene_frames, single_view
+from .frame import draw_frame, write_png
+from .video import whole_video
+from .view import Lines, Objects, View, view_of
+from .write import write_pictures
 
-__all__ = ['Content', 'Line', 'Objects', 'content_of', 'draw_frame']
+__all__ = [
+    'Lines',
+    'Objects',
+    'View',
+    'build_dataset',
+    'chosen',
+    'draw_frame',
+    'drive_views',
+    'scene_frames',
+    'single_view',
+    'view_of',
+    'whole_video',
+    'write_pictures',
+    'write_png',
+]

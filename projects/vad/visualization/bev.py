@@ -1,190 +1,123 @@
-"""The scene from above: boxes, map, motion and plan, predicted and true."""
-
-import math
-from typing import Any
+"""The bird's-eye view: boxes, map, motion and paths round the vehicle."""
 
 import numpy as np
-import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.patches import Polygon
+from matplotlib.patheffects import Stroke
 
-from ..structures import corners
-from .content import Content, Line, Objects
-from .palette import EGO, LINES, OBJECTS, OTHER, PLAN, TRUE_PLAN
+from ..evaluation.occupancy import EGO_AHEAD, EGO_LENGTH, EGO_WIDTH
+from .palette import EGO, GREY, INK, MAP_COLORS, PALE, PAPER, PLAN, color_of
+from .projection import box_corners
+from .view import Lines, Objects, View
 
-X_RANGE, Y_RANGE = (-15.0, 15.0), (-30.0, 30.0)
-LENGTH, WIDTH = 4.084, 1.85
-#: The LiDAR stands this far behind the middle of the vehicle, in metres.
-LIDAR_TO_MIDDLE = 0.5
-#: These go nowhere, whatever the model says.
-STATIC = frozenset(('barrier', 'traffic_cone'))
-DASHED = (0, (4, 2))
-DOTTED = (0, (1, 1.5))
+#: What is shown, in metres: as far to each side, and as far ahead and behind.
+REACH = (15.0, 30.0)
+DASHES = (0, (3.2, 2.0))
 
 
-def draw_bev(axes: Any, content: Content) -> None:
-    """Draw a frame into matplotlib axes: x to the right and y ahead, in metres."""
-    set_up(axes)
-    for line in content.true_lines or []:
-        draw_line(axes, line, predicted=False)
-    for line in content.lines or []:
-        draw_line(axes, line, predicted=True)
-    if content.true_objects is not None:
-        draw_objects(axes, content.true_objects, predicted=False)
-    if content.objects is not None:
-        draw_objects(axes, content.objects, predicted=True)
+def draw_bev(axes: Axes, view: View) -> None:
+    """Draw a view from above: x to the right, y ahead, in metres.
+
+    Predictions are solid and coloured, the truth is dashed and dark. Without predictions the truth
+    takes their place.
+    """
+    draw_ground(axes)
+    alone = view.found is None
+    if view.true_lines is not None:
+        draw_lines(axes, view.true_lines, view.map_classes, dashed=not alone)
+    if view.found_lines is not None:
+        draw_lines(axes, view.found_lines, view.map_classes)
+    if view.found is not None:
+        draw_motion(axes, view.found, view.classes)
+        draw_boxes(axes, view.found, view.classes)
+    if view.truth is not None:
+        draw_motion(axes, view.truth, view.classes, dashed=True)
+        draw_boxes(axes, view.truth, view.classes, dashed=not alone)
     draw_ego(axes)
-    if content.true_plan is not None and len(content.true_plan) > 1:
-        draw_plan(axes, content.true_plan, predicted=False)
-    if content.plan is not None:
-        draw_plan(axes, content.plan, predicted=True)
+    if view.true_path is not None:
+        draw_path(axes, view.true_path, INK, dashed=True)
+    if view.planned_path is not None:
+        draw_path(axes, view.planned_path, PLAN)
 
 
-def set_up(axes: Any) -> None:
-    """Limits, equal scales, a light grid of 5 m."""
-    axes.set_xlim(*X_RANGE)
-    axes.set_ylim(*Y_RANGE)
-    axes.set_aspect('equal')
-    axes.set_facecolor('#FBFBFA')
-    axes.set_xticks(np.arange(-15, 16, 5))
-    axes.set_yticks(np.arange(-30, 31, 5))
-    axes.grid(color='#E4E4E1', linewidth=0.6)
+def draw_ground(axes: Axes) -> None:
+    """Limits, a grid of 5 m and a scale."""
+    across, along = REACH
+    axes.set(xlim=(-across, across), ylim=(-along, along), aspect='equal', facecolor='#fafbfc')
+    axes.set_xticks(np.arange(-10, 11, 10))
+    axes.set_yticks(np.arange(-along, along + 1, 10))
+    axes.set_xticks(np.arange(-across, across + 1, 5), minor=True)
+    axes.set_yticks(np.arange(-along, along + 1, 5), minor=True)
+    axes.grid(which='both', color=PALE, linewidth=0.6, zorder=0)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, length=2, colors='#555555')
-    for spine in axes.spines.values():
-        spine.set_color('#BBBBBB')
-    axes.set_xlabel('x to the right (m)', fontsize=9, color='#555555', labelpad=2)
-    axes.set_ylabel('y ahead (m)', fontsize=9, color='#555555', labelpad=0)
+    axes.tick_params(which='both', length=0, labelsize=8, colors=GREY)
+    axes.spines[:].set_color(GREY)
+    x, y = 4.2, 1.2 - along
+    axes.plot([x, x + 10], [y, y], color=INK, linewidth=2, solid_capstyle='butt', zorder=9)
+    axes.text(x + 5, y + 0.35, '10 m', ha='center', va='bottom', fontsize=8, color=INK, zorder=9)
 
 
-def line_style(predicted: bool) -> dict[str, Any]:
-    """How map lines are drawn, without their colour."""
-    if predicted:
-        return dict(linestyle='-', linewidth=2.0, alpha=0.95, zorder=2.2)
-    return dict(linestyle=DASHED, linewidth=1.3, alpha=0.8, zorder=2)
-
-
-def plan_style(predicted: bool) -> dict[str, Any]:
-    """How the ego's path is drawn."""
-    if predicted:
-        return dict(
-            color=PLAN, linestyle='-', linewidth=2.2, marker='o', markersize=4.5,
-            markeredgecolor='white', markeredgewidth=0.6, zorder=7,
-        )  # fmt: skip
-    return dict(
-        color=TRUE_PLAN, linestyle=DASHED, linewidth=1.6, marker='o', markersize=4.5,
-        markerfacecolor='white', markeredgewidth=1.0, zorder=6,
-    )  # fmt: skip
-
-
-def box_style(color: str, predicted: bool) -> dict[str, Any]:
-    """How a box is drawn."""
-    from matplotlib.colors import to_rgba
-
-    if predicted:
-        return dict(
-            facecolor=to_rgba(color, 0.25), edgecolor=color, linewidth=1.6, linestyle='-', zorder=4
-        )
-    return dict(facecolor='none', edgecolor=color, linewidth=1.2, linestyle=DASHED, zorder=4.5)
-
-
-def draw_line(axes: Any, line: Line, predicted: bool) -> None:
-    """A map line."""
-    axes.plot(*line.points.T, color=LINES.get(line.name, OTHER), **line_style(predicted))
-
-
-def draw_objects(axes: Any, objects: Objects, predicted: bool) -> None:
-    """Boxes with a line from the middle to the front, and where they will go."""
-    from matplotlib.patches import Polygon
-
-    outlines = corners(torch.from_numpy(objects.boxes)).numpy()[:, :4, :2]
-    for i, outline in enumerate(outlines):
-        name = objects.names[i]
-        color = OBJECTS.get(name, OTHER)
-        style = box_style(color, predicted)
-        axes.add_patch(Polygon(outline, closed=True, **style))
-        nose = np.stack([outline.mean(axis=0), outline[:2].mean(axis=0)])
-        axes.plot(*nose.T, color=color, linewidth=style['linewidth'], zorder=style['zorder'])
-        if name not in STATIC:
-            draw_paths(axes, objects.paths[i], objects.best[i], color, predicted)
-
-
-def draw_paths(axes: Any, paths: list[np.ndarray], best: int, color: str, predicted: bool) -> None:
-    """The futures of one object: the likeliest strong, the others faint; small ones not at all."""
-    if not predicted:
-        for path in paths:
-            if length(path) > 0.5:
-                axes.plot(*path.T, color=color, linestyle=DOTTED, linewidth=1.3, zorder=3.2)
+def draw_boxes(axes: Axes, objects: Objects, classes: tuple[str, ...], dashed: bool = False):
+    """Outlines, each with a line from the centre to the front."""
+    if not len(objects):
         return
-    for k, path in enumerate(paths):
-        if length(path) <= 0.5:
-            continue
-        if k == best:
-            axes.plot(*path.T, color=color, linewidth=1.8, zorder=3.4)
-            axes.plot(*path[-1], color=color, marker='o', markersize=3, zorder=3.4)
-        else:
-            axes.plot(*path.T, color=color, linewidth=1.0, alpha=0.25, zorder=3)
-
-
-def length(path: np.ndarray) -> float:
-    """Length of a path in metres."""
-    return float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
-
-
-def draw_ego(axes: Any) -> None:
-    """The vehicle itself, with an arrowhead that points ahead."""
-    from matplotlib.patches import Polygon, Rectangle
-
-    corner = -WIDTH / 2, LIDAR_TO_MIDDLE - LENGTH / 2
-    axes.add_patch(
-        Rectangle(corner, WIDTH, LENGTH, facecolor=EGO, edgecolor='white', linewidth=0.8, zorder=5)
+    outlines = box_corners(objects.boxes)[:, :4, :2]
+    centers = objects.boxes[:, :2]
+    noses = np.stack([centers, outlines[:, :2].mean(axis=1)], axis=1)
+    if dashed:
+        style = dict(facecolors='none', edgecolors=INK, linewidths=1.0, linestyles=[DASHES])
+        axes.add_collection(PolyCollection(outlines, zorder=5, **style))
+        axes.add_collection(LineCollection(noses, colors=INK, linewidths=0.8, zorder=5))
+        return
+    colors = [color_of(classes, label) for label in objects.labels]
+    axes.add_collection(PolyCollection(outlines, facecolors=colors, alpha=0.22, lw=0, zorder=4))
+    axes.add_collection(
+        PolyCollection(outlines, facecolors='none', edgecolors=colors, linewidths=1.6, zorder=4)
     )
-    tip = LIDAR_TO_MIDDLE + LENGTH / 2 - 0.4
-    arrow = [(0, tip), (-0.55, tip - 1.1), (0.55, tip - 1.1)]
-    axes.add_patch(Polygon(arrow, closed=True, facecolor='white', linewidth=0, zorder=5.1))
+    axes.add_collection(LineCollection(noses, colors=colors, linewidths=1.6, zorder=4))
 
 
-def draw_plan(axes: Any, path: np.ndarray, predicted: bool) -> None:
-    """The ego's path, a mark for every step."""
-    axes.plot(*path.T, **plan_style(predicted))
+def draw_motion(axes: Axes, objects: Objects, classes: tuple[str, ...], dashed: bool = False):
+    """Where objects go: the most likely mode strong, others faint; all alike without scores."""
+    for i, modes in enumerate(objects.paths):
+        color = INK if dashed else color_of(classes, objects.labels[i])
+        for mode, path in enumerate(modes):
+            if dashed:
+                style = dict(linewidth=1.0, linestyle=DASHES, zorder=5)
+            elif objects.best is None:
+                style = dict(linewidth=1.0, alpha=0.55, zorder=3)
+            else:
+                best = mode == objects.best[i]
+                style = dict(linewidth=1.6 if best else 0.8, alpha=1 if best else 0.3, zorder=3)
+            axes.plot(*path.T, color=color, **style)
+            if dashed:
+                ends = path[np.isfinite(path).all(axis=-1)][-1:]
+                if np.linalg.norm(ends - path[:1]) > 0.5:
+                    axes.plot(*ends.T, '.', color=color, markersize=4, zorder=5)
 
 
-def legend_entries(predicted: bool) -> list[Any]:
-    """What the colours and strokes mean, as matplotlib artists with labels."""
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    entries: list[Any] = [
-        Patch(facecolor=color, label=name.replace('_', ' ')) for name, color in OBJECTS.items()
-    ]
-    entries += [
-        Line2D([], [], color=color, linewidth=3, label=name.replace('ped_', 'pedestrian '))
-        for name, color in LINES.items()
-    ]
-    grey = '#555555'
-    if predicted:
-        entries += [
-            Patch(label='box', **box_style(grey, True)),
-            Line2D(
-                [],
-                [],
-                color=grey,
-                linewidth=1.8,
-                marker='o',
-                markersize=3,
-                label='likeliest motion',
-            ),
-            Line2D([], [], color=grey, linewidth=1.0, alpha=0.4, label='other motion'),
-            Line2D([], [], label='plan', **plan_style(True)),
-        ]
-    entries += [
-        Patch(label='true box', **box_style(grey, False)),
-        Line2D([], [], color=grey, linestyle=DOTTED, linewidth=1.3, label='true motion'),
-        Line2D([], [], label='driven path', **plan_style(False)),
-    ]
-    return entries
+def draw_lines(axes: Axes, lines: Lines, classes: tuple[str, ...], dashed: bool = False) -> None:
+    """Map lines; true ones beside predictions are wide and pale."""
+    colors = [color_of(classes, label, MAP_COLORS) for label in lines.labels]
+    style = dict(linewidths=1.8, zorder=2)
+    if dashed:
+        style = dict(linewidths=4.5, alpha=0.3, zorder=1)
+    axes.add_collection(LineCollection(list(lines.points), colors=colors, **style))
 
 
-def nice_speed(path: np.ndarray | None, seconds: float = 0.5) -> float:
-    """Speed in m/s over the first step of a path; 0 where there is none."""
-    if path is None or len(path) < 2:
-        return 0.0
-    return math.dist(path[0], path[1]) / seconds
+def draw_ego(axes: Axes) -> None:
+    """The vehicle's footprint and an arrowhead ahead."""
+    x, y = EGO_WIDTH / 2, EGO_LENGTH / 2
+    corners = np.array([(-x, -y), (x, -y), (x, y), (-x, y)]) + (0, EGO_AHEAD)
+    axes.add_patch(Polygon(corners, facecolor=EGO, edgecolor=PAPER, linewidth=1, zorder=6))
+    arrow = np.array([(-0.5, 0.6), (0, 1.5), (0.5, 0.6)]) + (0, EGO_AHEAD)
+    axes.add_patch(Polygon(arrow, facecolor=PAPER, edgecolor='none', zorder=6))
+
+
+def draw_path(axes: Axes, path: np.ndarray, color: str, dashed: bool = False) -> None:
+    """A path of the vehicle, with a dot each half second."""
+    halo = [Stroke(linewidth=4, foreground=PAPER), Stroke()]
+    style = dict(linestyle=DASHES, linewidth=1.6, zorder=8) if dashed else dict(linewidth=2.4)
+    style = {**dict(zorder=7, path_effects=halo), **style}
+    axes.plot(*path.T, color=color, marker='o', markersize=2.8 if dashed else 4, **style)

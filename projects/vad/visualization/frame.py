@@ -1,75 +1,70 @@
-"""One picture of a frame: the six cameras, the view from above, what is what."""
+"""One picture of one frame: title, six cameras, legend and bird's-eye view."""
+
+import os
 
 import cv2
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.files import whole_file
 
-from .bev import draw_bev, legend_entries
-from .cameras import GAP, draw_mosaic
-from .content import Content
+from .bev import REACH, draw_bev
+from .cameras import MOSAIC, draw_cameras
+from .legend import draw_legend
+from .palette import INK, PAPER
+from .view import View
 
 DPI = 100
-CELL = (560, 315)
-MARGIN, HEADER, LEGEND = 16, 44, 92
-BEV_WIDTH = 440
+#: Pixels: width of a camera, between cameras, round everything, title, legend, BEV's numbers.
+CAMERA, GAP, MARGIN, TITLE, LEGEND, NUMBERS = 580, 6, 16, 34, 50, 26
 
 
-def draw_frame(content: Content, title: str = '', cell: tuple[int, int] = CELL) -> np.ndarray:
-    """The picture ``(H, W, 3)`` uint8 RGB; its size depends on ``cell`` alone.
-
-    Args:
-        content: What to draw.
-        title: What stands above it, before the token and the command.
-        cell: Width and height of one camera's picture in pixels.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    mosaic = draw_mosaic(content, cell)
-    high, wide = mosaic.shape[:2]
-    width = MARGIN + wide + BEV_WIDTH + MARGIN
-    height = HEADER + high + GAP + LEGEND
-    width, height = width + width % 2, height + height % 2  # videos want even numbers
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor='white')
-    canvas = FigureCanvasAgg(figure)
-    figure.figimage(mosaic, MARGIN, height - HEADER - high, origin='upper')
-    left, bottom = MARGIN + wide + 48, 36
-    axes = figure.add_axes(
-        (left / width, bottom / height, (BEV_WIDTH - 48) / width, (height - bottom - 10) / height)
+def draw_frame(view: View) -> np.ndarray:
+    """A view as a picture ``(H, W, 3)``, uint8, RGB; both sides are even, as videos want them."""
+    height, width = view.images[0].shape[:2]
+    camera = CAMERA, round(CAMERA * height / width)
+    columns, rows = len(MOSAIC[0]), len(MOSAIC)
+    mosaic = columns * camera[0] + (columns - 1) * GAP, rows * camera[1] + (rows - 1) * GAP
+    tall = mosaic[1] + LEGEND - NUMBERS
+    bev = round(tall * REACH[0] / REACH[1]), tall
+    total = even(2 * MARGIN + mosaic[0] + MARGIN + NUMBERS + bev[0]), even(
+        2 * MARGIN + TITLE + mosaic[1] + LEGEND
     )
-    draw_bev(axes, content)
+    figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI, facecolor=PAPER)
+    canvas = FigureCanvasAgg(figure)
+
+    def place(left: int, top: int, size: tuple[int, int]) -> Axes:
+        """Axes by pixels from the upper left."""
+        bottom = total[1] - top - size[1]
+        box = left / total[0], bottom / total[1], size[0] / total[0], size[1] / total[1]
+        return figure.add_axes(box)
+
+    top = MARGIN + TITLE
+    axes = {
+        name: place(MARGIN + j * (camera[0] + GAP), top + i * (camera[1] + GAP), camera)
+        for i, row in enumerate(MOSAIC)
+        for j, name in enumerate(row)
+    }
+    draw_cameras(axes, view)
+    draw_bev(place(MARGIN + mosaic[0] + MARGIN + NUMBERS, top, bev), view)
+    below = 1 - (top + mosaic[1] + 10) / total[1]
+    draw_legend(figure, view, MARGIN / total[0], below)
     figure.text(
-        MARGIN / width, 1 - HEADER / 2 / height, heading(content, title),
-        fontsize=12, va='center', color='#222222', parse_math=False,
-    )  # fmt: skip
-    figure.legend(
-        handles=legend_entries(content.predicted),
-        loc='upper left',
-        bbox_to_anchor=(MARGIN / width, (LEGEND - 2) / height),
-        bbox_transform=figure.transFigure,
-        borderaxespad=0,
-        ncols=7,
-        fontsize=10,
-        frameon=False,
-        columnspacing=2.2,
-        handlelength=2.4,
+        MARGIN / total[0], 1 - MARGIN / total[1], view.title, va='top', fontsize=13, color=INK
     )
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def heading(content: Content, title: str) -> str:
-    """Title, token, command, and what is shown."""
-    parts = [title, f'sample {content.token}' if content.token else '']
-    parts.append(f'command: {content.command}' if content.command else '')
-    parts.append('predictions' if content.predicted else 'ground truth only')
-    return '   |   '.join(part for part in parts if part)
+def even(pixels: int) -> int:
+    """The next even number."""
+    return pixels + pixels % 2
 
 
-def png(picture: np.ndarray) -> bytes:
-    """A picture ``(H, W, 3)`` uint8 RGB as a PNG file."""
-    done, data = cv2.imencode('.png', picture[..., ::-1])
-    if not done:
-        raise UserError(f'a picture of the shape {picture.shape} cannot be written as PNG')
-    return data.tobytes()
+def write_png(picture: np.ndarray, path: str | os.PathLike) -> None:
+    """Write a picture ``(H, W, 3)``, RGB: whole, or not at all."""
+    _, encoded = cv2.imencode('.png', picture[..., ::-1])
+    with whole_file(path, 'wb') as file:
+        file.write(encoded.tobytes())

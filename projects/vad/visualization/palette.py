@@ -1,26 +1,31 @@
-"""Colours: told apart by people who see few of them, on photographs and on white paper."""
+"""Colours that are told apart with any kind of colour vision, after Okabe & Ito and Paul Tol."""
 
-OBJECTS = {
-    'car': '#0072B2',
-    'truck': '#332288',
-    'construction_vehicle': '#999933',
-    'bus': '#56B4E9',
-    'trailer': '#117733',
-    'barrier': '#7F7F7F',
-    'motorcycle': '#882255',
-    'bicycle': '#AA4499',
-    'pedestrian': '#D55E00',
-    'traffic_cone': '#E69F00',
+CLASS_COLORS = {
+    'car': '#0072b2',
+    'truck': '#56b4e9',
+    'construction_vehicle': '#b8a200',
+    'bus': '#009e73',
+    'trailer': '#44aa99',
+    'barrier': '#882255',
+    'motorcycle': '#cc79a7',
+    'bicycle': '#aa4499',
+    'pedestrian': '#d55e00',
+    'traffic_cone': '#e69f00',
 }
-LINES = {'divider': '#009E73', 'ped_crossing': '#CC79A7', 'boundary': '#4D4D4D'}
-#: The same on photographs, where dark grey is the colour of the road.
-LINES_ON_ROAD = {**LINES, 'divider': '#00D69C', 'boundary': '#F2F2F2'}
-OTHER = '#000000'
-PLAN = '#DC267F'
-TRUE_PLAN = '#111111'
-EGO = '#2F3B4C'
+MAP_COLORS = {'divider': '#e69f00', 'ped_crossing': '#0072b2', 'boundary': '#009e73'}
+#: For classes that aren't nuScenes'.
+OTHER_COLORS = ('#332288', '#117733', '#88ccee', '#ddcc77', '#cc6677', '#999933')
+
+INK = '#1a202c'
+GREY = '#8a94a3'
+PALE = '#e4e7eb'
+PAPER = '#ffffff'
+EGO = '#2d3748'
+PLAN = '#d81b60'
 
 
-def rgb(color: str) -> tuple[int, int, int]:
-    """Red, green and blue in [0, 255] of ``'#RRGGBB'``."""
-    return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
+def color_of(names: tuple[str, ...], label: int, colors: dict[str, str] = CLASS_COLORS) -> str:
+    """The colour of the class ``names[label]``; grey if there is no such class."""
+    if not 0 <= label < len(names):
+        return GREY
+    return colors.get(names[label], OTHER_COLORS[label % len(OTHER_COLORS)])

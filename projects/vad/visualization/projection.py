@@ -1,67 +1,81 @@
-"""From metres to pixels, and cutting off what lies behind a camera."""
+"""From the LiDAR frame to pixels, with what lies behind a camera cut off."""
 
 import numpy as np
+import torch
 
-#: Depth in metres in front of which nothing is drawn.
-NEAR = 0.3
+from ..structures import corners
+
+#: Nothing nearer to a camera is drawn; metres.
+NEAR = 0.2
+#: Pairs of corners, as ``structures.corners`` counts them, that an edge joins.
+EDGES = np.array(
+    [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)]
+)
+#: The corners of the front face, all the way round.
+FRONT = np.array([0, 1, 5, 4])
+
+
+def box_corners(boxes: np.ndarray) -> np.ndarray:
+    """Corners (n, 8, 3) of VAD boxes (n, 9)."""
+    return corners(torch.from_numpy(np.ascontiguousarray(boxes, dtype=np.float64))).numpy()
 
 
 def to_camera(points: np.ndarray, lidar2img: np.ndarray) -> np.ndarray:
-    """Points ``(..., 3)`` in metres as ``(u * depth, v * depth, depth)``, linear in the points."""
+    """Points (..., 3) in metres as (u * depth, v * depth, depth), pixels and metres."""
     return points @ lidar2img[:3, :3].T + lidar2img[:3, 3]
 
 
-def to_pixels(cut: np.ndarray) -> np.ndarray:
-    """Pixels ``(..., 2)`` of what :func:`to_camera` returned; depths must be positive."""
-    return cut[..., :2] / cut[..., 2:3]
+def to_pixels(points: np.ndarray) -> np.ndarray:
+    """Pixels (..., 2) of what :func:`to_camera` returns; depths must be above 0."""
+    return points[..., :2] / points[..., 2:]
 
 
-def clip_segment(a: np.ndarray, b: np.ndarray, near: float = NEAR) -> np.ndarray | None:
-    """The part ``(2, 3)`` of a segment in camera form that is at least ``near`` away, or None."""
-    if a[2] < near and b[2] < near:
-        return None
-    return np.stack([_advance(a, b, near), _advance(b, a, near)])
+def clip_segments(segments: np.ndarray, near: float = NEAR) -> np.ndarray:
+    """The parts of line segments that lie before the camera.
+
+    Args:
+        segments: (k, 2, 3) of :func:`to_camera`.
+        near: Depth in metres from which on something is seen.
+
+    Returns:
+        (k', 2, 2) in pixels; segments wholly behind are gone.
+    """
+    depth = segments[..., 2]
+    keep = (depth >= near).any(axis=1)
+    segments, depth = segments[keep].copy(), depth[keep]
+    step = segments[:, 1] - segments[:, 0]
+    behind = depth < near
+    cut = behind.any(axis=1)
+    share = (near - depth[cut, 0]) / step[cut, 2]
+    crossing = segments[cut, 0] + share[:, None] * step[cut]
+    crossing[:, 2] = near
+    segments[behind] = crossing
+    return to_pixels(segments)
 
 
-def _advance(a: np.ndarray, b: np.ndarray, near: float) -> np.ndarray:
-    """``a``, or the point on the way from it to ``b`` where the depth becomes ``near``."""
-    return a if a[2] >= near else a + (near - a[2]) / (b[2] - a[2]) * (b - a)
+def clip_polygon(points: np.ndarray, near: float = NEAR) -> np.ndarray:
+    """The part of a convex polygon that lies before the camera.
 
+    Args:
+        points: (k, 3) of :func:`to_camera`, all the way round.
+        near: Depth in metres from which on something is seen.
 
-def clip_polygon(corners: np.ndarray, near: float = NEAR) -> np.ndarray:
-    """The part ``(k, 3)`` of a polygon ``(n, 3)`` in camera form that is at least ``near`` away.
-
-    ``k`` is 0 if nothing is left of it.
+    Returns:
+        (k', 2) in pixels; (0, 2) if it is wholly behind.
     """
     kept = []
-    for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        if a[2] >= near:
-            kept.append(a)
-        if (a[2] >= near) != (b[2] >= near):
-            kept.append(_advance(a, b, near) if a[2] < near else _advance(b, a, near))
-    return np.array(kept).reshape(-1, 3)
+    for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
+        if start[2] >= near:
+            kept.append(start)
+        if (start[2] >= near) != (end[2] >= near):
+            kept.append(start + (near - start[2]) / (end[2] - start[2]) * (end - start))
+    return to_pixels(np.array(kept)) if kept else np.zeros((0, 2))
 
 
-def on_road(points: np.ndarray, lidar2ego: np.ndarray) -> np.ndarray:
-    """Points ``(n, 2)`` of the LiDAR frame with the height ``(n, 3)`` of the ego frame's ground."""
-    row = lidar2ego[2]
-    height = -(points @ row[:2] + row[3]) / row[2]
-    return np.concatenate([points, height[:, None]], axis=1)
-
-
-def densify(points: np.ndarray, step: float = 0.5) -> np.ndarray:
-    """A line ``(n, 2)`` with points at most ``step`` metres apart, its own ones included."""
-    pieces = [points[:1]]
-    for a, b in zip(points[:-1], points[1:], strict=True):
-        count = max(1, int(np.ceil(np.linalg.norm(b - a) / step)))
-        pieces.append(a + (b - a) * np.arange(1, count + 1)[:, None] / count)
-    return np.concatenate(pieces)
-
-
-def ribbon(path: np.ndarray, width: float) -> np.ndarray:
-    """The outline ``(2 n, 2)`` of a band of some width along a path ``(n, 2)``."""
-    along = np.gradient(path, axis=0)
-    length = np.linalg.norm(along, axis=1, keepdims=True)
-    along = np.where(length > 1e-6, along / np.maximum(length, 1e-6), [0.0, 1.0])
-    left = np.stack([-along[:, 1], along[:, 0]], axis=1) * width / 2
-    return np.concatenate([path + left, (path - left)[::-1]])
+def visible(pixels: np.ndarray, width: int, height: int) -> bool:
+    """Whether the rectangle round ``pixels`` (..., 2) meets an image of this size."""
+    flat = pixels.reshape(-1, 2)
+    if not len(flat):
+        return False
+    (left, top), (right, bottom) = flat.min(axis=0), flat.max(axis=0)
+    return bool(right >= 0 and left < width and bottom >= 0 and top < height)

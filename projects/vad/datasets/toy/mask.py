@@ -19,10 +19,10 @@ def write(path: FilePath, scenes: list[tuple[World, Place]]) -> None:
     width, height = (int(round(c * SCALE)) for c in CANVAS)
     rings = []
     for world, place in scenes:
-        for area in (world.drivable.union(world.walkway.buffer(0.01)),):
-            for part in getattr(area, 'geoms', [area]):
-                xy = place.to_map(np.array(part.exterior.coords)) * SCALE
-                rings.append(np.stack([xy[:, 0], height - xy[:, 1]], 1).round().astype(np.int32))
+        area = world.drivable.union(world.walkway.buffer(0.01))
+        for part in getattr(area, 'geoms', [area]):
+            xy = place.to_map(np.array(part.exterior.coords)) * SCALE
+            rings.append(np.stack([xy[:, 0], height - xy[:, 1]], 1).round().astype(np.int32))
     deflate = zlib.compressobj(1, zlib.DEFLATED, -15, 9)
     checksum, data, empty = 1, [b'\x78\x01'], {}
     for top in range(0, height, BAND):

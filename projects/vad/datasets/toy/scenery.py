@@ -115,9 +115,8 @@ def _lights(world: World) -> list[Thing]:
         return []
     out = []
     for key, arm in world.arms.items():
-        for beside, s in ((arm.half + 0.6, world.gap + 0.2),):
-            x, y, yaw = _spot(arm, beside, s)
-            out.append(Thing('light', x, y, yaw, (0.2, 0.2, 4.2), (60, 62, 64), arm=key))
+        x, y, yaw = _spot(arm, arm.half + 0.6, world.gap + 0.2)
+        out.append(Thing('light', x, y, yaw, (0.2, 0.2, 4.2), (60, 62, 64), arm=key))
         opposite = world.arms.get((key + 2) % 4)
         if opposite is not None:
             x, y, yaw = _spot(opposite, -(opposite.half + 0.6), world.gap + 0.2)
