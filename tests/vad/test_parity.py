@@ -112,7 +112,7 @@ def own_reference() -> tuple[str, dict]:
         bev = outs['bev_embed'][:, 0]
         kept['all_traj_preds_layer0'] = outs['all_traj_preds'][0]
         kept['bev_embed'] = dict(rows=bev[::10], row_step=10, row_norm=bev.norm(dim=-1))
-        kept['fpn'] = [dict(sample=parity.sample_points(outs['fpn'][0], 99), idx_n=99)]
+        kept['fpn'] = [dict(sample=parity.sample_points(x, 99), idx_n=99) for x in outs['fpn']]
         kept['decoded'] = parity.decoded(outs['result'])
         reference[f'frame{i}'] = kept
     return cfg.pretty_text, reference
@@ -155,7 +155,7 @@ def test_tool_agrees_with_itself(small, capsys):
         lambda frame: frame['map_all_pts_preds'][0, 0, 3, 7].add_(0.002),
         lambda frame: frame['bev_embed']['rows'][1].sub_(0.002),
         lambda frame: frame['fpn'][0]['sample'][5].fill_(float('nan')),
-        lambda frame: frame['fpn'].extend(frame['fpn'] * 2),
+        lambda frame: frame['fpn'].append(frame['fpn'][0]),
         lambda frame: frame['decoded']['bboxes_bottom_center'][0, 2].add_(0.01),
         lambda frame: frame['decoded']['map_labels'][0].add_(1),
         lambda frame: frame.update(ego_fut_preds=frame['ego_fut_preds'][:, :2]),

@@ -174,6 +174,8 @@ def unmatched(ours: Sequence[Tensor], theirs: Sequence[Tensor], atol: float) -> 
         theirs: The same.
         atol: Largest difference.
     """
+    if not len(ours[0]) or not len(theirs[0]):
+        return len(theirs[0])
     a, b = (
         torch.cat([x.flatten(1) if x.dim() > 1 else x[:, None] for x in rows], 1).double()
         for rows in (ours, theirs)
@@ -191,7 +193,10 @@ def compare_frame(found: dict, reference: dict, into: Comparison) -> None:
     bev = reference['bev_embed']
     into.tensor('bev_embed rows', found['bev_embed'][:: bev['row_step'], 0], bev['rows'])
     into.tensor('bev_embed row norms', found['bev_embed'][:, 0].norm(dim=-1), bev['row_norm'])
-    for i, (ours, theirs) in enumerate(zip(found['fpn'], reference.get('fpn', []), strict=False)):
+    levels = reference.get('fpn', [])
+    if len(levels) > len(found['fpn']):
+        into.verdict('fpn', f'{len(found["fpn"])} levels for {len(levels)}', False)
+    for i, (ours, theirs) in enumerate(zip(found['fpn'], levels, strict=False)):
         into.tensor(f'fpn[{i}]', sample_points(ours, theirs['idx_n']), theirs['sample'])
     if 'decoded' not in reference:
         return
@@ -237,9 +242,8 @@ def compare_losses(model: nn.Module, det: SimpleNamespace, reference: dict, into
         if hasattr(module, 'dropout') and isinstance(module.dropout, float):
             module.dropout = 0.0
     model.grid_mask = None
-    for case, expected in reference.items():
-        if not case.startswith('train_'):
-            continue
+    for case in (key for key in reference if key.startswith('train_')):
+        expected = reference[case]
         size = tuple(int(x) for x in case.removeprefix('train_').split('x'))
         sample = truth(det)
         frames = [
@@ -306,14 +310,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         wanted = reference['meta'].get('weights_sha256')
         if wanted:
             same = 'equal' if digest(model) == wanted else 'differ from'
-            print(f'weights {same} {"those" if same == "equal" else ""} of the reference')
+            print(f'weights {same} those of the reference')
         size = tuple(int(x) for x in reference['meta']['img_hw'])
-        for name in sorted(key for key in reference if key.startswith('frame')):
+        names = sorted(key for key in reference if key.startswith('frame'))
+        if not names:
+            raise UserError(f'--reference {args.reference} holds no frame1, frame2, ...')
+        for name in names:
             print(f'{name} at {size[0]}x{size[1]}:')
             found = run_frame(model, det, int(name.removeprefix('frame')), size)
             compare_frame(found, reference[name], into)
     if args.losses is not None:
-        compare_losses(model, det, json.loads(args.losses.read_text()), into)
+        cases = json.loads(args.losses.read_text())
+        if not any(key.startswith('train_') for key in cases):
+            raise UserError(f'--losses {args.losses} holds no case train_<height>x<width>')
+        compare_losses(model, det, cases, into)
     if into.failed:
         print(f'{len(into.failed)} beyond the tolerance: {", ".join(into.failed)}')
         raise SystemExit(1)

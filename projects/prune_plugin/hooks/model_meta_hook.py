@@ -22,4 +22,5 @@ class ModelMetaHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Have the model check and adapt the checkpoint before it is loaded."""
-        checkpoint.update(adapted(unwrapped(runner), checkpoint, 'to load'))
+        path = runner._load_from or 'to load'
+        checkpoint.update(adapted(unwrapped(runner), checkpoint, path))

@@ -73,7 +73,9 @@ def find_file(path: Path) -> Path:
         raise UserError(f'--frame {path} does not exist; name a folder with a YAML file, or one')
     found = sorted(p for p in path.iterdir() if p.suffix in ('.yaml', '.yml'))
     if len(found) != 1:
-        raise UserError(f'--frame {path} has {len(found)} YAML files; name one of a folder with one')
+        raise UserError(
+            f'--frame {path} has {len(found)} YAML files; name one of a folder with one'
+        )
     return found[0].resolve()
 
 

@@ -57,7 +57,7 @@ def pillar_points(
 def project(
     points: Tensor, lidar2img: Tensor, image_size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Project pillars into cameras.
+    """Project pillars into cameras, in full precision also under autocast.
 
     Args:
         points: ``(heights, cells, 3)`` in metres.
@@ -73,7 +73,8 @@ def project(
     batch, cameras = lidar2img.shape[:2]
     matrices = lidar2img[:, :, None, None].expand(batch, cameras, heights, num, 4, 4)
     columns = points[None, None, ..., None].expand(batch, cameras, heights, num, 4, 1)
-    projected = torch.matmul(matrices, columns).squeeze(-1).transpose(2, 3)
+    with torch.autocast(points.device.type, enabled=False):
+        projected = torch.matmul(matrices, columns).squeeze(-1).transpose(2, 3)
     depth = projected[..., 2:3]
     places = projected[..., :2] / depth.clamp(min=NEAR)
     places = places / places.new_tensor([image_size[1], image_size[0]])
@@ -82,7 +83,7 @@ def project(
 
 
 def camera_hits(places: Tensor, inside: Tensor) -> CameraHits:
-    """The pairs of cells and cameras out of :func:`project`'s answer (one sync on GPUs)."""
+    """The pairs of cells and cameras out of :func:`project`'s answer (two syncs on GPUs)."""
     batch, cameras, num = inside.shape[:3]
     seen = inside.any(-1)
     owner, cell = seen.flatten(0, 1).nonzero(as_tuple=True)
@@ -113,10 +114,13 @@ class HitsCache:
             lidar2img: ``(B, cameras, 4, 4)``.
             image_size: Height and width of the images.
         """
-        key = (points.device, tuple(points.shape), lidar2img.tobytes(), tuple(image_size))
+        shapes = tuple(points.shape), lidar2img.shape, tuple(image_size)
+        key = (points.device, *shapes, lidar2img.tobytes())
         if key != self.key:
-            matrices = torch.as_tensor(lidar2img, dtype=points.dtype, device=points.device)
-            self.hits = camera_hits(*project(points, matrices, image_size))
+            # What inference mode makes could not be used in training afterwards.
+            with torch.inference_mode(False), torch.no_grad():
+                matrices = torch.as_tensor(lidar2img, dtype=points.dtype, device=points.device)
+                self.hits = camera_hits(*project(points, matrices, image_size))
             self.key = key
         return self.hits
 

@@ -23,7 +23,7 @@ class Decoded:
 
     Attributes:
         states: ``(layers, B, Q, embed_dims)``.
-        codes: Outputs of the layers' regression branches, ``(layers, B, Q, code)``.
+        codes: Outputs of the layers' regression branches, ``(layers, B, Q, code)``, float32.
         references: The reference points that each layer's codes are relative to, before the
             sigmoid: ``(layers, B, Q, 2 or 3)``.
     """
@@ -111,7 +111,8 @@ class RefiningDecoder(nn.Module):
         points = reference_points
         for layer, branch in zip(self.layers, branches, strict=True):
             query = layer(query, query_pos, bev, points[..., :2], shape)
-            code, logit = branch(query), inverse_sigmoid(points)
+            with torch.autocast(query.device.type, enabled=False):  # positions: no half floats
+                code, logit = branch(query).float(), inverse_sigmoid(points.float())
             states.append(query)
             codes.append(code)
             references.append(logit)

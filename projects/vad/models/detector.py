@@ -174,7 +174,7 @@ class VAD(BaseModel):
     @torch.no_grad()
     def history(self, images: Tensor, frames: Sequence[Sequence[dict]]) -> Tensor:
         """BEV features of the last of ``(B, T, cameras, 3, H, W)``, in evaluation mode."""
-        training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         batch, length = images.shape[:2]
         levels = [x.unflatten(0, (batch, length)) for x in self.extract_feat(images.flatten(0, 1))]
@@ -182,7 +182,8 @@ class VAD(BaseModel):
         for i in range(length):
             features = [level[:, i] for level in levels]
             bev = self.pts_bbox_head.encode(features, [queue[i] for queue in frames], bev)
-        self.train(training)
+        for module, training in modes:
+            module.training = training
         return bev
 
     def test_outputs(
@@ -229,12 +230,12 @@ class VAD(BaseModel):
                 trajs_3d=objects['trajs'],
             )
             sample.pred_map = InstanceData(**lines)
-            sample.pred_ego = BaseDataElement(fut_preds=outs['ego_fut_preds'][i])
+            sample.pred_ego = BaseDataElement(fut_preds=outs['ego_fut_preds'][i].float())
         return data_samples
 
 
 def ego_history(data_samples: Sequence[Det3DDataSample]) -> Tensor | None:
     """The egos' last offsets ``(B, steps, 2)``, if the samples have them."""
-    if not all('gt_ego' in sample for sample in data_samples):
+    if not all('gt_ego' in s and 'his_trajs' in s.gt_ego for s in data_samples):
         return None
     return torch.stack([sample.gt_ego.his_trajs for sample in data_samples])

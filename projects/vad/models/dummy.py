@@ -41,7 +41,7 @@ def dummy_inputs(batch_size: int, input_shape: Sequence[int]) -> dict[str, Any]:
         can_bus=np.zeros(18),
         lidar2img=ring_of_cameras(cameras, height, width),
         img_shape=(height, width),
-        timestamp=None,
+        timestamp=0.0,  # never later than itself: no history however often it is used
     )
     samples = [
         Det3DDataSample(metainfo=dict(frames=[dict(frame, scene_token=f'dummy {i}')]))

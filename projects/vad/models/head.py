@@ -8,6 +8,8 @@ from mmengine.model import BaseModule, bias_init_with_prob
 from mmengine.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 
+from projects.prune_plugin.errors import UserError
+
 from .branches import LaneNet, copies, mlp
 from .decoder import Decoded
 from .interaction import nearest_to_corner, out_of_reach, pad_last, unsure
@@ -202,6 +204,8 @@ class VADHead(BaseModule):
         """The ego's query ``(B, 1, embed_dims)``."""
         if self.ego_his_encoder is None:
             return self.ego_query.weight.expand(batch, -1, -1)
+        if ego_his is None:
+            raise UserError('ego_his_encoder=True needs samples with gt_ego.his_trajs')
         return self.ego_his_encoder(ego_his[:, None])
 
     def per_line(self, points: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ def nearest_to_corner(lines: Tensor) -> Tensor:
 
 def unsure(logits: Tensor, threshold: float) -> Tensor:
     """Queries ``(B, Q)`` whose best class ``(B, Q, classes)`` doesn't exceed a score."""
-    return ~(logits.sigmoid().amax(-1) > threshold)
+    return ~(logits.float().sigmoid().amax(-1) > threshold)
 
 
 def out_of_reach(positions: Tensor, targets: Tensor, distance: float) -> Tensor:

@@ -37,7 +37,7 @@ def norm_of(meta: Mapping[str, Any]) -> dict[str, Any] | None:
     if meta.get(NORM):
         return dict(meta[NORM])
     text = meta.get('config')
-    found = re.search(r'img_norm_cfg\s*=\s*dict\((.*?)\)\s*\n', text, re.S) if text else None
+    found = re.search(r'img_norm_cfg\s*=\s*dict\((.*?)\)\s*(?:\n|$)', text, re.S) if text else None
     if found is None:
         return None
     values = {}
@@ -74,10 +74,11 @@ def check_norm(
             logging.WARNING,
         )
     elif not same(theirs, own):
-        options = ' '.join(
-            f'model.data_preprocessor.{key}={str(value).replace(" ", "")}'
+        texts = {
+            key: ','.join(map(str, value)) if isinstance(value, list | tuple) else value
             for key, value in theirs.items()
-        )
+        }
+        options = ' '.join(f'model.data_preprocessor.{key}={text}' for key, text in texts.items())
         raise UserError(
             f'checkpoint {path} was trained with {written(theirs)}, but the config normalises '
             f'images with {written(own)}; add --cfg-options {options}'

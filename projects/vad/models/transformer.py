@@ -146,5 +146,7 @@ class VADPerceptionTransformer(BaseModule):
             pos, query = (
                 x.expand(len(bev), -1, -1) for x in embed[None].split(self.embed_dims, dim=-1)
             )
-            found.append(decoder(query, pos, bev, points(pos).sigmoid(), shape, branches))
+            with torch.autocast(bev.device.type, enabled=False):
+                start = points(pos).sigmoid()
+            found.append(decoder(query, pos, bev, start, shape, branches))
         return found[0], found[1]

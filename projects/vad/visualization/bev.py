@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.patches import Polygon
-from matplotlib.patheffects import Stroke
+from matplotlib.patheffects import withStroke
 
 from ..evaluation.occupancy import EGO_AHEAD, EGO_LENGTH, EGO_WIDTH
 from .palette import EGO, GREY, INK, MAP_COLORS, PALE, PAPER, PLAN, color_of
@@ -54,6 +54,8 @@ def draw_ground(axes: Axes) -> None:
     axes.tick_params(which='both', length=0, labelsize=8, colors=GREY)
     axes.spines[:].set_color(GREY)
     x, y = 4.2, 1.2 - along
+    corners = [(x - 0.4, y - 0.5), (x + 10.4, y - 0.5), (x + 10.4, y + 2), (x - 0.4, y + 2)]
+    axes.add_patch(Polygon(corners, facecolor=PAPER, edgecolor='none', alpha=0.85, zorder=9))
     axes.plot([x, x + 10], [y, y], color=INK, linewidth=2, solid_capstyle='butt', zorder=9)
     axes.text(x + 5, y + 0.35, '10 m', ha='center', va='bottom', fontsize=8, color=INK, zorder=9)
 
@@ -116,8 +118,11 @@ def draw_ego(axes: Axes) -> None:
 
 
 def draw_path(axes: Axes, path: np.ndarray, color: str, dashed: bool = False) -> None:
-    """A path of the vehicle, with a dot each half second."""
-    halo = [Stroke(linewidth=4, foreground=PAPER), Stroke()]
-    style = dict(linestyle=DASHES, linewidth=1.6, zorder=8) if dashed else dict(linewidth=2.4)
-    style = {**dict(zorder=7, path_effects=halo), **style}
-    axes.plot(*path.T, color=color, marker='o', markersize=2.8 if dashed else 4, **style)
+    """A path of the vehicle, with a dot each half second; a dashed one lies thin on a solid one."""
+    style = dict(
+        linewidth=3.4, markersize=6, path_effects=[withStroke(linewidth=5, foreground=PAPER)]
+    )
+    if dashed:
+        style = dict(linewidth=1.2, markersize=2.6, linestyle=DASHES)
+    zorder = 8 if dashed else 7
+    axes.plot(*path.T, color=color, marker='o', markevery=(1, 1), zorder=zorder, **style)

@@ -164,7 +164,7 @@ def view(
     """A sample's view with its title."""
     shown = view_of(sample, classes, map_classes, score, map_score)
     parts = [where, f'sample {sample.sample_idx}']
-    if shown.command is not None:
+    if shown.true_path is not None or shown.planned_path is not None:
         parts.append(f'command: {shown.command}')
     shown.title = '   '.join(parts)
     return shown

@@ -29,8 +29,9 @@ def draw_frame(view: View) -> np.ndarray:
     mosaic = columns * camera[0] + (columns - 1) * GAP, rows * camera[1] + (rows - 1) * GAP
     tall = mosaic[1] + LEGEND - NUMBERS
     bev = round(tall * REACH[0] / REACH[1]), tall
-    total = even(2 * MARGIN + mosaic[0] + MARGIN + NUMBERS + bev[0]), even(
-        2 * MARGIN + TITLE + mosaic[1] + LEGEND
+    total = (
+        even(2 * MARGIN + mosaic[0] + MARGIN + NUMBERS + bev[0]),
+        even(2 * MARGIN + TITLE + mosaic[1] + LEGEND),
     )
     figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI, facecolor=PAPER)
     canvas = FigureCanvasAgg(figure)

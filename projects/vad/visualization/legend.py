@@ -1,5 +1,6 @@
 """What the colours and lines of a picture mean."""
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
@@ -44,9 +45,9 @@ def line_handles(view: View) -> list[Line2D | Patch]:
     ]
     handles.append(Patch(facecolor=EGO, label='ego'))
     if view.planned_path is not None:
-        handles.append(Line2D([], [], color=PLAN, lw=2.4, marker='o', ms=4, label='planned path'))
+        handles.append(Line2D([], [], color=PLAN, lw=3.4, marker='o', ms=6, label='planned path'))
     if view.true_path is not None:
-        true = dict(color=INK, lw=1.6, ls=DASHES, marker='o', ms=2.8)
+        true = dict(color=INK, lw=1.2, ls=DASHES, marker='o', ms=2.6)
         handles.append(Line2D([], [], **true, label='true path'))
     if view.found is not None:
         motion = 'modes of motion' if view.found.best is None else 'motion, best mode strong'
@@ -56,6 +57,6 @@ def line_handles(view: View) -> list[Line2D | Patch]:
             handles.append(Line2D([], [], **true, label='true box, motion'))
         if view.true_lines is not None:
             handles.append(Line2D([], [], color=INK, lw=4.5, alpha=0.3, label='true map'))
-    elif view.truth is not None:
+    elif view.truth is not None and np.isfinite(view.truth.paths[..., 1:, :]).any():
         handles.append(Line2D([], [], color=INK, lw=1.0, ls=DASHES, label='true motion'))
     return handles

@@ -12,7 +12,7 @@ CLASS_COLORS = {
     'pedestrian': '#d55e00',
     'traffic_cone': '#e69f00',
 }
-MAP_COLORS = {'divider': '#e69f00', 'ped_crossing': '#0072b2', 'boundary': '#009e73'}
+MAP_COLORS = {'divider': '#e69f00', 'ped_crossing': '#7b5ea7', 'boundary': '#5b6675'}
 #: For classes that aren't nuScenes'.
 OTHER_COLORS = ('#332288', '#117733', '#88ccee', '#ddcc77', '#cc6677', '#999933')
 

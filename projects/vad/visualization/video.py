@@ -13,12 +13,16 @@ from PIL import Image
 
 from projects.prune_plugin.errors import UserError
 
+from .palette import CLASS_COLORS, EGO, GREY, INK, MAP_COLORS, PALE, PAPER, PLAN
+
 #: The kinds of video, which are the endings of their files too.
 KINDS = ('mp4', 'gif')
 #: nuScenes' key frames a second.
 RATE = 2.0
 #: A GIF is made narrower than this, in pixels.
 GIF_WIDTH = 1280
+#: Colours that a GIF keeps, whatever else is in the picture.
+DRAWN = (*CLASS_COLORS.values(), *MAP_COLORS.values(), INK, GREY, PALE, PAPER, EGO, PLAN)
 
 
 class Video(Protocol):
@@ -73,7 +77,7 @@ class Gif:
         if image.width > GIF_WIDTH:
             height = round(image.height * GIF_WIDTH / image.width)
             image = image.resize((GIF_WIDTH, height), Image.Resampling.LANCZOS)
-        self.pictures.append(image.quantize(256, Image.Quantize.MEDIANCUT))
+        self.pictures.append(with_few_colors(image))
 
     def close(self) -> None:
         """See :class:`Video`."""
@@ -81,6 +85,16 @@ class Gif:
             first, *others = self.pictures
             wait = round(1000 / self.rate)
             first.save(self.path, save_all=True, append_images=others, duration=wait, loop=0)
+
+
+def with_few_colors(image: Image.Image) -> Image.Image:
+    """The picture with 256 colours, among them those of the drawing, which cover few pixels."""
+    drawn = [channel for color in DRAWN for channel in bytes.fromhex(color[1:])]
+    free = 256 - len(DRAWN)
+    common = image.quantize(free, Image.Quantize.MEDIANCUT).getpalette()[: 3 * free]
+    palette = Image.new('P', (1, 1))
+    palette.putpalette(common + drawn)
+    return image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 WRITERS = {'mp4': Mp4, 'gif': Gif}

@@ -1,5 +1,7 @@
 """Views as files: one PNG each, and a video of all."""
 
+import os
+import tempfile
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +18,7 @@ def write_pictures(
 ) -> list[Path]:
     """Write ``frame_0000.png`` and so on, numbered by the place in ``views``, and ``video.*``.
 
-    Each file appears whole, or not at all.
+    The files appear when all are done; if drawing fails, none does.
 
     Args:
         views: What to draw; None is counted and left out.
@@ -26,15 +28,20 @@ def write_pictures(
     Returns:
         The files written.
     """
-    path = folder / f'video.{video}'
-    written = []
-    with nullcontext() if video is None else whole_video(path, video) as film:
-        for number, view in enumerate(views):
-            if view is None:
-                continue
-            picture = draw_frame(view)
-            written.append(folder / PNG.format(number))
-            write_png(picture, written[-1])
-            if film is not None:
-                film.add(picture)
-    return written if video is None else [*written, path]
+    names = []
+    with tempfile.TemporaryDirectory(dir=folder, prefix='.drawing.') as stage:
+        name = f'video.{video}'
+        with nullcontext() if video is None else whole_video(Path(stage, name), video) as film:
+            for number, view in enumerate(views):
+                if view is None:
+                    continue
+                picture = draw_frame(view)
+                names.append(PNG.format(number))
+                write_png(picture, Path(stage, names[-1]))
+                if film is not None:
+                    film.add(picture)
+        if film is not None:
+            names.append(name)
+        for name in names:
+            os.replace(Path(stage, name), folder / name)
+    return [folder / name for name in names]

@@ -74,9 +74,9 @@ class HeadAttention(nn.Module):
         if hidden is not None:
             hidden = hidden[:, None, None] if hidden.dim() == 2 else hidden[:, None]
             bias = q.new_zeros(()) if bias is None else bias
-            bias = torch.where(hidden, float('-inf'), bias).to(q.dtype)
+            bias = torch.where(hidden, float('-inf'), bias)
         if bias is not None:
-            bias = bias.expand(q.shape[0], self.num_heads, q.shape[2], k.shape[2])
+            bias = bias.to(q.dtype).expand(q.shape[0], self.num_heads, q.shape[2], k.shape[2])
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, bias, dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))

@@ -84,15 +84,19 @@ def by_mmcv(
 ) -> Tensor:
     """:func:`deformable_sampling` with mmcv; rows are padded to the longest map's."""
     if rows is not None:
-        padded = locations.new_zeros(len(value), rows.longest, *locations.shape[1:])
+        longest = max(rows.longest, 1)  # the operator can't be called for nothing
+        padded = locations.new_zeros(len(value), longest, *locations.shape[1:])
         locations = padded.index_put((rows.batch, rows.slot), locations)
-        padded = weights.new_zeros(len(value), rows.longest, *weights.shape[1:])
+        padded = weights.new_zeros(len(value), longest, *weights.shape[1:])
         weights = padded.index_put((rows.batch, rows.slot), weights)
     sizes = torch.tensor(shapes, device=value.device)
     if has_operator(value.device.type):
         starts = torch.tensor(level_starts(shapes), device=value.device)
+        maps = len(value)  # the operator takes them in equal portions of up to 64
+        portion = next(n for n in range(min(maps, 64), 0, -1) if maps % n == 0)
+        tensors = (x.contiguous() for x in (locations, weights))
         out = MultiScaleDeformableAttnFunction.apply(
-            value.contiguous(), sizes, starts, locations.contiguous(), weights.contiguous(), 64
+            value.contiguous(), sizes, starts, *tensors, portion
         )
     else:
         out = multi_scale_deformable_attn_pytorch(value, sizes, locations, weights)
