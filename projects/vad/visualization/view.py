@@ -162,15 +162,15 @@ def true_objects(truth: BaseDataElement) -> Objects:
 
 
 def found_objects(found: BaseDataElement, score: float) -> Objects:
-    """Predictions of at least ``score``, the best first."""
+    """Predictions of at least ``score``, the best first; ``mode_scores`` tell the best motion."""
     scores = numpy(found.scores_3d)
     order = np.argsort(-scores, kind='stable')
     order = order[scores[order] >= score]
     boxes, trajectories = numpy(found.bboxes_3d)[order], numpy(found.trajs_3d)[order]
     offsets = trajectories.reshape(*trajectories.shape[:2], trajectories.shape[-1] // 2, 2)
     best = None
-    if 'traj_scores_3d' in found:
-        best = numpy(found.traj_scores_3d)[order].argmax(axis=-1)
+    if 'mode_scores' in found:
+        best = numpy(found.mode_scores)[order].argmax(axis=-1)
     paths = walk(boxes[:, None, :2], offsets)
     return Objects(boxes, numpy(found.labels_3d)[order], paths, scores[order], best)
 

@@ -37,7 +37,7 @@ def test_the_best_mode_is_the_one_with_the_highest_score(tmp_path):
     sample = make_sample(tmp_path)
     scores = torch.zeros(3, 6)
     scores[2, 3], scores[0, 5] = 1, 1
-    sample.pred_instances_3d.traj_scores_3d = scores
+    sample.pred_instances_3d.mode_scores = scores
     assert view_of(sample, CLASSES, MAP_CLASSES).found.best.tolist() == [3, 5]
 
 
