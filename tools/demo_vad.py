@@ -21,7 +21,8 @@ def main() -> None:
 
     call('tools/create_data.py', 'toy', '--out', 'data/toy_nuscenes')
     if args.anew or not (ROOT / trained / 'done').exists():
-        call('tools/train.py', CONFIG, '--work-dir', str(trained))
+        resume = [] if args.anew else ['--resume']  # of a demo that was broken off
+        call('tools/train.py', CONFIG, '--amp', '--work-dir', str(trained), *resume)
         (ROOT / trained / 'done').touch()
     else:
         print(f'using the model trained before in {trained} (--anew trains another)')
