@@ -80,13 +80,14 @@ def test_two_processes_evaluate_like_one(trained, run_tool, toy_root, tmp_path):
         ended = run_tool(
             'test', CONFIG, trained / 'epoch_3.pth', '--eval', 'bbox', '--work-dir', work,
             *options(toy_root, f'test_dataloader.dataset.ann_file={both}'), *launcher, ranks=ranks,
+            env={'OMP_NUM_THREADS': '1'},  # sums of as many parts in both
         )  # fmt: skip
         assert 'planning, ' in ended.out
         results.append(metrics_of(work))
     one, two = results
     figures = {k: v for k, v in one.items() if '/' in k}
     assert len(figures) > 80
-    assert figures == pytest.approx({k: two[k] for k in figures}, nan_ok=True, rel=1e-9)
+    assert figures == pytest.approx({k: two[k] for k in figures}, nan_ok=True, rel=1e-6)
     assert one['planning/num_valid'] == 4  # the last six of eight frames have no full future
 
 
