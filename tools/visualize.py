@@ -36,7 +36,7 @@ def parse(argv: Sequence[str] | None):
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help='config file; the dense one also for slim checkpoints')
     parser.add_argument(
-        'checkpoint', nargs='?', help='checkpoint, dense or slim; not needed with --gt-only'
+        'checkpoint', nargs='?', help='checkpoint, dense or slim; not needed for the truth alone'
     )
     parser.add_argument('--out', required=True, help='folder for frame_0000.png ... and the video')
     parser.add_argument('--gt-only', action='store_true', help='draw the truth alone')
@@ -63,6 +63,7 @@ def parse(argv: Sequence[str] | None):
     )
     cli.add_common_arguments(parser)
     args = parser.parse_args(argv)
+    args.gt_only = args.gt_only or bool(args.frame and not args.checkpoint)
     if not args.checkpoint and not args.gt_only:
         parser.error('checkpoint is missing; name one, or draw the truth alone with --gt-only')
     return args
