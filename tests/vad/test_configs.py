@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-import projects.vad  # noqa: F401
+from projects.vad.datasets.nuscenes_dataset import CLASSES
 
 CONFIGS = Path(__file__).parents[2] / 'projects' / 'configs' / 'VAD'
 REFERENCE = Path(os.environ.get('VAD_REFERENCE') or Path(__file__).parents[3] / 'shared' / 'vad')
@@ -56,8 +56,8 @@ def test_builds(path):
     model = built(path.stem)
     assert model.pts_bbox_head.loss is not None
     cfg = load(path.stem)
-    assert model.pts_bbox_head.cls_branches[0][-1].out_features == len(cfg.class_names)
-    assert list(cfg.classes) == list(cfg.class_names)
+    assert model.pts_bbox_head.cls_branches[0][-1].out_features == len(cfg.classes)
+    assert list(cfg.classes) == list(CLASSES)
     assert list(cfg.pc_range) == list(cfg.point_cloud_range) == list(model.pts_bbox_head.pc_range)
 
 

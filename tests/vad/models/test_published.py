@@ -176,6 +176,6 @@ def test_models_that_take_images_as_they_are_say_and_ask_nothing(released):
 
 
 def test_dumped_config_is_what_the_test_says(tmp_path):
-    """The helper's config survives a dump, as the advice test needs."""
+    """The test's config survives a dump, as the advice test needs."""
     tiny.config().dump(tmp_path / 'tiny.py')
     assert Config.fromfile(tmp_path / 'tiny.py').model == tiny.config().model

@@ -7,19 +7,8 @@
 custom_imports = dict(imports=['projects.prune_plugin', 'projects.vad'], allow_failed_imports=False)
 
 point_cloud_range = [-15.0, -30.0, -2.0, 15.0, 30.0, 2.0]  # x, y, z in metres, LiDAR frame
-class_names = [
-    'car',
-    'truck',
-    'construction_vehicle',
-    'bus',
-    'trailer',
-    'barrier',
-    'motorcycle',
-    'bicycle',
-    'pedestrian',
-    'traffic_cone',
-]
-map_classes = ['divider', 'ped_crossing', 'boundary']
+num_classes = 10  # of nuScenes' detection
+map_num_classes = 3  # divider, ped_crossing, boundary
 dims = 256
 neurons = 512
 bev = 100
@@ -85,10 +74,10 @@ model = dict(
         bev_w=bev,
         embed_dims=dims,
         num_query=300,
-        num_classes=len(class_names),
+        num_classes=num_classes,
         map_num_vec=100,
         map_num_pts_per_vec=20,
-        map_num_classes=len(map_classes),
+        map_num_classes=map_num_classes,
         positional_encoding=dict(
             type='mmdet.LearnedPositionalEncoding',
             num_feats=dims // 2,
@@ -134,14 +123,14 @@ model = dict(
             post_center_range=[-20, -35, -10.0, 20, 35, 10.0],
             pc_range=point_cloud_range,
             max_num=100,
-            num_classes=len(class_names),
+            num_classes=num_classes,
         ),
         map_bbox_coder=dict(
             type='MapNMSFreeCoder',
             post_center_range=[-20, -35, -20, -35, 20, 35, 20, 35],
             pc_range=point_cloud_range,
             max_num=50,
-            num_classes=len(map_classes),
+            num_classes=map_num_classes,
         ),
         loss=dict(
             type='VADLoss',
