@@ -128,7 +128,7 @@ class VAD(BaseModel):
         if masked and self.grid_mask is not None:
             flat = self.grid_mask(flat)
         if flat.device.type == 'cpu':
-            flat = flat.contiguous(memory_format=torch.channels_last)  # a third faster there
+            flat = flat.contiguous(memory_format=torch.channels_last)  # faster there
         levels = self.img_neck(self.img_backbone(flat))
         return [level.unflatten(0, images.shape[:2]) for level in levels]
 
@@ -230,6 +230,7 @@ class VAD(BaseModel):
                 scores_3d=objects['scores'],
                 labels_3d=objects['labels'],
                 trajs_3d=objects['trajs'],
+                mode_scores=objects['mode_scores'],
             )
             sample.pred_map = InstanceData(**lines)
             sample.pred_ego = BaseDataElement(fut_preds=outs['ego_fut_preds'][i].float())

@@ -16,7 +16,6 @@ from projects.prune_plugin.errors import UserError
 from ..datasets.nuscenes_dataset import CLASSES, VADNuScenesDataset
 from ..datasets.single_frame import load_frame
 from ..datasets.vector_map import MAP_CLASSES
-from .motion_scores import add_mode_scores, listening
 from .view import View, view_of
 
 #: Hides objects that a single frame's pictures can show.
@@ -148,12 +147,9 @@ def single_view(
 
 
 def predict(model: nn.Module, item: dict[str, Any]) -> Any:
-    """The item's sample with what the model finds, and how likely each motion is."""
-    with torch.no_grad(), listening(model) as heard:
-        samples = model.test_step(pseudo_collate([item]))
-        for outs in heard[-1:]:
-            add_mode_scores(samples, outs)
-    return samples[0]
+    """The item's sample with what the model finds."""
+    with torch.no_grad():
+        return model.test_step(pseudo_collate([item]))[0]
 
 
 def view(

@@ -38,7 +38,7 @@ def test_decoded_results_are_the_originals():
     )
     for config, names in ((AGENTS, agents), (ELEMENTS, elements)):
         for found, reference in zip(decode(config, preds), expected, strict=True):
-            assert set(found) == set(names)
+            assert set(found) - {'mode_scores'} == set(names)
             for key, name in names.items():
                 torch.testing.assert_close(found[key], reference[name], atol=1e-5, rtol=1e-6)
 
@@ -66,8 +66,9 @@ def test_agents_are_the_best_pairs_inside_the_range():
         assert result['labels'].tolist() == [e[1] for e in expected]
         assert result['scores'].tolist() == pytest.approx([e[0] for e in expected])
         torch.testing.assert_close(result['bboxes'], torch.stack([e[2] for e in expected]))
-        trajs = preds['all_traj_preds'][-1, b][[e[3] for e in expected]]
-        assert torch.equal(result['trajs'], trajs)
+        queries = [e[3] for e in expected]
+        for key, name in (('trajs', 'all_traj_preds'), ('mode_scores', 'all_traj_cls_scores')):
+            assert torch.equal(result[key], preds[name][-1, b][queries])
 
 
 def test_lines_come_back_in_metres():

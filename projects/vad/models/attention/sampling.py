@@ -4,7 +4,7 @@ Deformable DETR (https://arxiv.org/abs/2010.04159), equation 3. Where mmcv was c
 device at hand its operator does the work. Elsewhere mmcv's PyTorch form does while gradients are
 kept, and otherwise one ``embedding_bag``: the four corners of every sampling point are rows of a
 table, the product of attention and bilinear weight is the row's weight. That reads each corner once
-and keeps nothing per channel, which on CPUs takes a quarter of the time and much less memory.
+and keeps nothing per channel, which saves time and memory.
 """
 
 from collections.abc import Sequence

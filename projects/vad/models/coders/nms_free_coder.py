@@ -50,18 +50,22 @@ class CustomNMSFreeCoder:
 
         Args:
             preds: ``all_cls_scores (L, B, Q, C)`` logits, ``all_bbox_preds (L, B, Q, 10)`` codes,
-                ``all_traj_preds (L, B, Q, modes, 2 * steps)`` offsets per step in metres.
+                ``all_traj_preds (L, B, Q, modes, 2 * steps)`` offsets per step in metres,
+                ``all_traj_cls_scores (L, B, Q, modes)`` logits.
 
         Returns:
             ``bboxes (k, 9)`` VAD boxes with z at the bottom, ``scores (k,)``, ``labels (k,)``,
-            ``trajs (k, modes, 2 * steps)``.
+            ``trajs (k, modes, 2 * steps)``, ``mode_scores (k, modes)`` logits.
         """
-        last = (preds[key][-1] for key in ('all_cls_scores', 'all_bbox_preds', 'all_traj_preds'))
+        names = ('all_cls_scores', 'all_bbox_preds', 'all_traj_preds', 'all_traj_cls_scores')
+        last = (preds[name][-1] for name in names)
         return [
             self._decode_sample(*(x.float() for x in sample)) for sample in zip(*last, strict=True)
         ]
 
-    def _decode_sample(self, logits: Tensor, codes: Tensor, trajs: Tensor) -> dict[str, Tensor]:
+    def _decode_sample(
+        self, logits: Tensor, codes: Tensor, trajs: Tensor, modes: Tensor
+    ) -> dict[str, Tensor]:
         scores, labels, query = best_pairs(logits, self.max_num)
         boxes = decode_boxes(codes[query])
         keep = inside(boxes[:, :3], self.post_center_range) & above(scores, self.score_threshold)
@@ -70,4 +74,5 @@ class CustomNMSFreeCoder:
             scores=scores[keep],
             labels=labels[keep],
             trajs=trajs[query[keep]],
+            mode_scores=modes[query[keep]],
         )

@@ -2,9 +2,10 @@
 
 import torch
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
-from .polylines import distances, line_at, only_class, segments_cross
+from .plan_lines import PlanLineLoss
+from .polylines import distances, line_at, segments_cross
 
 
 def plan_map_bound_loss(offsets: Tensor, lines: Tensor, dis_thresh: float = 1.0) -> Tensor:
@@ -31,7 +32,7 @@ def plan_map_bound_loss(offsets: Tensor, lines: Tensor, dis_thresh: float = 1.0)
 
 
 @MODELS.register_module()
-class PlanMapBoundLoss(nn.Module):
+class PlanMapBoundLoss(PlanLineLoss):
     """Loss of planned paths that come close to a predicted road edge.
 
     Args:
@@ -47,6 +48,8 @@ class PlanMapBoundLoss(nn.Module):
         loss_plan_bound=dict(type='PlanMapBoundLoss', loss_weight=1.0, dis_thresh=1.0)
     """
 
+    per_step = staticmethod(plan_map_bound_loss)
+
     def __init__(
         self,
         loss_weight: float = 1.0,
@@ -54,21 +57,4 @@ class PlanMapBoundLoss(nn.Module):
         lane_bound_cls_idx: int = 2,
         dis_thresh: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-        self.map_thresh = map_thresh
-        self.lane_bound_cls_idx = lane_bound_cls_idx
-        self.dis_thresh = dis_thresh
-
-    def forward(self, offsets: Tensor, lines: Tensor, scores: Tensor, weight: Tensor) -> Tensor:
-        """Mean over all steps, those with weight 0 included.
-
-        Args:
-            offsets: Planned offsets per step ``(B, T, 2)``, metres.
-            lines: All predicted lines ``(B, V, P, 2)``, metres.
-            scores: Their probabilities ``(B, V, C)``.
-            weight: ``(B, T)``.
-        """
-        edges = only_class(lines, scores, self.lane_bound_cls_idx, self.map_thresh)
-        loss = plan_map_bound_loss(offsets, edges, self.dis_thresh)
-        return self.loss_weight * (loss * weight).mean()
+        super().__init__(loss_weight, map_thresh, lane_bound_cls_idx, dis_thresh)

@@ -4,9 +4,10 @@ import math
 
 import torch
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
-from .polylines import distances, line_at, only_class, point_at
+from .plan_lines import PlanLineLoss
+from .polylines import distances, line_at, point_at
 
 # A path whose first and last step are closer than this many metres stands still.
 STATIC = 1.0
@@ -53,7 +54,7 @@ def plan_map_direction_loss(offsets: Tensor, lines: Tensor, dis_thresh: float = 
 
 
 @MODELS.register_module()
-class PlanMapDirectionLoss(nn.Module):
+class PlanMapDirectionLoss(PlanLineLoss):
     """Loss of planned paths that do not run along the predicted lane divider nearest to them.
 
     Args:
@@ -69,6 +70,8 @@ class PlanMapDirectionLoss(nn.Module):
         loss_plan_dir=dict(type='PlanMapDirectionLoss', loss_weight=0.5)
     """
 
+    per_step = staticmethod(plan_map_direction_loss)
+
     def __init__(
         self,
         loss_weight: float = 1.0,
@@ -76,21 +79,4 @@ class PlanMapDirectionLoss(nn.Module):
         dis_thresh: float = 2.0,
         lane_div_cls_idx: int = 0,
     ) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-        self.map_thresh = map_thresh
-        self.dis_thresh = dis_thresh
-        self.lane_div_cls_idx = lane_div_cls_idx
-
-    def forward(self, offsets: Tensor, lines: Tensor, scores: Tensor, weight: Tensor) -> Tensor:
-        """Mean over all steps, those with weight 0 included.
-
-        Args:
-            offsets: Planned offsets per step ``(B, T, 2)``, metres.
-            lines: All predicted lines ``(B, V, P, 2)``, metres.
-            scores: Their probabilities ``(B, V, C)``.
-            weight: ``(B, T)``.
-        """
-        dividers = only_class(lines, scores, self.lane_div_cls_idx, self.map_thresh)
-        loss = plan_map_direction_loss(offsets, dividers, self.dis_thresh)
-        return self.loss_weight * (loss * weight).mean()
+        super().__init__(loss_weight, map_thresh, lane_div_cls_idx, dis_thresh)
