@@ -153,8 +153,6 @@ model = dict(
                     pts_cost=dict(type='OrderedPtsL1Cost'),
                 ),
                 loss_map_cls=dict(**focal, loss_weight=2.0),
-                loss_map_bbox=dict(type='mmdet.L1Loss', loss_weight=0.0),
-                loss_map_iou=dict(type='mmdet.GIoULoss', loss_weight=0.0),
                 loss_map_pts=dict(type='PtsL1Loss', loss_weight=1.0),
                 loss_map_dir=dict(type='PtsDirCosLoss', loss_weight=0.005),
             ),

@@ -19,7 +19,6 @@ class MapNMSFreeCoder:
             bounds, then four upper ones, in metres.
         max_num: At most this many lines a frame.
         num_classes: Number of map classes of the head.
-        voxel_size: Accepted for the original project's configs; not used.
         score_threshold: Lines with a score up to this are dropped; None keeps all.
 
     Example::
@@ -34,7 +33,6 @@ class MapNMSFreeCoder:
         post_center_range: Sequence[float],
         max_num: int = 50,
         num_classes: int = 3,
-        voxel_size: Sequence[float] | None = None,
         score_threshold: float | None = None,
     ) -> None:
         self.pc_range = check_limits('pc_range', pc_range, 3)

@@ -21,7 +21,6 @@ class CustomNMSFreeCoder:
         post_center_range: Boxes whose centre (at half height) is outside are dropped; metres.
         max_num: At most this many boxes a frame.
         num_classes: Number of classes of the head.
-        voxel_size: Accepted for the original project's configs; not used.
         score_threshold: Boxes with a score up to this are dropped; None keeps all.
 
     Example::
@@ -36,7 +35,6 @@ class CustomNMSFreeCoder:
         post_center_range: Sequence[float],
         max_num: int = 100,
         num_classes: int = 10,
-        voxel_size: Sequence[float] | None = None,
         score_threshold: float | None = None,
     ) -> None:
         self.pc_range = check_limits('pc_range', pc_range, 3)
