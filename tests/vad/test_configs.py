@@ -105,7 +105,7 @@ def test_losses_of_a_stage(size, stage):
     assert tuple(part.loss_weight for part in parts) == WEIGHTS[stage]
     assert agents.loss_traj.loss_weight == agents.loss_traj_cls.loss_weight == 0.2
     assert lines.loss_map_dir.loss_weight == 0.005
-    assert 'loss_map_bbox' not in lines and 'loss_map_iou' not in lines  # reported as zeros
+    assert lines.loss_map_bbox is None and lines.loss_map_iou is None  # reported as zeros
     assert agents.assigner.cls_cost.weight == agents.loss_cls.loss_weight
     assert agents.assigner.reg_cost.weight == agents.loss_bbox.loss_weight
     assert lines.assigner.cls_cost.weight == lines.loss_map_cls.loss_weight
