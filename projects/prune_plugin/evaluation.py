@@ -53,6 +53,29 @@ def select_metrics(evaluator: Any, names: Sequence[str] | None) -> list[dict]:
     return [m for m, own in zip(metrics, known, strict=True) if own & set(names)]
 
 
+def headline(metrics: Sequence[Mapping], results: Mapping[str, float]) -> dict[str, str]:
+    """The results worth looking at first, each with its better direction, ``'max'`` or ``'min'``.
+
+    A metric class names its own in a class attribute ``headline`` (``{'mAP': 'max'}``, without the
+    prefix); of one that doesn't, the first result counts, higher being better.
+
+    Args:
+        metrics: Metric configs, as in ``test_evaluator``.
+        results: Results by full name, of one model.
+    """
+    chosen: dict[str, str] = {}
+    for metric in metrics:
+        cls = METRICS.get(metric['type'])
+        prefix = metric.get('prefix') or getattr(cls, 'default_prefix', None)
+        start = f'{prefix}/' if prefix else ''
+        declared = getattr(cls, 'headline', None)
+        if declared is None:
+            declared = {n.removeprefix(start): 'max' for n in results if n.startswith(start)}
+            declared = dict(list(declared.items())[:1])
+        chosen |= {start + n: better for n, better in declared.items() if start + n in results}
+    return chosen
+
+
 class TestSet:
     """The config's test data and metrics, loaded once and used for several models.
 

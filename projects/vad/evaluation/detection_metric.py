@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from mmengine.registry import METRICS
@@ -61,6 +62,7 @@ class VADDetectionMetric(SampleMetric):
     """
 
     default_prefix = 'pts_bbox_NuScenes'
+    headline: ClassVar[dict[str, str]] = {'mAP': 'max', 'NDS': 'max'}
 
     def __init__(
         self,

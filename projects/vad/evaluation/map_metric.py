@@ -1,6 +1,7 @@
 """Average precision of map lines by chamfer distance."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from mmengine.registry import METRICS
@@ -36,6 +37,7 @@ class VADMapMetric(SampleMetric):
     """
 
     default_prefix = 'NuscMap_chamfer'
+    headline: ClassVar[dict[str, str]] = {'mAP': 'max'}
 
     def __init__(
         self,

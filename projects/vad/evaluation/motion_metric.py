@@ -1,6 +1,7 @@
 """EPA, ADE, FDE and miss rate of cars and pedestrians."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from mmengine.registry import METRICS
 
@@ -36,6 +37,7 @@ class VADMotionMetric(SampleMetric):
     """
 
     default_prefix = 'motion'
+    headline: ClassVar[dict[str, str]] = {'minADE_car': 'min', 'EPA_car': 'max'}
 
     def __init__(
         self, score_thr: float = 0.6, classes: Sequence[str] | None = None, **kwargs

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from mmengine.registry import METRICS
@@ -52,6 +53,7 @@ class VADPlanningMetric(SampleMetric):
     """
 
     default_prefix = 'planning'
+    headline: ClassVar[dict[str, str]] = {'plan_L2_3s': 'min', 'plan_obj_box_col_3s': 'min'}
 
     def __init__(self, classes: Sequence[str] | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
