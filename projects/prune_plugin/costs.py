@@ -1,12 +1,16 @@
 """What a model costs when each group keeps a given number of units: pure arithmetic on shapes."""
 
+import math
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .units.base import UnitGroup, named_tensors
+from .units.base import Cut, UnitGroup, named_tensors, owners_along
 
 
 class Cost(Protocol):
@@ -56,6 +60,67 @@ class ProductCost:
         return result
 
 
+@dataclass
+class Term:
+    """One product of widths; a group's units may take from each of them.
+
+    Attributes:
+        multiplier: Cost of one element.
+        widths: The dense widths.
+        shares: ``(group, position among the widths, what one unit takes)``.
+    """
+
+    multiplier: float
+    widths: list[int]
+    shares: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def scaled_by(self, group: int, size: int) -> None:
+        """Make the whole term proportional to the units that ``group`` keeps of ``size``."""
+        self.shares.append((group, len(self.widths), 1))
+        self.widths.append(size)
+        self.multiplier /= size
+
+
+def parameter_term(
+    parameter: Tensor,
+    cuts: Sequence[tuple[int, Cut]],
+    groups: Sequence[UnitGroup],
+    multiplier: float,
+) -> Term:
+    """The cost of one parameter: the product of its dimensions.
+
+    Args:
+        parameter: The parameter.
+        cuts: The cuts through it, each with its group's number.
+        groups: All groups.
+        multiplier: Cost of one element.
+    """
+    term = Term(multiplier, list(parameter.shape))
+    by_dim: dict[int | None, list[tuple[int, Cut]]] = {}
+    for number, cut in cuts:
+        by_dim.setdefault(cut.dim, []).append((number, cut))
+    for dim, here in by_dim.items():
+        if dim is None:
+            for number, _ in here:
+                term.scaled_by(number, 1)
+            continue
+        owners = [owners_along(cut, groups[n].size, parameter.shape[dim]) for n, cut in here]
+        crossed = next(
+            (
+                (i, j)
+                for i, j in combinations(range(len(here)), 2)
+                if bool(((owners[i] >= 0) & (owners[j] >= 0)).any())
+            ),
+            (),
+        )
+        for place, (number, cut) in enumerate(here):
+            if place in crossed:  # rows and columns: each takes a width of its own
+                term.scaled_by(number, groups[number].size)
+            else:
+                term.shares.append((number, dim, cut.per_unit))
+    return term
+
+
 def product_cost(
     model: nn.Module,
     groups: Sequence[UnitGroup],
@@ -67,7 +132,8 @@ def product_cost(
     Args:
         model: The model; meta tensors will do.
         groups: Its unit groups.
-        uses: Cost of each element of a parameter, by ``id``; 1 for all parameters if None.
+        uses: Cost of each element of a parameter, by ``id``; 1 for all parameters if None. Where it
+            is given, what a group's ``repeated`` names is proportional to its units too.
         own: Cost of modules' own operations, by module name: shared out among the units of the
             groups that the module owns, constant elsewhere.
 
@@ -75,54 +141,52 @@ def product_cost(
         The cost.
     """
     tensors = named_tensors(model)
-    parameters = {id(p): p for p in model.parameters()}
-    cuts: dict[int, list[tuple[int, int | None, int]]] = {}
-    for g, group in enumerate(groups):
+    cuts: dict[int, list[tuple[int, Cut]]] = {}
+    for number, group in enumerate(groups):
         for cut in group.cuts:
-            tensor = tensors.get(cut.name)
-            if id(tensor) in parameters:
-                cuts.setdefault(id(tensor), []).append((g, cut.dim, cut.per_unit))
-    constant = 0.0
-    terms: list[tuple[float, list[int], list[tuple[int, int, int]]]] = []
-    for key, parameter in parameters.items():
-        multiplier = 1.0 if uses is None else uses.get(key, 0.0)
-        if key not in cuts:
-            constant += multiplier * parameter.numel()
-        elif multiplier:
-            shape = list(parameter.shape)
-            where = []
-            for g, dim, share in cuts[key]:
-                if dim is None:
-                    shape.append(1)
-                where.append((g, len(shape) - 1 if dim is None else dim, share))
-            terms.append((multiplier, shape, where))
+            cuts.setdefault(id(tensors.get(cut.name)), []).append((number, cut))
+    repeating = [
+        (g, re.compile('|'.join(group.repeated)))
+        for g, group in enumerate(groups)
+        if group.repeated
+    ]
     layers = [(g, group.name) for g, group in enumerate(groups) if group.kind == 'layer']
+    terms = []
+    for name, parameter in model.named_parameters():
+        multiplier = 1.0 if uses is None else uses.get(id(parameter), 0.0)
+        if multiplier:
+            term = parameter_term(parameter, cuts.get(id(parameter), []), groups, multiplier)
+            terms.append((name, term, uses is not None))
     for name, cost in (own or {}).items():
-        owners = [
-            g for g, group in enumerate(groups) if group.owner == name and group.kind != 'layer'
-        ]
-        shape, where = [groups[g].size for g in owners], [(g, i, 1) for i, g in enumerate(owners)]
+        term = Term(cost, [])
+        for g, group in enumerate(groups):
+            if group.owner == name and group.kind != 'layer' and not group.repeated:
+                term.scaled_by(g, group.size)
         for g, layer in layers:
             if name == layer or name.startswith(f'{layer}.'):
-                where.append((g, len(shape), 1))
-                shape.append(1)
-        dense = 1
-        for width in shape:
-            dense *= width
-        if where:
-            terms.append((cost / dense, shape, where))
-        else:
-            constant += cost
-    dims = max((len(shape) for _, shape, _ in terms), default=1)
-    multipliers = torch.tensor([m for m, _, _ in terms], dtype=torch.float64)
+                term.scaled_by(g, 1)
+        terms.append((name, term, True))
+    for name, term, runs in terms:
+        for g, pattern in repeating if runs else ():
+            if pattern.match(name):
+                term.scaled_by(g, groups[g].size)
+    return stacked([term for _, term, _ in terms], groups)
+
+
+def stacked(terms: Sequence[Term], groups: Sequence[UnitGroup]) -> ProductCost:
+    """The terms as tensors; those that no group shares are one constant."""
+    constant = sum(t.multiplier * math.prod(t.widths) for t in terms if not t.shares)
+    terms = [term for term in terms if term.shares]
+    dims = max((len(term.widths) for term in terms), default=1)
+    multipliers = torch.tensor([term.multiplier for term in terms], dtype=torch.float64)
     widths = torch.ones(len(terms), dims, dtype=torch.float64)
     shares = torch.zeros(len(terms), dims, len(groups), dtype=torch.float64)
-    for t, (_, shape, where) in enumerate(terms):
-        widths[t, : len(shape)] = torch.tensor(shape, dtype=torch.float64)
-        for g, dim, share in where:
+    for t, term in enumerate(terms):
+        widths[t, : len(term.widths)] = torch.tensor(term.widths, dtype=torch.float64)
+        for g, dim, share in term.shares:
             shares[t, dim, g] += share
     sizes = torch.tensor([group.size for group in groups])
-    return ProductCost(multipliers, widths, shares, sizes, constant)
+    return ProductCost(multipliers, widths, shares, sizes, float(constant))
 
 
 class UnitCost:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from .errors import UserError
 from .modules import CONVERTERS
 from .state import PruneState, state_from_file
-from .units.base import UnitGroup, named_tensors
+from .units.base import Cut, UnitGroup, named_tensors
 
 
 @torch.no_grad()
@@ -85,18 +85,35 @@ def cut_tensor(tensor: Tensor, removed: dict[int, Tensor]) -> Tensor:
 def mask(model: nn.Module, state: PruneState) -> nn.Module:
     """Set to zero, in place, every parameter of the units that ``state`` doesn't keep.
 
-    The masked model computes what the slim one does, at the dense model's cost.
+    The masked model computes what the slim one does, at the dense model's cost. Where a zero would
+    still count the cut says what to fill in, or the module reads a flag (see :class:`Cut`).
     """
     check_fits(model, state)
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    for (name, dim), indices in state.removed_indices().items():
-        if name in parameters:
-            parameters[name].index_fill_(dim, indices.to(parameters[name].device), 0)
     for group in state.reduced:
+        gone = state.removed(group.name)
         for cut in group.cuts:
-            if cut.dim is None:
-                parameters[cut.name].zero_()
+            parameter = parameters.get(cut.name)
+            if cut.side == 'flag':
+                lower_flag(model, cut, group.size, gone)
+            elif parameter is not None and cut.dim is None:
+                parameter.zero_()
+            elif parameter is not None:
+                rows = cut.indices(group.size)[gone].flatten().to(parameter.device)
+                parameter.index_fill_(cut.dim, rows, cut.fill)
     return model
+
+
+def lower_flag(model: nn.Module, cut: Cut, size: int, gone: Tensor) -> None:
+    """Set units' flags to 0; the buffer is made if it isn't there, and never saved."""
+    path, _, name = cut.name.rpartition('.')
+    module = model.get_submodule(path)
+    flags = getattr(module, name)
+    if flags is None:
+        device = next(model.parameters()).device
+        flags = torch.ones(size * cut.per_unit, device=device)
+        module.register_buffer(name, flags, persistent=False)
+    flags[cut.indices(size)[gone].flatten().to(flags.device)] = cut.fill
 
 
 def check_fits(model: nn.Module, state: PruneState) -> None:
@@ -119,7 +136,7 @@ def check_fits(model: nn.Module, state: PruneState) -> None:
                 )
         for cut in group.cuts:
             tensor = tensors.get(cut.name)
-            if tensor is None and cut.side == 'index':
+            if tensor is None and cut.side in ('index', 'flag'):
                 continue
             if tensor is None:
                 raise UserError(f'{where}: the model has no tensor {cut.name!r}')
@@ -152,6 +169,8 @@ def sync_widths(module: nn.Module) -> None:
         module.in_channels = weight.shape[1] * module.groups
     elif isinstance(module, nn.modules.batchnorm._BatchNorm):
         module.num_features = weight.shape[0]
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = weight.shape
 
 
 @MODELS.register_module(name='SlimModel')

@@ -60,7 +60,7 @@ class PruneState:
                 if cut.dim is not None:
                     rows = cut.indices(group.size)[gone].flatten()
                     removed.setdefault((cut.name, cut.dim), []).append(rows)
-        return {key: torch.cat(rows).sort().values for key, rows in removed.items()}
+        return {key: torch.cat(rows).unique() for key, rows in removed.items()}
 
     def to_dict(self) -> dict:
         """Plain data: dicts, lists, strings and numbers only."""
@@ -76,6 +76,7 @@ class PruneState:
                 cuts=[cut_to_dict(cut) for cut in group.cuts],
                 attrs=[[a.module, a.name, a.per_unit] for a in group.attrs],
                 converts=[list(pair) for pair in group.converts],
+                repeated=list(group.repeated),
             )
         return dict(version=VERSION, asked=self.asked, achieved=self.achieved, groups=groups)
 
@@ -109,6 +110,7 @@ def cut_to_dict(cut: Cut) -> dict:
         sections=list(cut.sections),
         side=cut.side,
         table=None if cut.table is None else [list(row) for row in cut.table],
+        fill=cut.fill,
     )
 
 
@@ -123,6 +125,7 @@ def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
             tuple(natural(s) for s in cut['sections']),
             str(cut['side']),
             None if cut['table'] is None else tuple(tuple(map(natural, r)) for r in cut['table']),
+            float(cut.get('fill', 0.0)),
         )
         for cut in entry['cuts']
     )
@@ -137,6 +140,7 @@ def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
     return UnitGroup(
         name, str(entry['kind']), size, cuts, str(entry['owner']), attrs, converts,
         natural(entry['least']), natural(entry['layer_idx']),
+        tuple(str(pattern) for pattern in entry.get('repeated', ())),
     )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""VAD, vectorized autonomous driving, on MMDetection3D: model, nuScenes data, evaluation."""
+"""VAD, vectorized autonomous driving, on MMDetection3D: model, data, evaluation, units to prune."""
 
-from . import datasets, evaluation, models
+from . import datasets, evaluation, models, units
 
-__all__ = ['datasets', 'evaluation', 'models']
+__all__ = ['datasets', 'evaluation', 'models', 'units']

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ..registry import BUDGETS
 from ..settings import at_least
 from ..slim import slim
 from ..state import PruneState
-from ..units.base import Attr, Cut, UnitGroup
+from ..units.base import Attr, UnitGroup
 from .base import Budget
 
 
@@ -97,12 +98,12 @@ def relative_to(group: UnitGroup, owner: str) -> UnitGroup:
     def local(name: str) -> str:
         return f'm.{name.removeprefix(owner).removeprefix(".")}'.rstrip('.')
 
-    cuts = tuple(
-        Cut(local(c.name), c.dim, c.width, c.sections, c.side, c.table) for c in group.cuts
-    )
+    cuts = tuple(replace(cut, name=local(cut.name)) for cut in group.cuts)
     attrs = tuple(Attr(local(a.module), a.name, a.per_unit) for a in group.attrs)
     converts = tuple((local(module), converter) for module, converter in group.converts)
-    return UnitGroup(local(group.name), group.kind, group.size, cuts, 'm', attrs, converts)
+    return replace(
+        group, name=local(group.name), cuts=cuts, owner='m', attrs=attrs, converts=converts
+    )
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch import nn
 
 from .skip_layer import SkipLayer
 from .slim_attention import SlimMultiheadAttention
+from .slim_layer_norm import SlimLayerNorm
 
 
 def to_slim_attention(module: nn.Module) -> SlimMultiheadAttention:
@@ -19,6 +20,11 @@ def to_slim_attention(module: nn.Module) -> SlimMultiheadAttention:
     return SlimMultiheadAttention(module)
 
 
+def to_slim_layer_norm(module: nn.Module) -> SlimLayerNorm:
+    """``nn.LayerNorm`` -> :class:`SlimLayerNorm`; a slim one stays as it is."""
+    return module if isinstance(module, SlimLayerNorm) else SlimLayerNorm(module)
+
+
 def to_skip_layer(module: nn.Module) -> SkipLayer:
     """Any layer -> :class:`SkipLayer`."""
     return SkipLayer()
@@ -26,10 +32,11 @@ def to_skip_layer(module: nn.Module) -> SkipLayer:
 
 CONVERTERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     'SlimMultiheadAttention': to_slim_attention,
+    'SlimLayerNorm': to_slim_layer_norm,
     'SkipLayer': to_skip_layer,
 }
 
 #: Converters whose result computes the same as long as nothing has been cut.
 EQUIVALENT = frozenset({'SlimMultiheadAttention'})
 
-__all__ = ['CONVERTERS', 'EQUIVALENT', 'SkipLayer', 'SlimMultiheadAttention']
+__all__ = ['CONVERTERS', 'EQUIVALENT', 'SkipLayer', 'SlimLayerNorm', 'SlimMultiheadAttention']

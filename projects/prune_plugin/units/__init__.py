@@ -1,28 +1,38 @@
 """Kinds of units, one per file."""
 
-from . import coupled, ffn, gqa, layer
+from . import branches, coupled, deformable, ffn, fpn, gqa, layer
 from .attention import AttentionHeads
 from .base import Attr, Cut, UnitGroup, named_tensors, sum_per_unit, weight_cuts
+from .branches import BranchNeurons
 from .conv import BottleneckChannels
 from .coupled import CoupledChannels
+from .deformable import DeformableHeads, SamplingPoints
 from .ffn import FFNNeurons
 from .finder import NotPrunable, UnitFinder, discover
+from .fpn import FPNChannels
 from .layer import PreNormLayers
 
 __all__ = [
     'Attr',
     'AttentionHeads',
     'BottleneckChannels',
+    'BranchNeurons',
     'CoupledChannels',
     'Cut',
+    'DeformableHeads',
     'FFNNeurons',
+    'FPNChannels',
     'NotPrunable',
     'PreNormLayers',
+    'SamplingPoints',
     'UnitFinder',
     'UnitGroup',
+    'branches',
     'coupled',
+    'deformable',
     'discover',
     'ffn',
+    'fpn',
     'gqa',
     'layer',
     'named_tensors',

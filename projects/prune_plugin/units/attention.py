@@ -57,24 +57,26 @@ def torch_attention(name: str, module: nn.Module) -> list[UnitGroup]:
         getattr(module, 'bias_k', None) is None and not getattr(module, 'add_zero_attn', False),
         'bias_k, bias_v and add_zero_attn are not handled',
     )
-    heads, width = module.num_heads, module.head_dim
-    sections = tuple(part * heads * width for part in range(3))
     if module.in_proj_weight is not None:
-        cuts = [Cut(join(name, 'in_proj_weight'), 0, width, sections)]
+        cuts = fused_cuts(name, module)
     else:
+        width = module.head_dim
         cuts = [Cut(join(name, f'{part}_proj_weight'), 0, width) for part in 'qkv']
+        if module.in_proj_bias is not None:
+            inner = module.num_heads * width
+            cuts.append(Cut(join(name, 'in_proj_bias'), 0, width, (0, inner, 2 * inner)))
+        cuts += linear_cuts(join(name, 'out_proj'), module.out_proj, 'out', width)
+    cuts.append(Cut(join(name, 'head_index'), 0, side='index'))
+    converts = ((name, 'SlimMultiheadAttention'),)
+    attrs = (Attr(name, 'num_heads'),)
+    return [UnitGroup(name, 'attention', module.num_heads, tuple(cuts), name, attrs, converts)]
+
+
+def fused_cuts(name: str, module: nn.Module) -> list[Cut]:
+    """Cuts of one matrix ``in_proj_weight`` for queries, keys and values, and of ``out_proj``."""
+    width = module.head_dim
+    sections = tuple(part * module.num_heads * width for part in range(3))
+    cuts = [Cut(join(name, 'in_proj_weight'), 0, width, sections)]
     if module.in_proj_bias is not None:
         cuts.append(Cut(join(name, 'in_proj_bias'), 0, width, sections))
-    cuts.append(Cut(join(name, 'head_index'), 0, side='index'))
-    cuts += linear_cuts(join(name, 'out_proj'), module.out_proj, 'out', width)
-    return [
-        UnitGroup(
-            name,
-            'attention',
-            heads,
-            tuple(cuts),
-            name,
-            (Attr(name, 'num_heads'),),
-            ((name, 'SlimMultiheadAttention'),),
-        )
-    ]
+    return cuts + linear_cuts(join(name, 'out_proj'), module.out_proj, 'out', width)

@@ -21,8 +21,10 @@ class Cut:
         width: Consecutive indices per unit and section.
         sections: Offsets at which the units start over (``(0, C, 2 * C)`` for a fused q, k, v).
         side: ``'in'`` for what computes the unit, ``'out'`` for what reads it, ``'index'`` for a
-            buffer that a converter adds to remember which units are left.
+            buffer that a converter adds to remember which units are left, ``'flag'`` for a buffer
+            that only a masked model has: 1 for units that are left, 0 for others.
         table: Explicit indices, one row per unit, where they aren't consecutive.
+        fill: What masking sets the unit's elements to; not 0 where 0 still counts, as in a softmax.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Cut:
     sections: tuple[int, ...] = (0,)
     side: str = 'in'
     table: tuple[tuple[int, ...], ...] | None = None
+    fill: float = 0.0
 
     @property
     def per_unit(self) -> int:
@@ -70,6 +73,8 @@ class UnitGroup:
             (see :mod:`projects.prune_plugin.modules`).
         least: Fewest units with which the group's modules can run; 0: they can lose all.
         layer_idx: Index of the block, counted through the model.
+        repeated: Regular expressions of the modules that run once per unit (a query's decoder): their
+            FLOPs shrink with the units, although their weights don't.
     """
 
     name: str
@@ -81,6 +86,7 @@ class UnitGroup:
     converts: tuple[tuple[str, str], ...] = ()
     least: int = 0
     layer_idx: int = field(default=0, compare=False)
+    repeated: tuple[str, ...] = ()
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -88,6 +94,29 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     tensors.update(model.named_buffers(remove_duplicate=False))
     return tensors
+
+
+def owners_along(cut: Cut, size: int, length: int) -> Tensor:
+    """Which unit owns each of ``length`` indices of a cut's dimension; -1 where none does."""
+    owners = torch.full((length,), -1)
+    owners[cut.indices(size).flatten()] = torch.arange(size).repeat_interleave(cut.per_unit)
+    return owners
+
+
+def crossing(one: Tensor, other: Tensor) -> bool:
+    """Whether two groups cut a dimension like rows and columns of a table (heads and points).
+
+    Each then owns every index, and any two units share equally many.
+
+    Args:
+        one: :func:`owners_along` the dimension for the first group.
+        other: For the second.
+    """
+    if bool((one < 0).any()) or bool((other < 0).any()):
+        return False
+    columns = int(other.max()) + 1
+    shared = torch.bincount(one * columns + other, minlength=(int(one.max()) + 1) * columns)
+    return bool((shared == shared[0]).all())
 
 
 def weight_cuts(group: UnitGroup, tensors: dict[str, Tensor], parts: str) -> Iterator[Cut]:

@@ -4,11 +4,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .base import UnitGroup, named_tensors
+from .base import UnitGroup, crossing, named_tensors, owners_along
 
 #: (module's name, module) -> its groups; raises NotPrunable where it can't be cut.
 Layout = Callable[[str, nn.Module], list[UnitGroup]]
@@ -150,10 +149,13 @@ def discover(
 
 
 def check_disjoint(model: nn.Module, groups: Sequence[UnitGroup]) -> None:
-    """Raise :class:`UserError` where groups share a name, or units share an index of a tensor."""
+    """Raise :class:`UserError` where groups share a name, or units share an index of a tensor.
+
+    Two groups may cross: heads and sampling points are the rows and columns of one dimension.
+    """
     tensors = named_tensors(model)
     names: set[str] = set()
-    taken: dict[tuple[int, int], tuple[Tensor, str]] = {}
+    taken: dict[tuple[int, int], list[tuple[Tensor, str]]] = {}
     for group in groups:
         if group.name in names:
             raise UserError(f'prune_cfg.units: two unit groups are named {group.name!r}')
@@ -162,13 +164,16 @@ def check_disjoint(model: nn.Module, groups: Sequence[UnitGroup]) -> None:
             tensor = tensors.get(cut.name)
             if cut.dim is None or tensor is None:
                 continue
-            mask = torch.zeros(tensor.shape[cut.dim], dtype=torch.bool)
-            mask[cut.indices(group.size).flatten()] = True
-            key = (id(tensor), cut.dim)
-            other, owner = taken.get(key, (mask.new_zeros(()), group.name))
-            if owner != group.name and bool((mask & other).any()):
+            owners = owners_along(cut, group.size, tensor.shape[cut.dim])
+            others = taken.setdefault((id(tensor), cut.dim), [])
+            overlapping = [
+                (other, name)
+                for other, name in others
+                if name != group.name and bool(((owners >= 0) & (other >= 0)).any())
+            ]
+            if len(overlapping) > 1 or not all(crossing(owners, other) for other, _ in overlapping):
                 raise UserError(
-                    f'prune_cfg.units: {owner!r} and {group.name!r} both cut dimension {cut.dim} '
-                    f'of {cut.name!r}; exclude one of them'
+                    f'prune_cfg.units: {overlapping[0][1]!r} and {group.name!r} both cut dimension '
+                    f'{cut.dim} of {cut.name!r}; exclude one of them'
                 )
-            taken[key] = (mask | other, group.name)
+            others.append((owners, group.name))

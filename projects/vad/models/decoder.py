@@ -66,9 +66,13 @@ class VADDecoderLayer(nn.Module):
         bev: Tensor,
         reference_points: Tensor,
         shape: tuple[int, int],
+        hidden: Tensor | None = None,
     ) -> Tensor:
-        """Refine queries ``(B, Q, embed_dims)``; ``reference_points`` is ``(B, Q, 2)``."""
-        query = self.norms[0](self.attentions[0](query, query_pos=query_pos))
+        """Refine queries ``(B, Q, embed_dims)``; ``reference_points`` is ``(B, Q, 2)``.
+
+        Nobody looks at queries that are ``hidden``, ``(1, Q)``.
+        """
+        query = self.norms[0](self.attentions[0](query, query_pos=query_pos, hidden=hidden))
         query = self.attentions[1](query, bev, query_pos, reference_points, [shape])
         return self.norms[2](self.ffns[0](self.norms[1](query)))
 
@@ -96,6 +100,7 @@ class RefiningDecoder(nn.Module):
         reference_points: Tensor,
         shape: tuple[int, int],
         branches: nn.ModuleList,
+        hidden: Tensor | None = None,
     ) -> Decoded:
         """Decode.
 
@@ -106,11 +111,12 @@ class RefiningDecoder(nn.Module):
             reference_points: ``(B, Q, 2 or 3)`` in [0, 1].
             shape: h and w.
             branches: The layers' regression branches.
+            hidden: True for queries that the others must not see, ``(1, Q)``; None hides none.
         """
         states, codes, references = [], [], []
         points = reference_points
         for layer, branch in zip(self.layers, branches, strict=True):
-            query = layer(query, query_pos, bev, points[..., :2], shape)
+            query = layer(query, query_pos, bev, points[..., :2], shape, hidden)
             with torch.autocast(query.device.type, enabled=False):  # positions: no half floats
                 code, logit = branch(query).float(), inverse_sigmoid(points.float())
             states.append(query)

@@ -12,7 +12,14 @@ from projects.prune_plugin.errors import UserError
 
 from .branches import LaneNet, copies, mlp
 from .decoder import Decoded
-from .interaction import nearest_to_corner, out_of_reach, pad_last, unsure
+from .interaction import (
+    hidden_queries,
+    nearest_to_corner,
+    out_of_reach,
+    pad_last,
+    silenced,
+    unsure,
+)
 
 
 @MODELS.register_module()
@@ -124,6 +131,8 @@ class VADHead(BaseModule):
         self.agent_fus_mlp = nn.Sequential(
             nn.Linear(fut_mode * wide, dims), nn.LayerNorm(dims), nn.ReLU(), nn.Linear(dims, dims)
         )
+        for queries in ('object', 'map', 'mode'):  # set by masking: 0 for queries that are to go
+            self.register_buffer(f'{queries}_flags', None, persistent=False)
 
     def init_weights(self) -> None:
         """As the original: Xavier for attention, rare classes at first, orthogonal modes."""
@@ -186,6 +195,7 @@ class VADHead(BaseModule):
             self.shape,
             self.reg_branches,
             self.map_reg_branches,
+            (hidden_queries(self.object_flags), self.hidden_points()),
         )
         outs = self.boxes(objects) | self.lines(lines)
         agents = outs.pop('centers').detach()
@@ -195,7 +205,8 @@ class VADHead(BaseModule):
         layers = len(objects.states)
         trajectories, modes = self.traj_branches[0](motion), self.traj_cls_branches[0](motion)
         outs['all_traj_preds'] = trajectories.expand(layers, *trajectories.shape)
-        outs['all_traj_cls_scores'] = modes.squeeze(-1).expand(layers, *modes.shape[:-1])
+        modes = silenced(modes, hidden_queries(self.mode_flags)).squeeze(-1)
+        outs['all_traj_cls_scores'] = modes.expand(layers, *modes.shape)
         ego = self.ego(len(bev), ego_his)
         outs['ego_fut_preds'] = self.plan(ego, motion, agents, lane_query, lanes, outs)
         return outs
@@ -208,6 +219,21 @@ class VADHead(BaseModule):
             raise UserError('ego_his_encoder=True needs samples with gt_ego.his_trajs')
         return self.ego_his_encoder(ego_his[:, None])
 
+    def hidden_points(self) -> Tensor | None:
+        """Points of hidden map queries, ``(1, V * points)``."""
+        hidden = hidden_queries(self.map_flags)
+        return None if hidden is None else hidden.repeat_interleave(self.map_num_pts_per_vec, 1)
+
+    def hidden_tokens(self) -> Tensor | None:
+        """Agents' modes of which the query or the mode is hidden, ``(1, Q * modes)``."""
+        agents, modes = hidden_queries(self.object_flags), hidden_queries(self.mode_flags)
+        if agents is None and modes is None:
+            return None
+        like = self.query_embedding.weight
+        agents = like.new_zeros(1, len(like)).bool() if agents is None else agents
+        modes = like.new_zeros(1, self.fut_mode).bool() if modes is None else modes
+        return (agents[:, :, None] | modes[:, None]).flatten(1)
+
     def per_line(self, points: Tensor) -> Tensor:
         """``(B, V * points, ...)`` as ``(B, V, points, ...)``."""
         return points.unflatten(1, (self.map_num_vec, self.map_num_pts_per_vec))
@@ -217,6 +243,7 @@ class VADHead(BaseModule):
         logits = torch.stack(
             [branch(x) for branch, x in zip(self.cls_branches, found.states, strict=True)]
         )
+        logits = silenced(logits, hidden_queries(self.object_flags))
         index = self.transformer.decoder.code_index
         places = (found.codes[..., index] + found.references).sigmoid()
         low = places.new_tensor(self.pc_range[:3])
@@ -236,6 +263,7 @@ class VADHead(BaseModule):
                 for branch, x in zip(self.map_cls_branches, found.states, strict=True)
             ]
         )
+        logits = silenced(logits, hidden_queries(self.map_flags))
         points = (found.codes + found.references).sigmoid()
         points = points.unflatten(2, (self.map_num_vec, self.map_num_pts_per_vec))
         low, high = points.amin(3), points.amax(3)
@@ -259,7 +287,8 @@ class VADHead(BaseModule):
         """
         query = (query[:, :, None] + self.motion_mode_query.weight).flatten(1, 2)
         per_mode = agents[:, :, None].expand(-1, -1, self.fut_mode, -1).flatten(1, 2)
-        among_agents = self.motion_decoder(query, query_pos=self.pos_mlp_sa(per_mode))
+        positions = self.pos_mlp_sa(per_mode)
+        among_agents = self.motion_decoder(query, query_pos=positions, hidden=self.hidden_tokens())
         faint = unsure(outs['map_all_cls_scores'][-1], self.map_thresh)
         hidden = out_of_reach(per_mode, lanes, self.dis_thresh) | faint[:, None]
         # Lanes are seen relative to the agent, and there is always one empty lane at (1, 1).

@@ -127,6 +127,7 @@ class VADPerceptionTransformer(BaseModule):
         shape: tuple[int, int],
         reg_branches: nn.ModuleList,
         map_reg_branches: nn.ModuleList,
+        hidden: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> tuple[Decoded, Decoded]:
         """Objects and map points out of the BEV.
 
@@ -137,16 +138,17 @@ class VADPerceptionTransformer(BaseModule):
             shape: h and w.
             reg_branches: Regression branches of the object decoder's layers.
             map_reg_branches: Those of the map decoder's.
+            hidden: Object queries and map points that the others must not see, ``(1, n)`` each.
         """
         found = []
-        for embed, points, decoder, branches in (
-            (object_embed, self.reference_points, self.decoder, reg_branches),
-            (map_embed, self.map_reference_points, self.map_decoder, map_reg_branches),
+        for embed, points, decoder, branches, unseen in (
+            (object_embed, self.reference_points, self.decoder, reg_branches, hidden[0]),
+            (map_embed, self.map_reference_points, self.map_decoder, map_reg_branches, hidden[1]),
         ):
             pos, query = (
                 x.expand(len(bev), -1, -1) for x in embed[None].split(self.embed_dims, dim=-1)
             )
             with torch.autocast(bev.device.type, enabled=False):
                 start = points(pos).sigmoid()
-            found.append(decoder(query, pos, bev, start, shape, branches))
+            found.append(decoder(query, pos, bev, start, shape, branches, unseen))
         return found[0], found[1]

@@ -1,0 +1,100 @@
+"""Hidden neurons of small networks that are one ``nn.Sequential``: a detection head's branches."""
+
+from torch import nn
+
+from ..registry import UNITS
+from .attention import linear_cuts
+from .base import Cut, UnitGroup
+from .conv import norm_cuts
+from .finder import UnitFinder, join
+
+#: Layers that treat each feature by itself and leave a zero a zero.
+FEATUREWISE = (
+    nn.Identity,
+    nn.Dropout,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Hardswish,
+    nn.Tanh,
+)
+
+
+@UNITS.register_module()
+class BranchNeurons(UnitFinder):
+    """Hidden neurons between the linear layers of an ``nn.Sequential``.
+
+    Branches for classes, boxes and trajectories are such; between two linear layers only norms,
+    activations that leave zero zero, and dropout may stand. Features removed before a layer norm
+    go on counting as zeros in its mean and variance (see ``SlimLayerNorm``).
+
+    Example:
+        >>> prune_cfg = dict(units=[dict(type='BranchNeurons')])
+    """
+
+
+def norm_parts(
+    name: str, norm: nn.Module, width: int
+) -> tuple[list[Cut], list[tuple[str, str]]] | None:
+    """Cuts and converters of a norm over ``width`` features; None if its zeros don't stay zeros."""
+    if getattr(norm, 'weight', None) is None:
+        return None
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        return norm_cuts(name, norm), []
+    if type(norm).__name__ == 'SlimLayerNorm' or (
+        isinstance(norm, nn.LayerNorm) and norm.normalized_shape == (width,)
+    ):
+        cuts = [Cut(f'{name}.{p}', 0) for p in ('weight', 'bias') if getattr(norm, p) is not None]
+        return cuts, [(name, 'SlimLayerNorm')]
+    return None
+
+
+def hidden_features(
+    name: str,
+    producer: nn.Linear,
+    between: list[tuple[str, nn.Module]],
+    consumer: tuple[str, nn.Linear],
+    owner: str,
+    sections: tuple[int, ...] = (0,),
+) -> UnitGroup | None:
+    """The features between two linear layers, or None where something else stands between.
+
+    Args:
+        name: The producer's, and the group's.
+        producer: The layer whose rows the features are.
+        between: Name and module of what stands between the layers.
+        consumer: Name and module of the layer that reads them.
+        owner: The module whose forward pass uses them.
+        sections: Where the consumer's columns for them begin.
+    """
+    cuts, converts = linear_cuts(name, producer, 'in', 1), []
+    for path, module in between:
+        if isinstance(module, FEATUREWISE):
+            continue
+        norm = norm_parts(path, module, producer.out_features)
+        if norm is None:
+            return None
+        cuts += norm[0]
+        converts += norm[1]
+    cuts += linear_cuts(*consumer, 'out', 1, sections)
+    size = producer.out_features
+    return UnitGroup(name, 'branch', size, tuple(cuts), owner, (), tuple(converts), least=1)
+
+
+@BranchNeurons.layout('Sequential')
+def sequential(name: str, module: nn.Module) -> list[UnitGroup]:
+    """Every hidden width of a chain of linear layers."""
+    if type(module).forward is not nn.Sequential.forward:
+        return []
+    groups: list[UnitGroup | None] = []
+    layers = [(join(name, child), layer) for child, layer in module.named_children()]
+    linears = [i for i, (_, layer) in enumerate(layers) if isinstance(layer, nn.Linear)]
+    for first, second in zip(linears, linears[1:], strict=False):
+        path, producer = layers[first]
+        groups.append(
+            hidden_features(path, producer, layers[first + 1 : second], layers[second], name)
+        )
+    return [group for group in groups if group is not None]
