@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 0
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-vad test test-slow lint format bench clean distclean
+.PHONY: help venv demo demo-vit test test-slow lint format bench clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -22,11 +22,11 @@ $(STAMP): $(SETUP_FILES)
 	@$(PYTHON) tools/setup/make_venv.py $(VENV)
 	@touch $@
 
-demo: venv ## prune, fine-tune and evaluate a small ViT on real scans
+demo: venv ## train a small VAD on a toy drive, prune 30 % of it, retrain, evaluate, compare, draw
 	$(PY) tools/demo.py
 
-demo-vad: venv ## write a toy drive, train a small VAD on it, evaluate it, draw what it sees
-	$(PY) tools/demo_vad.py
+demo-vit: venv ## train a small ViT on real scans of digits, prune half of it, fine-tune, evaluate
+	$(PY) tools/demo_vit.py
 
 test: venv ## the test suite, without the slow tests
 	$(PY) -m pytest -q -m 'not slow' --durations=15 --durations-min=1

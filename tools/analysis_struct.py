@@ -36,6 +36,11 @@ def parse(argv: Sequence[str] | None):
     parser.add_argument(
         '--fine-tune-epochs', type=cli.positive, help='epochs to train; default: prune_cfg.recovery'
     )
+    parser.add_argument(
+        '--train',
+        choices=('structured', 'unstructured'),
+        help='which of the two pruned models to train; default: structured, unless there is none',
+    )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument(
         '--dry-run', action='store_true', help='print the table; write no model and no report'
@@ -44,14 +49,69 @@ def parse(argv: Sequence[str] | None):
     parser.add_argument(
         '--from-table', metavar='FILE', help='take the scores from such a file, at any ratio'
     )
+    parser.add_argument(
+        '--sensitivity',
+        type=cli.ratio,
+        nargs='*',
+        metavar='R',
+        help='instead: prune each module alone at these ratios and evaluate; default: 0.1 0.3 0.5',
+    )
+    parser.add_argument(
+        '--sensitivity-samples',
+        type=cli.positive,
+        metavar='N',
+        help='with --sensitivity: evaluate on the first N test samples; default: all',
+    )
     cli.add_gpu_arguments(parser)
     cli.add_common_arguments(parser)
     args = parser.parse_args(argv)
+    check_sensitivity(parser, args)
     if args.retrain and not args.fine_tune:
         parser.error('--retrain goes with --fine-tune')
+    if args.train and not args.fine_tune:
+        parser.error('--train goes with --fine-tune')
     if args.dry_run and args.fine_tune:
         parser.error('--dry-run trains nothing; leave out --fine-tune')
     return args
+
+
+def check_sensitivity(parser, args) -> None:
+    """End with what doesn't go with ``--sensitivity``; sort its ratios."""
+    if args.sensitivity is None:
+        if args.sensitivity_samples:
+            parser.error('--sensitivity-samples goes with --sensitivity')
+        return
+    for name in ('pruning_ratio', 'fine_tune', 'dry_run', 'save_table'):
+        if getattr(args, name) not in (None, False):
+            parser.error(
+                f'--{name.replace("_", "-")} does not go with --sensitivity, which prunes each '
+                'module alone and keeps no pruned model; leave one out'
+            )
+    if 0 in args.sensitivity:
+        parser.error('--sensitivity 0 removes nothing; ratios must be in (0, 1)')
+    args.sensitivity = sorted(set(args.sensitivity)) or [0.1, 0.3, 0.5]
+
+
+def analyse_sensitivity(cfg, pruner, args) -> None:
+    """Do what ``--sensitivity`` asks for."""
+    from mmengine import dist
+
+    from projects.prune_plugin import distributed, sensitivity
+    from projects.prune_plugin.files import output_directory
+    from projects.prune_plugin.reports import print_sensitivity
+
+    sensitivity.check_pruner(pruner)
+    distributed.init(args.launcher)
+    cli.log_world(args.launcher)
+    with output_directory(args.output_dir) as folder:
+        options = sensitivity.SensitivityOptions(
+            args.checkpoint, folder, args.sensitivity, args.sensitivity_samples, args.from_table
+        )
+        report = sensitivity.analyse(cfg, pruner, options)
+    if dist.is_main_process():
+        print_sensitivity(report)
+        for ending in ('csv', 'json', 'png'):
+            print(folder / f'sensitivity.{ending}')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -63,16 +123,32 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from mmengine import dist
 
-    from projects.prune_plugin import distributed, pipeline, recovery, training
+    from projects.prune_plugin import (
+        StructuredPruner,
+        UserError,
+        distributed,
+        pipeline,
+        recovery,
+        training,
+    )
     from projects.prune_plugin.files import output_directory
     from projects.prune_plugin.reports import print_groups, print_report
 
     cfg = cli.read_config(args.config, args.cfg_options)
     pruner = pipeline.pruner_of(cfg, args.pruning_ratio)
+    if args.sensitivity is not None:
+        analyse_sensitivity(cfg, pruner, args)
+        return
     settings = pruner.recovery
     if args.fine_tune:
         settings = recovery.settings_for(settings, args.retrain, args.fine_tune_epochs)
         recovery.check_trainable(cfg)
+        recovery.check_teacher(settings, args.checkpoint)
+        if args.train == 'structured' and not isinstance(pruner, StructuredPruner):
+            raise UserError(
+                f'--train structured: a {type(pruner).__name__} makes no structured model; '
+                'leave it out, or give unstructured'
+            )
         recovery.check_data(cfg, 'train_dataloader')
         if args.amp:
             training.use_amp(cfg)
@@ -86,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         outcome = pipeline.prune_to_files(cfg, pruner, options)
         if args.fine_tune:
             work_dir = folder / recovery.FOLDERS[settings.mode]
-            training.recover(cfg, settings, outcome, work_dir, args.launcher)
+            training.recover(cfg, settings, outcome, work_dir, args.launcher, args.train)
             if dist.is_main_process():
                 pipeline.write_report(outcome, folder)
     if dist.is_main_process():

@@ -1,53 +1,62 @@
-"""The main job in one go: train a small ViT on digits, prune half of it, fine-tune, evaluate."""
+"""The main job in one go: a toy drive, a small VAD trained on it, 30 % of it removed, retrained."""
 
 import argparse
-import json
-import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-DENSE = 'projects/configs/ViT/vit_tiny_digits.py'
-PRUNED = 'projects/configs/ViT/vit_tiny_digits_prune50.py'
+from demo_steps import call, once
 
-
-def call(*arguments: str) -> None:
-    """Run a tool as a user would, showing the command; end the demo if it fails."""
-    print(f'\n$ python {shlex.join(arguments)}', flush=True)
-    code = subprocess.run([sys.executable, *arguments], cwd=ROOT).returncode
-    if code:
-        sys.exit(code)
+DENSE = 'projects/configs/VAD/VAD_nano_toy.py'
+PRUNED = 'projects/configs/VAD/VAD_nano_toy_prune0.3.py'
 
 
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--folder', default='work_dirs/demo', help='where results go')
-    parser.add_argument('--anew', action='store_true', help='train the dense model again')
+    parser.add_argument('--folder', default='work_dirs/demo_vad', help='where results go')
+    parser.add_argument('--anew', action='store_true', help='do everything again')
     args = parser.parse_args()
     start = time.perf_counter()
-    dense = Path(args.folder) / 'dense'
-    pruned = Path(args.folder) / 'pruned'
+    folders = {
+        name: Path(args.folder) / name
+        for name in ('dense', 'pruned', 'test', 'compare', 'pictures')
+    }
+    dense = str(folders['dense'] / 'latest.pth')
+    slim = str(folders['pruned'] / 'vad_structured_pruned.pth')
+    retrained = str(folders['pruned'] / 'retrained' / 'latest.pth')
 
-    if args.anew or not (ROOT / dense / 'done').exists():
-        call('tools/train.py', DENSE, '--work-dir', str(dense))
-        (ROOT / dense / 'done').touch()
-    else:
-        print(f'using the dense model trained before in {dense} (--anew trains another)')
-    checkpoint = str(dense / 'latest.pth')
-    call('tools/analysis_struct.py', PRUNED, checkpoint, '--output-dir', str(pruned), '--fine-tune')
-    slim = str(pruned / 'fine_tuned' / 'latest.pth')
-    # The dense config: the checkpoint itself says how slim the model is.
-    call('tools/test.py', DENSE, slim, '--eval', 'accuracy', '--work-dir', f'{args.folder}/test')
-
-    report = json.loads((ROOT / pruned / 'report.json').read_text())
-    stages = {name: report[name]['metrics']['accuracy/top1'] for name in ('dense', 'pruned')}
-    stages['fine-tuned'] = report['recovered']['metrics']['accuracy/top1']
-    print('\ntop-1 accuracy: ' + ', '.join(f'{k} {v:.2f} %' for k, v in stages.items()))
-    print(f'report and plots: {pruned}/report.json, report.csv, units.csv,')
-    print(f'                  {pruned}/kept_share.png, accuracy_params.png')
+    call('tools/create_data.py', 'toy', '--out', 'data/toy_nuscenes')
+    # --resume: of a demo that was broken off; a finished training has nothing to do.
+    resume = [] if args.anew else ['--resume']
+    anew = once(
+        folders['dense'], args.anew,
+        'tools/train.py', DENSE, '--amp', '--work-dir', str(folders['dense']), *resume,
+    )  # fmt: skip
+    anew = once(
+        folders['pruned'], anew,
+        'tools/analysis_struct.py', PRUNED, dense, '--output-dir', str(folders['pruned']),
+        '--fine-tune', '--retrain', '--fine-tune-epochs', '6', '--amp',
+    )  # fmt: skip
+    # The dense config from here on: a checkpoint itself says how slim its model is.
+    once(
+        folders['test'], anew,
+        'tools/test.py', DENSE, retrained, '--eval', 'bbox', '--work-dir', str(folders['test']),
+    )  # fmt: skip
+    once(
+        folders['compare'], anew,
+        'tools/compare.py', DENSE, dense, slim, retrained,
+        '--labels', 'dense', 'pruned', 'retrained', '--out', str(folders['compare']),
+    )  # fmt: skip
+    once(
+        folders['pictures'], anew,
+        'tools/visualize.py', DENSE, retrained, '--out', str(folders['pictures']),
+        '--video', 'gif',
+    )  # fmt: skip
+    print(
+        f'\nreport and plots:    {folders["pruned"]}/report.json, kept_share.png, metrics_params.png'
+    )
+    print(f'dense/pruned/retrained: {folders["compare"]}/compare.csv, compare.png')
+    print(f'what the slim model sees: {folders["pictures"]}')
     print(f'done in {time.perf_counter() - start:.0f} s')
 
 

@@ -1,6 +1,8 @@
 """Running calibration batches and gathering the statistics that criteria ask for."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +21,8 @@ from .randomness import kept_random_state, seed_everything
 from .slim import replace_module
 from .units.base import UnitGroup
 
+#: Usage of units of which their module says nothing.
+UNTOLD = -math.inf
 #: (model, batch) -> scalar loss, the mean over the batch's samples.
 LossFunction = Callable[[nn.Module, Any], Tensor]
 
@@ -30,6 +34,7 @@ class Statistics:
     Attributes:
         gradients: Mean gradient over samples, float64, shaped as the parameter.
         squared_gradients: Mean over batches of the squared gradient, likewise.
+        usage: How much each unit was used, per sample, by group name, float64 (group.size,).
         input_rms: Root mean square of each input feature of the layer that owns a weight, (in,).
         samples: Samples seen by all ranks together.
     """
@@ -37,6 +42,7 @@ class Statistics:
     gradients: dict[str, Tensor] = field(default_factory=dict)
     squared_gradients: dict[str, Tensor] = field(default_factory=dict)
     input_rms: dict[str, Tensor] = field(default_factory=dict)
+    usage: dict[str, Tensor] = field(default_factory=dict)
     samples: int = 0
 
 
@@ -80,10 +86,47 @@ class CalibrationData:
         return len(range(rank, len(self.batches), world))
 
 
-def mmengine_loss(model: nn.Module, batch: Any) -> Tensor:
-    """Training loss of an MMEngine model."""
+def mmengine_loss(
+    model: nn.Module, batch: Any, weights: Mapping[str, float] | None = None
+) -> Tensor:
+    """Training loss of an MMEngine model, its parts weighted; see :func:`weighted_losses`."""
     data = model.data_preprocessor(batch, True)
-    return model.parse_losses(model._run_forward(data, mode='loss'))[0]
+    losses = model._run_forward(data, mode='loss')
+    if weights:
+        losses = weighted_losses(losses, weights, getattr(model, 'loss_task', None))
+    return model.parse_losses(losses)[0]
+
+
+def weighted_losses(
+    losses: Mapping[str, Any],
+    weights: Mapping[str, float],
+    task_of: Callable[[str], str] | None = None,
+) -> dict[str, Any]:
+    """The losses, each times the weight of its task, or 1.
+
+    Args:
+        losses: Tensors, or lists of tensors, by name, as a model returns them.
+        weights: By task, where the model knows tasks; else by regular expressions on loss names.
+        task_of: ``model.loss_task``: the task of a loss, by its name.
+
+    Raises:
+        UserError: a key that fits no loss.
+    """
+    names = [name for name in losses if 'loss' in name]
+    owner = {name: task_of(name) if task_of else name for name in names}
+    fits = (lambda key, word: key == word) if task_of else re.match
+    for key in weights:
+        if not any(fits(key, word) for word in owner.values()):
+            raise UserError(
+                f'prune_cfg.calibration.loss_weights has {key!r}, which is no loss of this model; '
+                f'valid are {", ".join(dict.fromkeys(owner.values()))}'
+            )
+    result = dict(losses)
+    for name, word in owner.items():
+        factor = math.prod(weight for key, weight in weights.items() if fits(key, word))
+        value = losses[name]
+        result[name] = [v * factor for v in value] if isinstance(value, list) else value * factor
+    return result
 
 
 @contextmanager
@@ -168,6 +211,33 @@ def activation_hooks(
             handle.remove()
 
 
+@contextmanager
+def usage_hooks(
+    model: nn.Module, groups: Sequence[UnitGroup], usage: dict[str, Tensor]
+) -> Iterator[None]:
+    """Add up what the groups' owners say of their units' use, where they say (see ``Usage``)."""
+    handles = []
+    for group in groups:
+        owner = model.get_submodule(group.owner)
+        if not hasattr(owner, 'unit_usage'):
+            continue
+        # There from the start, so that a rank without a batch holds the same names.
+        device = next(owner.parameters()).device
+        usage[group.name] = torch.zeros(group.size, dtype=torch.float64, device=device)
+
+        def add(module: nn.Module, args: tuple, output: Any, group: UnitGroup = group) -> None:
+            with torch.no_grad():
+                said = module.unit_usage(output).get(group.kind)
+            usage[group.name] += UNTOLD if said is None else said.double()
+
+        handles.append(owner.register_forward_hook(add))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def collect(
     model: nn.Module,
     groups: Sequence[UnitGroup],
@@ -183,7 +253,7 @@ def collect(
     Args:
         model: The model, not wrapped. Its weights, modes and random states are left as they were.
         groups: The unit groups to be scored.
-        kinds: Subset of ``{'gradients', 'squared_gradients', 'activations'}``.
+        kinds: Subset of ``{'gradients', 'squared_gradients', 'activations', 'usage'}``.
         data: The batches.
         loss: Gives the loss whose gradients are gathered.
 
@@ -204,6 +274,7 @@ def collect(
         with (
             gradient_hooks(model, scored if backward else set(), statistics, kinds, batch_info),
             activation_hooks(model, read if 'activations' in kinds else set(), sums, counts),
+            usage_hooks(model, groups if 'usage' in kinds else [], statistics.usage),
             torch.set_grad_enabled(backward),
         ):
             bar = track(data, 'calibrating', total=len(data), disable=not dist.is_main_process())
@@ -223,10 +294,13 @@ def reduce_statistics(
 ) -> Statistics:
     """Sum over ranks, then turn sums into means."""
     total = {'samples': torch.tensor(float(statistics.samples))}
-    for table in (statistics.gradients, statistics.squared_gradients, sums, counts, total):
+    means = (statistics.gradients, statistics.squared_gradients, statistics.usage)
+    for table in (*means, sums, counts, total):
         sum_over_ranks(table)
     statistics.samples = int(total['samples'])
-    for table in (statistics.gradients, statistics.squared_gradients):
+    for name in [name for name, usage in statistics.usage.items() if (usage == UNTOLD).all()]:
+        del statistics.usage[name]
+    for table in means:
         for name in table:
             table[name] /= statistics.samples
     statistics.input_rms = {n: (sums[n] / counts[n].clamp_min(1)).sqrt() for n in sums}

@@ -13,6 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger, print_log
 
 from .checkpoint import use_safe_loader
+from .distributed import is_lost_rank, lost_rank_message
 from .errors import UserError
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -160,11 +161,12 @@ def run(
 ) -> NoReturn:
     """Run a tool: exit code 0, or 2 with one sentence where the user can mend it.
 
-    Errors that are ours keep their traceback.
+    Errors that are ours keep their traceback. A rank whose partner is gone says so and ends with 1.
     """
     use_safe_loader()
     try:
         main(argv)
+        shut_down(together=True)
     except (UserError, KeyError, TypeError) as error:
         if not isinstance(error, UserError) and not is_config_mistake(error):
             raise
@@ -172,7 +174,11 @@ def run(
             print(f'error: {first_line(error)}', file=sys.stderr)
         shut_down(together=False)
         sys.exit(2)
-    shut_down(together=True)
+    except RuntimeError as error:
+        if not is_lost_rank(error):
+            raise
+        print(f'error: {lost_rank_message(error)}', file=sys.stderr)
+        sys.exit(1)
     sys.exit(0)
 
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -18,6 +20,29 @@ LAUNCHER_VARIABLES = {
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
 }
+
+#: How long a rank waits for another that is there but doesn't come. It must outlast what rank 0
+#: does alone (metrics of a whole data set, latency tables). A rank that dies is noticed at once.
+TIMEOUT = timedelta(minutes=30)
+#: How the backends say that another rank is gone.
+LOST_RANK = re.compile(
+    r'(?:gloo|NCCL|c10d).*?(closed by peer|reset by peer|Broken pipe|timed out|timeout|remote process)',
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def is_lost_rank(error: BaseException) -> bool:
+    """Whether a collective operation failed because another rank is gone or doesn't answer."""
+    return dist.get_world_size() > 1 and bool(LOST_RANK.search(str(error)))
+
+
+def lost_rank_message(error: BaseException) -> str:
+    """One sentence for :func:`is_lost_rank`: who noticed, what it saw, and where to look."""
+    return (
+        f'rank {dist.get_rank()} of {dist.get_world_size()} ends because another rank is gone '
+        f'({LOST_RANK.search(str(error))[1]}): it was killed, or ended with an error that its own '
+        'output names; a training goes on from its last checkpoint with --resume'
+    )
 
 
 def init(launcher: str) -> None:
@@ -45,7 +70,7 @@ def init(launcher: str) -> None:
     os.environ.update(RANK=rank, WORLD_SIZE=world, LOCAL_RANK=local)
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')
-    torch_dist.init_process_group('gloo', rank=int(rank), world_size=int(world))
+    torch_dist.init_process_group('gloo', rank=int(rank), world_size=int(world), timeout=TIMEOUT)
 
 
 def sum_over_ranks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

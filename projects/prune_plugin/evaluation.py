@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
-from mmengine.registry import METRICS
+from mmengine.registry import DATASETS, METRICS
 from mmengine.runner import Runner
 from rich.progress import track
 from torch import nn
+from torch.utils.data import Dataset, Subset
 
 from .distributed import from_rank_0
 from .errors import DataNotFoundError, UserError
@@ -76,11 +78,28 @@ def headline(metrics: Sequence[Mapping], results: Mapping[str, float]) -> dict[s
     return chosen
 
 
+def first_samples(dataloader: Mapping, count: int) -> Dataset:
+    """The first ``count`` samples of a dataloader config's data set, with its metainfo."""
+    dataset = dataloader['dataset']
+    dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
+    if hasattr(dataset, 'full_init'):
+        dataset.full_init()
+    if len(dataset) <= count:
+        return dataset
+    if isinstance(dataset, BaseDataset):  # its own way, so that it still is what a sampler needs
+        dataset.get_subset_(count)
+        return dataset
+    subset = Subset(dataset, range(count))
+    subset.metainfo = getattr(dataset, 'metainfo', None)
+    return subset
+
+
 class TestSet:
     """The config's test data and metrics, loaded once and used for several models.
 
     Args:
         cfg: The config.
+        num_samples: Use the first so many samples, in the data set's order; None: all.
 
     Attributes:
         missing: Why there is nothing to evaluate on, or None.
@@ -88,22 +107,32 @@ class TestSet:
 
     __test__ = False
 
-    def __init__(self, cfg: Config):
+    def __init__(self, cfg: Config, num_samples: int | None = None):
         self.missing: str | None = None
         self.metrics = as_metrics(cfg.get('test_evaluator'))
         if not cfg.get('test_dataloader') or not self.metrics:
             self.missing = 'the config has no test_dataloader and test_evaluator'
             return
         try:
-            self.loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
+            dataloader = cfg.test_dataloader
+            if num_samples is not None:
+                dataloader = {**dataloader, 'dataset': first_samples(dataloader, num_samples)}
+            self.loader = Runner.build_dataloader(dataloader, seed=0)
         except (DataNotFoundError, FileNotFoundError) as error:
             self.missing = str(error)
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, label: str) -> dict[str, float] | None:
+    def evaluate(
+        self, model: nn.Module, label: str, progress: bool = True
+    ) -> dict[str, float] | None:
         """Metrics of ``model``, equal on all ranks; None, with a word in the log, without data.
 
         What is no finite number, such as the precision of a class that doesn't occur, is left out.
+
+        Args:
+            model: The model.
+            label: What to call it.
+            progress: Whether to show a progress bar.
         """
         if self.missing:
             print_log(f'evaluation of the {label} model skipped: {self.missing}', 'current')
@@ -112,7 +141,8 @@ class TestSet:
         evaluator.dataset_meta = getattr(self.loader.dataset, 'metainfo', None)
         training = model.training
         model.eval()
-        bar = track(self.loader, f'evaluating {label}', disable=not dist.is_main_process())
+        hidden = not (progress and dist.is_main_process())
+        bar = track(self.loader, f'evaluating {label}', disable=hidden)
         for batch in bar:
             evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
         model.train(training)
@@ -120,6 +150,6 @@ class TestSet:
         results = {
             k: v for k, v in results.items() if isinstance(v, int | float) and math.isfinite(v)
         }
-        shown = ', '.join(f'{k} {v:.4g}' for k, v in results.items())
+        shown = ', '.join(f'{k} {results[k]:.4g}' for k in headline(self.metrics, results))
         print_log(f'{label}: {shown}', 'current', logging.INFO)
         return results

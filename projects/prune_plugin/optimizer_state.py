@@ -1,14 +1,27 @@
 """Carrying an optimizer's state (momenta, variances) over to the slim model."""
 
+import logging
 from collections.abc import Mapping
 from copy import deepcopy
 
 import torch
-from mmengine.optim import OptimWrapperDict, build_optim_wrapper
+from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import Tensor, nn
 
 from .slim import cut_tensor
 from .state import PruneState
+
+
+def build_quietly(model: nn.Module, optim_wrapper: Mapping) -> OptimWrapper:
+    """The config's optimizer, without MMEngine's lines on every parameter's options."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        return build_optim_wrapper(model, deepcopy(dict(optim_wrapper)))
+    finally:
+        logger.setLevel(level)
 
 
 def parameter_order(model: nn.Module, optim_wrapper: Mapping) -> list[str]:
@@ -17,7 +30,7 @@ def parameter_order(model: nn.Module, optim_wrapper: Mapping) -> list[str]:
     Raises:
         TypeError: the config has several optimizers.
     """
-    wrapper = build_optim_wrapper(model, deepcopy(dict(optim_wrapper)))
+    wrapper = build_quietly(model, optim_wrapper)
     if isinstance(wrapper, OptimWrapperDict):
         raise TypeError('several optimizers')
     names = {id(parameter): name for name, parameter in model.named_parameters()}

@@ -1,6 +1,5 @@
 """Pruning a config's model into files: what ``tools/analysis_struct.py`` and ``train.py`` do."""
 
-import platform
 import sys
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -11,19 +10,21 @@ import torch
 from mmengine import dist
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.optim import build_optim_wrapper
 from torch import Tensor, nn
 
+from .batch_norm import recalibrate
 from .calibration import CalibrationData
 from .checkpoint import model_meta, save_file
+from .distillation import targets_for
 from .distributed import on_rank_0
 from .errors import UserError
-from .evaluation import TestSet
+from .evaluation import TestSet, headline
 from .hooks.mask_hook import pack_masks
 from .loading import Loaded, load_model, plain_meta
-from .optimizer_state import parameter_order, slim_optimizer_state
-from .profiling import count_params, example_input, model_latency, module_flops
+from .optimizer_state import build_quietly, parameter_order, slim_optimizer_state
+from .profiling import environment, latency_note, profile
 from .pruners import (
+    DataFactory,
     Plan,
     Pruner,
     StructuredPruner,
@@ -34,10 +35,10 @@ from .pruners import (
     timed,
 )
 from .reports import UnitTable, read_scores, write_groups, write_json, write_plots
+from .settings import CalibrationSettings
 from .slim import slim
 from .sparsifiers import Magnitude
 from .state import PruneState, compose
-from .version import __version__
 
 
 @dataclass
@@ -79,9 +80,14 @@ class Outcome:
     plan: Plan | None = field(default=None, repr=False)
     before: PruneState | None = field(default=None, repr=False)
 
-    @property
-    def trained(self) -> Path:
-        """The checkpoint that recovery trains."""
+    def trained(self, which: str | None = None) -> Path:
+        """The checkpoint that recovery trains.
+
+        Args:
+            which: ``'structured'`` or ``'unstructured'``; None: the structured one if there is one.
+        """
+        if which == 'unstructured':
+            return self.weight_level
         return self.structured or self.weight_level
 
 
@@ -126,7 +132,8 @@ def prune_to_files(cfg: Config, pruner: Pruner, options: Options) -> Outcome:
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     with timed(seconds, 'load'):
         loaded = load_model(cfg, options.checkpoint, device)
-    plan, masks, slimmed = None, {}, None
+    check_before(cfg, pruner, loaded.model)
+    plan, masks, slimmed, masked = None, {}, None, None
     if isinstance(pruner, StructuredPruner):
         plan = make_plan(cfg, pruner, loaded, options)
         seconds.update(plan.seconds)
@@ -139,23 +146,48 @@ def prune_to_files(cfg: Config, pruner: Pruner, options: Options) -> Outcome:
             masks = pruner.keep_masks(loaded.model)
     with timed(seconds, 'profile'):
         models = [loaded.model] if slimmed is None else [loaded.model, slimmed]
-        profiles = on_rank_0(lambda: profile(models, pruner, options))
-    report = start_report(cfg, pruner, options, plan, profiles, masks)
+        profiles = on_rank_0(lambda: profile(models, pruner.profile, not options.dry_run))
+    report = start_report(cfg, pruner, options, loaded.model, plan, profiles, masks)
     outcome = Outcome(report, plan=plan, before=loaded.before)
     if not options.dry_run:
+        masked = masked_copy(loaded.model, masks) if masks else None
+        if pruner.calibration.recalibrate_bn:
+            with timed(seconds, 'recalibrate'):
+                renew_batch_norms(cfg, pruner, [m for m in (slimmed, masked) if m is not None])
         with timed(seconds, 'evaluate'):
             outcome.test_set = TestSet(cfg)
             report['dense']['metrics'] = outcome.test_set.evaluate(loaded.model, 'dense')
-            pruned = slimmed if slimmed is not None else masked_copy(loaded.model, masks)
+            pruned = slimmed if slimmed is not None else masked
             report['pruned']['metrics'] = outcome.test_set.evaluate(pruned, 'pruned')
+            if report['dense']['metrics']:
+                report['headline'] = headline(outcome.test_set.metrics, report['dense']['metrics'])
         with timed(seconds, 'save'):
-            save_checkpoints(cfg, pruner, loaded, slimmed, masks, outcome, options)
+            save_checkpoints(cfg, pruner, loaded, slimmed, masked, masks, outcome, options)
     steps = ('load', 'discover', 'calibrate', 'score', 'allocate', 'slim', 'save', 'evaluate')
     report['seconds'] = {step: seconds.pop(step, 0.0) for step in steps} | seconds
     if not options.dry_run and dist.is_main_process():
         write_report(outcome, options.output_dir)
     dist.barrier()
     return outcome
+
+
+def check_before(cfg: Config, pruner: Pruner, model: nn.Module) -> None:
+    """Raise :class:`UserError` for what the pruner's settings ask of config and model in vain."""
+    if pruner.recovery.distill is not None:
+        targets_for(model, pruner.recovery.distill.get('targets'))
+    if pruner.calibration.recalibrate_bn and not cfg.get('train_dataloader'):
+        raise UserError(
+            'prune_cfg.calibration.recalibrate_bn needs data, but the config has no train_dataloader'
+        )
+
+
+def renew_batch_norms(cfg: Config, pruner: Pruner, models: list[nn.Module]) -> None:
+    """Recalibrate the batch norms of each model on the same samples."""
+    settings = pruner.calibration
+    sampling = {**settings.sampling, 'num_samples': settings.recalibrate_bn}
+    data = CalibrationData(cfg.train_dataloader, **sampling)
+    for model in models:
+        recalibrate(model, data)
 
 
 def magnitude_masks(model: nn.Module, pruner: StructuredPruner) -> dict[str, Tensor]:
@@ -168,22 +200,27 @@ def magnitude_masks(model: nn.Module, pruner: StructuredPruner) -> dict[str, Ten
         return Magnitude().keep_masks(weights, pruner.budget.ratio)
 
 
-def make_plan(cfg: Config, pruner: StructuredPruner, loaded: Loaded, options: Options) -> Plan:
-    """Plan, taking scores from a table where one is given, and saving them where asked."""
+def data_factory(cfg: Config, pruner: StructuredPruner) -> DataFactory:
+    """What gives the config's calibration batches to a criterion that needs them."""
 
-    def data(settings) -> CalibrationData:
+    def data(settings: CalibrationSettings) -> CalibrationData:
         if not cfg.get('train_dataloader'):
             raise UserError(
                 f'prune_cfg.criterion {type(pruner.criterion).__name__} needs calibration data, but '
                 'the config has no train_dataloader; use L1, L2 or Random'
             )
-        return CalibrationData(cfg.train_dataloader, **vars(settings))
+        return CalibrationData(cfg.train_dataloader, **settings.sampling)
 
+    return data
+
+
+def make_plan(cfg: Config, pruner: StructuredPruner, loaded: Loaded, options: Options) -> Plan:
+    """Plan, taking scores from a table where one is given, and saving them where asked."""
     table = None
     if options.from_table:
         groups, _ = pruner.discover(loaded.model)
         table = read_scores(options.from_table, groups, loaded.before)
-    plan = pruner.plan(loaded.model, data, table)
+    plan = pruner.plan(loaded.model, data_factory(cfg, pruner), table)
     if not plan.state.reduced:
         raise UserError(
             f'prune_cfg.budget.ratio {pruner.budget.ratio} would remove nothing of this model; '
@@ -202,26 +239,6 @@ def save_table(plan: Plan, before: PruneState | None, path: str) -> None:
         raise UserError(f'--save-table {path} cannot be written: {error.strerror}') from error
 
 
-def profile(models: list[nn.Module], pruner: Pruner, options: Options) -> list[dict[str, Any]]:
-    """Parameters, FLOPs (one sample) and latency (``profile.batch_size`` samples) of models."""
-    settings = pruner.profile
-    results = [dict(params=count_params(m), flops=None, latency_ms=None) for m in models]
-    single = example_input(models[0], 1, settings.input_shape)
-    if single is None:
-        print_log(
-            'FLOPs and latency not measured: prune_cfg.profile.input_shape is not set', 'current'
-        )
-        return results
-    for model, result in zip(models, results, strict=True):
-        result['flops'] = sum(module_flops(model, single).values())
-    if not options.dry_run:
-        batch = example_input(models[0], settings.batch_size, settings.input_shape)
-        threads = dict(seconds=settings.seconds, num_threads=settings.num_threads)
-        for result, ms in zip(results, model_latency(models, batch, **threads), strict=True):
-            result['latency_ms'] = ms
-    return results
-
-
 def removed_share(before: float | None, after: float | None) -> float | None:
     """The fraction removed, or None where it wasn't measured."""
     return None if not before or after is None else 1 - after / before
@@ -231,6 +248,7 @@ def start_report(
     cfg: Config,
     pruner: Pruner,
     options: Options,
+    model: nn.Module,
     plan: Plan | None,
     profiles: list[dict[str, Any]],
     masks: dict[str, Tensor],
@@ -263,6 +281,7 @@ def start_report(
         'dense': {**dense, 'metrics': None},
         'pruned': {**pruned, 'metrics': None},
         'achieved': achieved,
+        'headline': {},
         'groups': groups,
         'not_prunable': plan.refused if plan else {},
         'seconds': {},
@@ -272,18 +291,11 @@ def start_report(
         'notes': {
             'ratio': 'fraction removed, relative to the model given ("dense" here)',
             'flops': 'two per multiply-accumulate, one sample',
-            'latency_ms': f'median, batch {pruner.profile.batch_size}, '
-            f'{pruner.profile.num_threads} thread(s)',
+            'latency_ms': latency_note(pruner.profile, model),
             'zeros': 'fraction of the linear and convolution weights of <name>_pruned.pth; zeros '
             'bring no speed-up by themselves',
         },
-        'environment': {
-            'version': __version__,
-            'torch': torch.__version__,
-            'python': platform.python_version(),
-            'device': torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
-            'world_size': dist.get_world_size(),
-        },
+        'environment': environment(),
     }
 
 
@@ -302,6 +314,7 @@ def save_checkpoints(
     pruner: Pruner,
     loaded: Loaded,
     slimmed: nn.Module | None,
+    masked: nn.Module | None,
     masks: dict[str, Tensor],
     outcome: Outcome,
     options: Options,
@@ -329,7 +342,7 @@ def save_checkpoints(
         outcome.weight_level = options.output_dir / f'{stem}_pruned.pth'
         data = {
             'meta': meta,
-            'state_dict': cpu_weights(masked_copy(loaded.model, masks)),
+            'state_dict': cpu_weights(masked),
             'masks': pack_masks(masks),
         }
         if 'optimizer' in loaded.checkpoint:
@@ -357,7 +370,7 @@ def carried_optimizer(
     except (TypeError, IndexError, RuntimeError, ValueError) as error:
         print_log(f"the checkpoint's optimizer state is left out: {error}", 'current')
         return None
-    fresh = build_optim_wrapper(slimmed, deepcopy(dict(cfg.optim_wrapper))).state_dict()
+    fresh = build_quietly(slimmed, cfg.optim_wrapper).state_dict()
     return {**fresh, 'state': entries}
 
 

@@ -1,5 +1,6 @@
 """FLOPs and latency of a model, measured on an example input."""
 
+import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,31 +8,36 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine import dist
+from mmengine.logging import print_log
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import UserError
+from .settings import ProfileSettings
+from .version import __version__
 
 #: Positional and keyword arguments of one forward call.
 Example = tuple[tuple, dict[str, Any]]
 
 
 def example_input(
-    model: nn.Module, batch_size: int = 1, input_shape: Sequence[int] | None = None
+    model: nn.Module, batch_size: int | None = 1, input_shape: Sequence[int] | None = None
 ) -> Example | None:
     """Arguments for a forward call, without touching a data set.
 
     Args:
         model: Asked first: ``model.dummy_inputs``, a method ``(batch_size) -> dict`` or (Hugging
             Face) a property, gives keyword arguments.
-        batch_size: Samples in the batch.
+        batch_size: Samples in the batch; None: as many as are usual for the model.
         input_shape: Shape of one sample, for models without ``dummy_inputs``.
 
     Returns:
         The arguments, or None where nothing says what the input looks like.
     """
     device = next(model.parameters()).device
+    batch_size = batch_size or usual_batch_size(model)
     dummy = getattr(model, 'dummy_inputs', None)
     if dummy is not None:
         kwargs = dummy(batch_size) if callable(dummy) else dummy
@@ -39,6 +45,11 @@ def example_input(
     if input_shape is not None:
         return (torch.zeros(batch_size, *input_shape, device=device),), {}
     return None
+
+
+def usual_batch_size(model: nn.Module) -> int:
+    """Samples per call when timing: the model's ``profile_batch_size``, else 8."""
+    return getattr(model, 'profile_batch_size', 8)
 
 
 def on_device(value: Any, device: torch.device) -> Any:
@@ -51,7 +62,7 @@ def on_device(value: Any, device: torch.device) -> Any:
 
 
 def needed_example(
-    model: nn.Module, input_shape: Sequence[int] | None, batch_size: int, key: str
+    model: nn.Module, input_shape: Sequence[int] | None, batch_size: int | None, key: str
 ) -> Example:
     """:func:`example_input`, or a :class:`UserError` that says what ``key`` is missing."""
     example = example_input(model, batch_size, input_shape)
@@ -76,12 +87,18 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def module_flops(model: nn.Module, example: Example) -> dict[str, int]:
+def module_flops(model: nn.Module, example: Example, warm: bool = False) -> dict[str, int]:
     """FLOPs of each module's own operations (without its children's), for one forward call.
 
     FLOPs are two per multiply-accumulate of matrix products and convolutions, as PyTorch's
     ``FlopCounterMode`` counts them; element-wise operations are not counted. Attention runs on the
-    plain kernel meanwhile, as the counter doesn't see the fused ones on CPUs.
+    plain kernel meanwhile, as the counter doesn't see the fused ones on CPUs. What a model computes
+    once and keeps (a rig's geometry) isn't counted.
+
+    Args:
+        model: The model.
+        example: Arguments of the call.
+        warm: The model has been called with them before.
 
     Returns:
         ``{module name: FLOPs}`` for modules with any; the sum is the model's.
@@ -92,31 +109,53 @@ def module_flops(model: nn.Module, example: Example) -> dict[str, int]:
     torch.backends.mha.set_fastpath_enabled(False)
     args, kwargs = example
     try:
-        with sdpa_kernel(SDPBackend.MATH), frozen(model), counter:
+        if not warm:
+            model(*args, **kwargs)
+        with sdpa_kernel(SDPBackend.MATH), frozen(model), own_flops(model, counter) as own, counter:
             model(*args, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         model.train(training)
-    root = type(model).__name__
-    inclusive = {
-        path.removeprefix(root).removeprefix('.'): sum(counts.values())
-        for path, counts in counter.get_flop_counts().items()
-        if path == root or path.startswith(f'{root}.')
-    }
-    own = dict(inclusive)
-    for name, flops in inclusive.items():
-        if name:
-            own[nearest_caller(name, inclusive)] -= flops
-    return {name: flops for name, flops in own.items() if flops > 0}
+    return {name: flops for name, flops in own.items() if flops}
 
 
-def nearest_caller(name: str, called: Mapping[str, int]) -> str:
-    """The innermost module around ``name`` that is called itself (a ``ModuleList`` never is)."""
-    while name:
-        name = name.rpartition('.')[0]
-        if name in called:
-            return name
-    return name
+@contextmanager
+def own_flops(model: nn.Module, counter: FlopCounterMode) -> Iterator[dict[str, int]]:
+    """Record what each module spends itself, by name, while ``counter`` counts.
+
+    What a module calls isn't always what is in it: a ``ModuleList`` is never called, a method of a
+    submodule may be called without the submodule, and two modules may call the same one.
+    """
+    own: dict[str, int] = {}
+    running: list[tuple[str, int]] = []  # modules, and the count up to which theirs is settled
+    handles = []
+
+    def settle() -> None:
+        if running:
+            name, before = running[-1]
+            own[name] = own.get(name, 0) + counter.get_total_flops() - before
+
+    for name, module in model.named_modules():
+
+        def enter(module: nn.Module, args: tuple, name: str = name) -> None:
+            settle()
+            running.append((name, counter.get_total_flops()))
+
+        def leave(module: nn.Module, args: tuple, output: Any) -> None:
+            settle()
+            running.pop()
+            if running:
+                running[-1] = (running[-1][0], counter.get_total_flops())
+
+        handles += [
+            module.register_forward_pre_hook(enter),
+            module.register_forward_hook(leave),
+        ]
+    try:
+        yield own
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def interleaved_latency(
@@ -126,7 +165,7 @@ def interleaved_latency(
 
     Args:
         calls: Functions of no arguments.
-        seconds: Time to spend in all, beyond one warm-up and three rounds.
+        seconds: Time to spend in all, beyond one warm-up and three rounds; slow calls get fewer.
         num_threads: CPU threads to run on.
 
     Returns:
@@ -140,7 +179,7 @@ def interleaved_latency(
         for call in calls:
             call()
         start = time.perf_counter()
-        while len(times[0]) < 3 or time.perf_counter() - start < seconds:
+        while not enough(len(times[0]), time.perf_counter() - start, seconds):
             for call, taken in zip(calls, times, strict=True):
                 sync()
                 before = time.perf_counter()
@@ -150,6 +189,11 @@ def interleaved_latency(
     finally:
         torch.set_num_threads(threads)
     return [1e3 * statistics.median(taken) for taken in times]
+
+
+def enough(rounds: int, spent: float, seconds: float) -> bool:
+    """Whether so many rounds will do: three of them, or as many as twice the time allows."""
+    return spent >= seconds and (rounds >= 3 or (rounds >= 1 and spent >= 2 * seconds))
 
 
 def model_latency(models: Sequence[nn.Module], example: Example, **kwargs) -> list[float]:
@@ -176,3 +220,53 @@ def model_latency(models: Sequence[nn.Module], example: Example, **kwargs) -> li
 def count_params(model: nn.Module) -> int:
     """Parameters of ``model``, tied ones counted once."""
     return sum(p.numel() for p in model.parameters())
+
+
+def profile(
+    models: Sequence[nn.Module], settings: ProfileSettings, latency: bool = True
+) -> list[dict[str, Any]]:
+    """Parameters, FLOPs and latency of models that take the same input.
+
+    Args:
+        models: The first is asked for an example input.
+        settings: How to measure.
+        latency: Whether to time them, in turn.
+
+    Returns:
+        Per model ``params``, ``flops`` of one sample and ``latency_ms`` of ``batch_size`` samples;
+        None for what wasn't measured, with a word in the log where an example input is missing.
+    """
+    results = [dict(params=count_params(m), flops=None, latency_ms=None) for m in models]
+    single = example_input(models[0], 1, settings.input_shape)
+    if single is None:
+        print_log(
+            'FLOPs and latency not measured: prune_cfg.profile.input_shape is not set', 'current'
+        )
+        return results
+    batch_size = settings.batch_size or usual_batch_size(models[0])
+    if latency:
+        batch = example_input(models[0], batch_size, settings.input_shape)
+        threads = dict(seconds=settings.seconds, num_threads=settings.num_threads)
+        for result, ms in zip(results, model_latency(models, batch, **threads), strict=True):
+            result['latency_ms'] = ms
+    warm = latency and batch_size == 1
+    for model, result in zip(models, results, strict=True):
+        result['flops'] = sum(module_flops(model, single, warm).values())
+    return results
+
+
+def latency_note(settings: ProfileSettings, model: nn.Module) -> str:
+    """What ``latency_ms`` of a report means."""
+    batch_size = settings.batch_size or usual_batch_size(model)
+    return f'median, batch {batch_size}, {settings.num_threads} thread(s)'
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices behind the figures of a report."""
+    return {
+        'version': __version__,
+        'torch': torch.__version__,
+        'python': platform.python_version(),
+        'device': torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
+        'world_size': dist.get_world_size(),
+    }

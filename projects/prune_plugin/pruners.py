@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from .calibration import CalibrationData, collect, mmengine_loss
 from .costs import Cost
 from .distributed import check_same, on_rank_0
 from .errors import UserError
-from .modules import SlimMultiheadAttention
 from .registry import ALLOCATORS, BUDGETS, CRITERIA, PRUNERS, SCHEDULES, SPARSIFIERS, UNITS, build
 from .settings import (
     CalibrationSettings,
@@ -93,6 +93,9 @@ class Pruner:
         name: Stem of the checkpoints' names; by default the config name's first word.
     """
 
+    #: The budget's type where a config names none.
+    default_budget = ''
+
     def __init__(
         self,
         budget: Mapping,
@@ -104,6 +107,8 @@ class Pruner:
         profile: Mapping,
         name: str | None,
     ):
+        if isinstance(budget, Mapping):
+            budget = {'type': self.default_budget, **budget}
         self.budget: Budget = build(BUDGETS, budget, 'prune_cfg.budget')
         self.schedule = build(SCHEDULES, schedule, 'prune_cfg.schedule')
         self.include = as_patterns('include', include)
@@ -150,6 +155,8 @@ class StructuredPruner(Pruner):
         ...     type='StructuredPruner', criterion=dict(type='Taylor', order=1),
         ...     allocator=dict(type='Knapsack'), budget=dict(type='params', ratio=0.25))
     """
+
+    default_budget = 'params'
 
     def __init__(
         self,
@@ -221,21 +228,7 @@ class StructuredPruner(Pruner):
         seconds: dict[str, float] = {}
         with timed(seconds, 'discover'):
             groups, refused = self.discover(model)
-        with timed(seconds, 'calibrate'):
-            statistics = None
-            if self.criterion.statistics and table is None:
-                if data is None:
-                    raise UserError(
-                        f'prune_cfg.criterion {type(self.criterion).__name__} needs calibration data; '
-                        'give a train_dataloader, or use L1, L2 or Random'
-                    )
-                statistics = collect(
-                    model, groups, self.criterion.statistics, data(self.calibration), loss
-                )
-        with timed(seconds, 'score'):
-            scores = table
-            if scores is None:
-                scores = self.criterion.scores(groups, named_tensors(model), statistics)
+        scores = table if table is not None else self.scores(model, groups, data, loss, seconds)
         with timed(seconds, 'allocate'):
             kept, cost = on_rank_0(lambda: self.allocate(model, groups, scores))
             state = PruneState(
@@ -245,6 +238,43 @@ class StructuredPruner(Pruner):
             )
             check_same(state.digest(), 'the units kept')
         return Plan(groups, scores, cost, state, refused, seconds)
+
+    def scores(
+        self,
+        model: nn.Module,
+        groups: list[UnitGroup],
+        data: DataFactory | None = None,
+        loss: Callable[[nn.Module, Any], Tensor] = mmengine_loss,
+        seconds: dict[str, float] | None = None,
+    ) -> list[Tensor]:
+        """The criterion's importance of every unit, one float64 vector per group.
+
+        Args:
+            model: As in :meth:`plan`.
+            groups: Its unit groups.
+            data: As in :meth:`plan`.
+            loss: As in :meth:`plan`.
+            seconds: Where to add the time that the steps take.
+
+        Raises:
+            UserError: no data for a criterion that needs some.
+        """
+        seconds = {} if seconds is None else seconds
+        with timed(seconds, 'calibrate'):
+            statistics = None
+            if self.criterion.statistics:
+                if data is None:
+                    raise UserError(
+                        f'prune_cfg.criterion {type(self.criterion).__name__} needs calibration data; '
+                        'give a train_dataloader, or use L1, L2 or Random'
+                    )
+                if self.calibration.loss_weights and loss is mmengine_loss:
+                    loss = partial(mmengine_loss, weights=self.calibration.loss_weights)
+                statistics = collect(
+                    model, groups, self.criterion.statistics, data(self.calibration), loss
+                )
+        with timed(seconds, 'score'):
+            return self.criterion.scores(groups, named_tensors(model), statistics)
 
     def allocate(
         self, model: nn.Module, groups: list[UnitGroup], scores: list[Tensor]
@@ -300,6 +330,8 @@ class WeightPruner(Pruner):
         >>> prune_cfg = dict(type='WeightPruner', sparsifier=dict(type='Magnitude'),
         ...     budget=dict(type='weights', ratio=0.5))
     """
+
+    default_budget = 'weights'
 
     def __init__(
         self,
@@ -357,10 +389,10 @@ def select_weights(
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Weights of linear, convolution and multi-head attention layers, by name."""
-    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention, SlimMultiheadAttention)
+    kinds = (nn.Linear, nn.modules.conv._ConvNd)
     found = {}
     for prefix, module in model.named_modules():
-        if isinstance(module, kinds):
+        if isinstance(module, kinds) or hasattr(module, 'in_proj_weight'):
             for name, parameter in module.named_parameters(prefix, recurse=False):
                 if parameter.dim() > 1:
                     found[name] = parameter

@@ -1,6 +1,7 @@
 """From a config and a pruned checkpoint to the config of the training that follows."""
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,8 +26,8 @@ def settings_for(settings: RecoverySettings, retrain: bool, epochs: int | None) 
     mode = 'retrain' if retrain else 'fine_tune'
     epochs = epochs or settings.epochs
     if mode != settings.mode:
-        return RecoverySettings(mode, epochs)
-    return RecoverySettings(mode, epochs, settings.lr_factor, settings.warmup_iters)
+        return replace(settings, mode=mode, epochs=epochs, lr_factor=None, warmup_iters=None)
+    return replace(settings, epochs=epochs)
 
 
 def add_hooks(cfg: Config, *types: str) -> None:
@@ -73,6 +74,15 @@ def check_trainable(cfg: Config) -> None:
         raise UserError('train_cfg.by_epoch is False; recovery trains by epochs')
 
 
+def check_teacher(settings: RecoverySettings, checkpoint: str | None) -> None:
+    """Raise :class:`UserError` if the settings ask for distillation and there is no teacher."""
+    if settings.distill is not None and not checkpoint:
+        raise UserError(
+            'prune_cfg.recovery.distill needs a trained dense model as teacher; give a checkpoint '
+            '(load_from in tools/train.py)'
+        )
+
+
 def check_data(cfg: Config, key: str) -> None:
     """Build a data set once, so that missing data shows before anything is written.
 
@@ -91,22 +101,30 @@ def check_data(cfg: Config, key: str) -> None:
 
 
 def recovery_config(
-    cfg: Config, settings: RecoverySettings, checkpoint: dict, path: Path, work_dir: Path
+    cfg: Config,
+    settings: RecoverySettings,
+    checkpoint: dict,
+    path: Path,
+    work_dir: Path,
+    teacher: str | None = None,
 ) -> Config:
     """Config of the fine-tuning or retraining of a pruned checkpoint.
 
     Args:
         cfg: The user's config; not changed.
-        settings: Mode, epochs, learning rate, warm-up.
+        settings: Mode, epochs, learning rate, warm-up, distillation.
         checkpoint: The pruned checkpoint, for its epoch number.
         path: Where it lies.
         work_dir: Where the training writes.
+        teacher: The checkpoint that was pruned, for distillation.
 
     Raises:
-        UserError: the config doesn't train by epochs, or has no optimizer.
+        UserError: the config doesn't train by epochs, has no optimizer, or no teacher.
     """
     cfg = deepcopy(cfg)
     check_trainable(cfg)
+    check_teacher(settings, teacher)
+    dense_model = deepcopy(cfg.model)
     goes_on = settings.mode == 'fine_tune'
     start = checkpoint['meta'].get('epoch', 0) if goes_on else 0
     cfg.train_cfg.max_epochs = start + settings.epochs
@@ -120,6 +138,12 @@ def recovery_config(
             convert_to_iter_based=True,
         )
     ]
+    hooks = dict(cfg.get('default_hooks') or {})
+    saving = dict(hooks.get('checkpoint') or dict(type='CheckpointHook', interval=1))
+    cfg.default_hooks = {
+        **hooks,
+        'checkpoint': {**saving, 'max_keep_ckpts': settings.max_keep_ckpts},
+    }
     cfg.load_from = str(path)
     cfg.resume = False
     cfg.work_dir = str(work_dir)
@@ -128,6 +152,9 @@ def recovery_config(
     if checkpoint.get('masks'):
         add_hooks(cfg, 'MaskHook')
     add_hooks(cfg, *TRAINING_HOOKS, *(['CarryOverHook'] if goes_on else []))
+    if settings.distill is not None:
+        distill = dict(type='DistillHook', checkpoint=str(teacher), model=dense_model)
+        cfg.custom_hooks += [dict(distill, **settings.distill)]
     cfg.pop('prune_cfg', None)
     if not dist.is_distributed():
         cfg.launcher = 'none'

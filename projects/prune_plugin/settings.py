@@ -1,8 +1,9 @@
 """The plain blocks of ``prune_cfg``: calibration, recovery, profile."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
+from .distillation import check_distill
 from .errors import UserError
 
 #: Learning-rate factor and warm-up iterations of each way to recover.
@@ -37,16 +38,33 @@ class CalibrationSettings:
         num_samples: Samples of the training set.
         seed: Chooses them and seeds their augmentation.
         batch_size: Samples per batch on each rank.
+        recalibrate_bn: Samples from which batch norms of the pruned model get new running
+            statistics; 0 leaves them as they are.
+        loss_weights: Factors on parts of the loss whose gradients score units: by task, where the
+            model knows tasks, else by regular expressions on names of losses. 1 for the others.
     """
 
     num_samples: int = 128
     seed: int = 0
     batch_size: int = 16
+    recalibrate_bn: int = 0
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         at_least('num_samples', self.num_samples, 1)
         at_least('seed', self.seed, 0)
+        at_least('recalibrate_bn', self.recalibrate_bn, 0)
         at_least('batch_size', self.batch_size, 1)
+        if not isinstance(self.loss_weights, Mapping):
+            raise UserError(f'loss_weights is {self.loss_weights!r}; it must be a dict')
+        for name, weight in self.loss_weights.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0:
+                raise UserError(f'loss_weights.{name} is {weight!r}; it must be a number >= 0')
+
+    @property
+    def sampling(self) -> dict[str, int]:
+        """Arguments of :class:`projects.prune_plugin.calibration.CalibrationData`."""
+        return dict(num_samples=self.num_samples, seed=self.seed, batch_size=self.batch_size)
 
 
 @dataclass
@@ -60,12 +78,17 @@ class RecoverySettings:
         lr_factor: Overrides the mode's factor on the config's learning rate.
         warmup_iters: Overrides the mode's warm-up (500, 1000); a run shorter than its warm-up
             warms up over a tenth of itself.
+        distill: None, or a dict to train beside the dense model: ``targets``, those of the model's
+            class without; see :class:`projects.prune_plugin.distillation.Target`.
+        max_keep_ckpts: Checkpoints of epochs that are kept, the newest; -1: all.
     """
 
     mode: str = 'fine_tune'
     epochs: int = 6
     lr_factor: float | None = None
     warmup_iters: int | None = None
+    distill: Mapping | None = None
+    max_keep_ckpts: int = -1
 
     def __post_init__(self):
         if self.mode not in RECOVERY_MODES:
@@ -77,6 +100,11 @@ class RecoverySettings:
         if not isinstance(self.lr_factor, int | float) or not self.lr_factor > 0:
             raise UserError(f'lr_factor is {self.lr_factor!r}; it must be a number > 0')
         at_least('warmup_iters', self.warmup_iters, 0)
+        at_least('max_keep_ckpts', self.max_keep_ckpts, -1)
+        if self.max_keep_ckpts == 0:
+            raise UserError('max_keep_ckpts is 0; it must be at least 1, or -1 for all')
+        if self.distill is not None:
+            check_distill(self.distill)
 
 
 @dataclass
@@ -84,19 +112,21 @@ class ProfileSettings:
     """How FLOPs and latency are measured.
 
     Attributes:
-        batch_size: Samples per forward call when timing. FLOPs are always of one sample.
+        batch_size: Samples per forward call when timing; None: the model's usual number (8 for
+            classifiers, 1 for VAD). FLOPs are always of one sample.
         num_threads: CPU threads when timing.
         seconds: Time to spend on timing dense and pruned model.
         input_shape: Shape of one sample, for models without ``dummy_inputs``.
     """
 
-    batch_size: int = 8
+    batch_size: int | None = None
     num_threads: int = 1
     seconds: float = 4.0
     input_shape: Sequence[int] | None = None
 
     def __post_init__(self):
-        at_least('batch_size', self.batch_size, 1)
+        if self.batch_size is not None:
+            at_least('batch_size', self.batch_size, 1)
         at_least('num_threads', self.num_threads, 1)
         if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float):
             raise UserError(f'seconds is {self.seconds!r}; it must be a number')

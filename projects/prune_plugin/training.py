@@ -15,6 +15,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from .checkpoint import load_file, load_weights, prune_state_of
 from .errors import UserError
 from .evaluation import TestSet, select_metrics
+from .hooks.mask_hook import unpack_masks
 from .hooks.prune_state_hook import unwrapped
 from .loading import load_model
 from .pipeline import Options, Outcome, prune_to_files, pruner_of, write_report
@@ -22,6 +23,7 @@ from .recovery import (
     TRAINING_HOOKS,
     add_hooks,
     check_data,
+    check_teacher,
     check_trainable,
     fit_to_device,
     recovery_config,
@@ -46,9 +48,14 @@ def use_amp(cfg: Config) -> None:
 
 
 def recover(
-    cfg: Config, settings: RecoverySettings, outcome: Outcome, work_dir: Path, launcher: str
+    cfg: Config,
+    settings: RecoverySettings,
+    outcome: Outcome,
+    work_dir: Path,
+    launcher: str,
+    which: str | None = None,
 ) -> None:
-    """Train the pruned checkpoint, evaluate the result and add it to the outcome's report.
+    """Train a pruned checkpoint, evaluate the result and add it to the outcome's report.
 
     Args:
         cfg: The user's config.
@@ -56,9 +63,13 @@ def recover(
         outcome: Of the pruning.
         work_dir: Where the training writes.
         launcher: As on the command line.
+        which: See :meth:`Outcome.trained`.
     """
-    train_pruned(cfg, settings, outcome.trained, work_dir, launcher)
-    add_recovered(outcome.report, cfg, settings, outcome.test_set or TestSet(cfg), work_dir)
+    origin, test_set = outcome.trained(which), outcome.test_set or TestSet(cfg)
+    if origin == outcome.weight_level and outcome.structured:
+        add_masked(outcome.report, cfg, test_set, origin)
+    train_pruned(cfg, settings, origin, work_dir, launcher, outcome.report['checkpoint'])
+    add_recovered(outcome.report, cfg, settings, test_set, work_dir)
 
 
 def train_pruned(
@@ -67,10 +78,11 @@ def train_pruned(
     origin: Path,
     work_dir: Path,
     launcher: str,
+    teacher: str | None,
     resumed: str | None = None,
 ) -> None:
     """Train the pruned checkpoint ``origin``, or go on with its training from ``resumed``."""
-    trained = recovery_config(cfg, settings, load_file(origin), origin, work_dir)
+    trained = recovery_config(cfg, settings, load_file(origin), origin, work_dir, teacher)
     if resumed:
         trained.load_from, trained.resume = resumed, True
     fit_to_device(trained, launcher)
@@ -87,16 +99,54 @@ def add_recovered(
 ) -> None:
     """Evaluate ``latest.pth`` of a recovery and add the stage ``recovered`` to a report."""
     latest = work_dir / 'latest.pth'
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    model = load_model(cfg, str(latest), device).model
-    counts = {k: v for k, v in report['pruned'].items() if k != 'metrics'}
+    loaded = load_model(cfg, str(latest), device())
+    zeros = zero_share(loaded.checkpoint)
     report['recovered'] = {
-        **counts,
-        'metrics': test_set.evaluate(model, 'recovered'),
+        **counts(report, 'pruned' if zeros is None else 'dense'),
+        'metrics': test_set.evaluate(loaded.model, 'recovered'),
         'mode': settings.mode,
         'epochs': settings.epochs,
         'checkpoint': str(latest),
+        'trained': 'structured' if zeros is None else 'unstructured',
+        'zeros': zeros,
     }
+
+
+def add_masked(report: dict[str, Any], cfg: Config, test_set: TestSet, path: Path) -> None:
+    """Evaluate the weight-level pruned model and add the stage ``masked`` to a report."""
+    loaded = load_model(cfg, str(path), device())
+    report['masked'] = {
+        **counts(report, 'dense'),
+        'metrics': test_set.evaluate(loaded.model, 'masked'),
+        'zeros': zero_share(loaded.checkpoint),
+    }
+
+
+def device() -> str:
+    """Where models are evaluated."""
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def counts(report: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Parameters, FLOPs and latency of a stage."""
+    return {k: v for k, v in report[stage].items() if k != 'metrics'}
+
+
+def zero_share(checkpoint: dict[str, Any]) -> float | None:
+    """The fraction of zeros among a checkpoint's masked tensors; None without masks.
+
+    Raises:
+        RuntimeError: a masked weight isn't zero.
+    """
+    masks = unpack_masks(checkpoint.get('masks') or {})
+    if not masks:
+        return None
+    weights = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()}
+    grown = [name for name, keep in masks.items() if weights[name][~keep].any()]
+    if grown:
+        raise RuntimeError(f'masked weights of {grown[0]} are not zero after training')
+    total = sum(keep.numel() for keep in masks.values())
+    return sum(int((weights[name] == 0).sum()) for name in masks) / total
 
 
 def train(cfg: Config, launcher: str) -> dict[str, Any] | None:
@@ -140,8 +190,10 @@ def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> dict[str
     pruner = pruner_of(cfg)
     check_trainable(cfg)
     check_data(cfg, 'train_dataloader')
+    teacher = cfg.get('load_from')
     if resumed is None:
-        outcome = prune_to_files(cfg, pruner, Options(cfg.get('load_from'), work_dir))
+        check_teacher(pruner.recovery, teacher)
+        outcome = prune_to_files(cfg, pruner, Options(teacher, work_dir))
         recover(cfg, pruner.recovery, outcome, work_dir, launcher)
         if dist.is_main_process():
             write_report(outcome, work_dir)
@@ -152,11 +204,12 @@ def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> dict[str
             f'--resume: {work_dir} holds no *_pruned.pth that its training started from; '
             'use the config that lies there'
         )
-    train_pruned(cfg, pruner.recovery, origin, work_dir, launcher, resumed)
     report_file = work_dir / 'report.json'
-    if not report_file.is_file():
+    report = json.loads(report_file.read_text()) if report_file.is_file() else {}
+    teacher = teacher or report.get('checkpoint')
+    train_pruned(cfg, pruner.recovery, origin, work_dir, launcher, teacher, resumed)
+    if not report:
         return None
-    report = json.loads(report_file.read_text())
     add_recovered(report, cfg, pruner.recovery, TestSet(cfg), work_dir)
     if dist.is_main_process():
         write_report(Outcome(report), work_dir)

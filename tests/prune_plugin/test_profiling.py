@@ -98,6 +98,33 @@ def test_flops_of_modules_in_lists_are_counted_once():
     assert found == {f'items.{i}': 32 for i in range(3)}
 
 
+class Odd(nn.Module):
+    """Calls a grandchild past its parent and one layer from two places; keeps what it can."""
+
+    def __init__(self):
+        super().__init__()
+        self.holder = nn.ModuleDict(
+            {'inner': nn.Sequential(nn.Linear(4, 4)), 'rest': nn.Linear(4, 2)}
+        )
+        self.shared = nn.Linear(4, 4)
+        self.caller = nn.Sequential(self.shared, nn.Linear(4, 3))
+        self.kept = None
+
+    def forward(self, x):
+        if self.kept is None:
+            self.kept = torch.ones(4, 4) @ torch.ones(4, 4)
+        x = self.holder['inner'](x) + self.kept.sum()
+        self.caller(x)
+        return self.holder['rest'](self.shared(x) @ torch.ones(4, 4))
+
+
+def test_flops_belong_to_whoever_spends_them():
+    """Per row 2 x 4 x outputs. What is computed once isn't counted, what runs twice is, twice."""
+    found = module_flops(Odd(), ((torch.zeros(3, 4),), {}))
+    expected = {'holder.inner.0': 4, 'holder.rest': 2, 'shared': 4 + 4, 'caller.1': 3, '': 4}
+    assert found == {name: 3 * 2 * 4 * outputs for name, outputs in expected.items()}
+
+
 def test_profiling_leaves_the_model_alone():
     model = BY_NAME['torch_encoder'].dense().train()
     fast = torch.backends.mha.get_fastpath_enabled()

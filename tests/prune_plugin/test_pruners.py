@@ -25,7 +25,7 @@ BAD = [
     (dict(round_to='8'), "prune_cfg.round_to is '8'"),
     (dict(budget=dict(type='weights')), "'weights', which a StructuredPruner can't use"),
     (
-        dict(budget=dict(ratio=0.3)),
+        dict(budget=dict(type=None, ratio=0.3)),
         'prune_cfg.budget.type is None; valid are flops, latency, params',
     ),
     (dict(budget=0.3), 'prune_cfg.budget is 0.3; it must be a dict'),
@@ -62,6 +62,12 @@ def test_bad_configs_are_named_in_one_sentence(cfg, message):
         pruner = build_pruner(cfg)
         pruner.plan(BY_NAME['vit'].dense())  # what only the model shows
     assert '\n' not in str(refused.value)
+
+
+def test_a_ratio_alone_is_a_budget():
+    assert build_pruner(dict(budget=dict(ratio=0.4))).asked == {'budget': 'params', 'ratio': 0.4}
+    weights = build_pruner(dict(type='WeightPruner', budget=dict(ratio=0.4)))
+    assert weights.asked == {'budget': 'weights', 'ratio': 0.4}
 
 
 def test_defaults():

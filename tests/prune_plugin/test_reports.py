@@ -179,9 +179,10 @@ def report(plan) -> dict:
     ]  # fmt: skip
     return dict(
         asked=dict(budget='params', ratio=0.4),
-        dense=dict(params=1000, flops=5_000_000, latency_ms=2.0, metrics=dict(top1=98.0)),
-        pruned=dict(params=600, flops=3_000_000, latency_ms=1.5, metrics=dict(top1=61.5)),
+        dense=dict(params=1000, flops=5_000_000, latency_ms=2.0, metrics=dict(top1=98.0, top5=99.5)),
+        pruned=dict(params=600, flops=3_000_000, latency_ms=1.5, metrics=dict(top1=61.5, top5=90.0)),
         achieved=dict(params=0.4, flops=0.4, latency=0.25, zeros=None),
+        headline=dict(top1='max'),
         groups=groups,
     )
 
@@ -196,6 +197,7 @@ def test_the_console_says_what_the_report_says(report):
     text = shown(report)
     for part in ('0.4 of params removed', '1,000', '5,000,000', '40.00 %', '25.00 %', '98', '61.5'):
         assert part in text
+    assert 'top5' not in text  # not among the metrics worth looking at first
     report['dense'].update(flops=None, latency_ms=None, metrics=None)
     report['pruned'].update(flops=None, latency_ms=None, metrics=None)
     report['recovered'] = dict(report['pruned'])
@@ -209,9 +211,10 @@ def test_the_console_says_what_the_report_says(report):
 def test_plots(tmp_path, report):
     pytest.importorskip('matplotlib')
     written = write_plots(report, tmp_path)
-    assert [path.name for path in written] == ['kept_share.png', 'accuracy_params.png']
+    assert [path.name for path in written] == ['kept_share.png', 'metrics_params.png']
     assert all(path.read_bytes().startswith(b'\x89PNG') for path in written)
     report['dense']['metrics'] = report['pruned']['metrics'] = None
+    report['headline'] = {}
     assert [path.name for path in write_plots(report, tmp_path)] == ['kept_share.png']
     report['groups'] = []
     assert write_plots(report, tmp_path) == []

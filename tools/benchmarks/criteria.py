@@ -1,6 +1,6 @@
 """Accuracy right after pruning, without any training, by criterion and allocator, on digits.
 
-Uses the dense model that `make demo` trained (work_dirs/demo/dense), or trains it. All runs remove
+Uses the dense model that `make demo-vit` trained (work_dirs/demo_vit/dense), or trains it. All runs remove
 the same fraction of all parameters.
 """
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--ratios', type=float, nargs='+', default=[0.3, 0.5, 0.7])
     args = parser.parse_args()
-    folder = ROOT / 'work_dirs' / 'demo' / 'dense'
+    folder = ROOT / 'work_dirs' / 'demo_vit' / 'dense'
     if not (folder / 'done').exists():
         train = [sys.executable, 'tools/train.py', CONFIG, '--work-dir', str(folder)]
         subprocess.run(train, cwd=ROOT, check=True)
@@ -52,7 +52,7 @@ def main() -> None:
     test_set = TestSet(cfg)
 
     def data(settings) -> CalibrationData:
-        return CalibrationData(cfg.train_dataloader, **vars(settings))
+        return CalibrationData(cfg.train_dataloader, **settings.sampling)
 
     def accuracy(model, label: str) -> float:
         return test_set.evaluate(model, label)['accuracy/top1']

@@ -27,7 +27,8 @@ class Criterion:
 
     Class attributes:
         statistics: What it needs from calibration batches: a subset of
-            ``{'gradients', 'squared_gradients', 'activations'}``. Empty: no data set is touched.
+            ``{'gradients', 'squared_gradients', 'activations', 'usage'}``. Empty: no data set is
+            touched.
     """
 
     statistics: frozenset[str] = frozenset()

@@ -1,6 +1,7 @@
 """MMEngine hooks. None of them ever changes a shape: builders slim, hooks mask."""
 
 from .carry_over_hook import CarryOverHook
+from .distill_hook import DistillHook
 from .epoch_seed_hook import EpochSeedHook
 from .latest_checkpoint_hook import LatestCheckpointHook
 from .mask_hook import MaskHook
@@ -9,6 +10,7 @@ from .prune_state_hook import PruneStateHook
 
 __all__ = [
     'CarryOverHook',
+    'DistillHook',
     'EpochSeedHook',
     'LatestCheckpointHook',
     'MaskHook',

@@ -19,7 +19,7 @@ class CarryOverHook(Hook):
             return
         meta = checkpoint.get('meta', {})
         runner.train_loop._epoch = meta.get('epoch', 0)
-        runner.train_loop._iter = meta.get('iter', 0)
+        runner.train_loop._iter = runner.train_loop._epoch * len(runner.train_loop.dataloader)
         state = (checkpoint.get('optimizer') or {}).get('state')
         if state:
             optimizer = runner.optim_wrapper.optimizer

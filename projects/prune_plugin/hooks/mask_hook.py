@@ -1,5 +1,7 @@
 """Keeps pruned weights at zero while training."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from mmengine.hooks import Hook
@@ -46,7 +48,9 @@ def unpack_masks(packed: dict[str, dict]) -> dict[str, Tensor]:
 
 @HOOKS.register_module()
 class MaskHook(Hook):
-    """Sets masked weights back to zero after every optimizer step.
+    """Sets masked weights back to zero after every optimizer step, whatever optimizer it is.
+
+    Their gradients are zero too, so that gradient clipping sees the weights that are left.
 
     The masks come from the checkpoint that is loaded (key ``masks``, as tools write it into
     ``<name>_pruned.pth``) and go into every checkpoint saved. They are no buffers of the model, so
@@ -62,6 +66,7 @@ class MaskHook(Hook):
     def __init__(self):
         self.masks: dict[str, Tensor] = {}
         self._pairs: list[tuple[Tensor, Tensor]] = []
+        self._handles: list = []
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Take the checkpoint's masks."""
@@ -75,9 +80,19 @@ class MaskHook(Hook):
             parameter = parameters.get(name)
             if parameter is None or parameter.shape != keep.shape:
                 raise UserError(f'the mask for {name!r} fits no parameter of the model')
-            self._pairs.append((parameter, ~keep.to(parameter.device)))
+            gone = ~keep.to(parameter.device)
+            self._pairs.append((parameter, gone))
+            if parameter.requires_grad:
+                silence = partial(torch.masked_fill, mask=gone, value=0)
+                self._handles.append(parameter.register_hook(silence))
         print_log(f'{len(self._pairs)} masked weights are kept at zero', 'current')
         self._apply()
+
+    def after_train(self, runner) -> None:
+        """Let gradients pass again."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Set masked weights back to zero."""

@@ -1,17 +1,26 @@
 """What a run leaves behind: tables, JSON, pictures, and a table for the terminal."""
 
+from .comparison import print_comparison, write_comparison
 from .console import print_groups, print_report
 from .formats import write_csv, write_json
+from .heatmap import plot_sensitivity
 from .plots import write_plots
+from .sensitivity import evaluation_bar, print_sensitivity, write_sensitivity
 from .tables import UnitTable, read_scores, write_groups
 
 __all__ = [
     'UnitTable',
+    'evaluation_bar',
+    'plot_sensitivity',
+    'print_comparison',
     'print_groups',
     'print_report',
+    'print_sensitivity',
     'read_scores',
+    'write_comparison',
     'write_csv',
     'write_groups',
     'write_json',
     'write_plots',
+    'write_sensitivity',
 ]

@@ -5,6 +5,15 @@ from rich.table import Table
 
 from .tables import kind_totals
 
+#: In the order of the table's columns; a report has some of them.
+STAGES = ('dense', 'pruned', 'masked', 'recovered')
+
+
+def is_slim(report: dict, stage: str) -> bool:
+    """Whether a stage's model has lost units."""
+    trained = report.get('recovered') or {}
+    return stage == 'pruned' or (stage == 'recovered' and trained.get('trained') != 'unstructured')
+
 
 def number(value: float | None, unit: str = '') -> str:
     """A number with thousands marks; a dash for what wasn't measured."""
@@ -36,7 +45,7 @@ def print_report(report: dict, console: Console | None = None) -> None:
     asked = report['asked']
     title = f'asked: {asked["ratio"]:.4g} of {asked["budget"]} removed'
     table = Table(title=title, title_justify='left')
-    stages = [s for s in ('dense', 'pruned', 'recovered') if report.get(s)]
+    stages = [s for s in STAGES if report.get(s)]
     for column in ('', *stages, 'removed'):
         table.add_column(column, justify='left' if not column else 'right')
     rows = [('parameters', 'params', ''), ('FLOPs', 'flops', ''), ('latency', 'latency_ms', ' ms')]
@@ -49,10 +58,9 @@ def print_report(report: dict, console: Console | None = None) -> None:
         blanks = [''] * (len(stages) - 1)
         table.add_row('zeros in *_pruned.pth', *blanks, '', f'{100 * zeros:.2f} %')
     for kind, (size, kept) in kind_totals(report['groups']).items():
-        values = [number(size), *(number(kept) for _ in stages[1:])]
+        values = [number(kept if is_slim(report, stage) else size) for stage in stages]
         table.add_row(f'{kind} units', *values, share(size, kept))
-    metrics = {m: None for s in stages for m in (report[s].get('metrics') or {})}
-    for metric in metrics:
+    for metric in report.get('headline') or {}:
         values = [(report[stage].get('metrics') or {}).get(metric) for stage in stages]
         table.add_row(metric, *(number(v) for v in values), '')
     console.print(table)

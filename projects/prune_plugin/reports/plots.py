@@ -5,10 +5,11 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from ..files import whole_file
+from .console import STAGES
 
 
 def write_plots(report: dict, folder: Path) -> list[Path]:
-    """Write ``kept_share.png`` and, where there are metrics, ``accuracy_params.png``.
+    """Write ``kept_share.png`` and, where there are metrics, ``metrics_params.png``.
 
     Args:
         report: As in ``report.json``.
@@ -26,8 +27,8 @@ def write_plots(report: dict, folder: Path) -> list[Path]:
     written = []
     if report['groups']:
         written.append(plot_kept_share(report, folder / 'kept_share.png'))
-    if (report['dense'].get('metrics') or {}) and (report['pruned'].get('metrics') or {}):
-        written.append(plot_metric(report, folder / 'accuracy_params.png'))
+    if report.get('headline'):
+        written.append(plot_metrics(report, folder / 'metrics_params.png'))
     return written
 
 
@@ -68,25 +69,37 @@ def plot_kept_share(report: dict, path: Path) -> Path:
     return path
 
 
-def plot_metric(report: dict, path: Path) -> Path:
-    """The first metric against parameters: dense, pruned and recovered."""
+def plot_metrics(report: dict, path: Path) -> Path:
+    """The metrics worth looking at first against parameters, one panel each."""
     from matplotlib.figure import Figure
 
-    name = next(iter(report['dense']['metrics']))
-    figure = Figure(figsize=(6.4, 4.2), layout='constrained')
-    axis = figure.subplots()
-    stages = [s for s in ('dense', 'pruned', 'recovered') if (report.get(s) or {}).get('metrics')]
-    points = [(report[s]['params'] / 1e6, report[s]['metrics'].get(name)) for s in stages]
-    axis.plot(*zip(*points, strict=True), color='#a0aec0', linewidth=1, zorder=1)
-    colours = {'dense': '#1a202c', 'pruned': '#c05621', 'recovered': '#2f855a'}
-    for stage, (x, y) in zip(stages, points, strict=True):
-        axis.scatter([x], [y], s=60, color=colours[stage], zorder=2, label=f'{stage}: {y:.2f}')
-    axis.set_xlabel('parameters (millions)')
-    axis.set_ylabel(name)
-    axis.set_xlim(left=0)
-    axis.grid(color='#edf2f7')
-    axis.legend(frameon=False, loc='center left')
-    axis.spines[['top', 'right']].set_visible(False)
+    names = list(report['headline'])
+    columns = min(len(names), 3)
+    rows = -(-len(names) // columns)
+    size = (6.4, 4.2) if len(names) == 1 else (4.2 * columns, 3.4 * rows + 0.4)
+    figure = Figure(figsize=size, layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis, name in zip(axes, names, strict=False):
+        plot_metric(axis, report, name)
+    for axis in list(axes)[len(names) :]:
+        axis.set_visible(False)
     with whole_file(path, 'wb') as file:
         figure.savefig(file, dpi=130, format='png')
     return path
+
+
+def plot_metric(axis, report: dict, name: str) -> None:
+    """One metric of every stage."""
+    stages = [s for s in STAGES if name in ((report.get(s) or {}).get('metrics') or {})]
+    points = [(report[s]['params'] / 1e6, report[s]['metrics'][name]) for s in stages]
+    axis.plot(*zip(*points, strict=True), color='#a0aec0', linewidth=1, zorder=1)
+    colours = dict(zip(STAGES, ('#1a202c', '#c05621', '#805ad5', '#2f855a'), strict=True))
+    for stage, (x, y) in zip(stages, points, strict=True):
+        axis.scatter([x], [y], s=60, color=colours[stage], zorder=2, label=f'{stage}: {y:.4g}')
+    axis.set_xlabel('parameters (millions)')
+    better = {'max': 'higher', 'min': 'lower'}[report['headline'][name]]
+    axis.set_title(f'{name} ({better} is better)', loc='left', fontsize=9)
+    axis.set_xlim(left=0)
+    axis.grid(color='#edf2f7')
+    axis.legend(frameon=False, loc='best', fontsize=8)
+    axis.spines[['top', 'right']].set_visible(False)

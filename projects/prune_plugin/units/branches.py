@@ -43,7 +43,8 @@ def norm_parts(
     if getattr(norm, 'weight', None) is None:
         return None
     if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-        return norm_cuts(name, norm), []
+        # Behind a linear layer on (batch, length, width) it may well be one over the length.
+        return (norm_cuts(name, norm), []) if norm.num_features == width else None
     if type(norm).__name__ == 'SlimLayerNorm' or (
         isinstance(norm, nn.LayerNorm) and norm.normalized_shape == (width,)
     ):
@@ -86,11 +87,13 @@ def hidden_features(
 
 @BranchNeurons.layout('Sequential')
 def sequential(name: str, module: nn.Module) -> list[UnitGroup]:
-    """Every hidden width of a chain of linear layers."""
-    if type(module).forward is not nn.Sequential.forward:
+    """Every hidden width of a chain of linear layers, none of which occurs twice in it."""
+    children = module._modules.items()  # with those that occur twice
+    weighted = [layer for _, layer in children if next(layer.parameters(), None) is not None]
+    if type(module).forward is not nn.Sequential.forward or len(set(weighted)) < len(weighted):
         return []
     groups: list[UnitGroup | None] = []
-    layers = [(join(name, child), layer) for child, layer in module.named_children()]
+    layers = [(join(name, child), layer) for child, layer in children]
     linears = [i for i, (_, layer) in enumerate(layers) if isinstance(layer, nn.Linear)]
     for first, second in zip(linears, linears[1:], strict=False):
         path, producer = layers[first]

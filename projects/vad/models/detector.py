@@ -17,6 +17,7 @@ from projects.prune_plugin.errors import UserError
 
 from .dummy import dummy_inputs
 from .grid_mask import GridMask
+from .losses.vad_loss import task_of
 from .published import NORM, check_norm, without_foreign
 
 
@@ -64,6 +65,30 @@ class VAD(BaseModel):
         init_cfg: See MMEngine.
     """
 
+    #: Frames come one at a time.
+    profile_batch_size = 1
+    #: What a pruned model copies from the dense one unless ``recovery.distill.targets`` says more.
+    distill_targets = (
+        dict(module='pts_bbox_head.transformer.encoder', name='bev', loss='mse', weight=1.0),
+        dict(
+            module='pts_bbox_head',
+            key='all_cls_scores',
+            loss='bce',
+            weight=50.0,
+            align=dict(dim=2, group='pts_bbox_head.query_embedding'),
+        ),
+        dict(
+            module='pts_bbox_head',
+            key='map_all_cls_scores',
+            loss='bce',
+            weight=10.0,
+            align=dict(dim=2, group='pts_bbox_head.map_instance_embedding'),
+        ),
+        dict(module='pts_bbox_head', key='ego_fut_preds', loss='l1', weight=1.0),
+    )
+    #: The teacher gets the student's masked images.
+    distill_shared = ('grid_mask',)
+
     def __init__(
         self,
         img_backbone: dict,
@@ -92,6 +117,11 @@ class VAD(BaseModel):
         """Switch to training or test mode and forget the previous frame."""
         self.reset()
         return super().train(mode)
+
+    @staticmethod
+    def loss_task(name: str) -> str:
+        """The task a loss belongs to: what ``calibration.loss_weights`` goes by."""
+        return task_of(name)
 
     def img_norm(self) -> dict[str, Any] | None:
         """How images are normalised, ``mean``, ``std`` and ``bgr_to_rgb``; None if they aren't."""

@@ -344,6 +344,20 @@ class VADHead(BaseModule):
         paths = self.ego_fut_decoder(torch.cat([known, at_lanes], -1))
         return paths.view(len(ego), self.ego_fut_mode, self.fut_ts, 2)
 
+    @staticmethod
+    def unit_usage(outs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """How much each query was used, by kind, from :meth:`forward`'s answer, summed over the batch.
+
+        Of object and map queries it is the score of their best class, of an agent's modes the mode's
+        score, counted as much as the agent is there.
+        """
+        objects = outs['all_cls_scores'][-1].float().sigmoid().amax(-1)
+        lines = outs['map_all_cls_scores'][-1].float().sigmoid().amax(-1)
+        modes = outs['all_traj_cls_scores'][-1].float().sigmoid() * objects[..., None]
+        return dict(
+            object_query=objects.sum(0), map_query=lines.sum(0), motion_mode=modes.sum((0, 1))
+        )
+
     def decode(self, outs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """Boxes and map elements of each sample: what both coders say, in one dict.
 

@@ -46,6 +46,9 @@ class TimmClassifier(BaseModel):
             data_preprocessor=dict(type='ImageClsPreprocessor', mean=[0.5] * 3, std=[0.5] * 3))
     """
 
+    #: What a pruned model copies from the dense one unless ``recovery.distill.targets`` says more.
+    distill_targets = (dict(module='backbone', name='logits', loss='kl', temperature=2.0),)
+
     def __init__(
         self,
         arch: str,

@@ -5,7 +5,9 @@ import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
+from projects.prune_plugin.calibration import weighted_losses
 from projects.prune_plugin.errors import UserError
+from projects.vad.models import VAD
 from projects.vad.models.losses import matched
 from projects.vad.models.losses.vad_loss import task_of
 
@@ -91,19 +93,20 @@ def test_what_is_no_number_becomes_zero():
     assert compute(preds, [setup.formula_sample()])['loss_plan_reg'] == 0
 
 
-def test_task_weights_scale_the_tasks_losses():
+def test_calibration_weights_scale_the_tasks_losses():
     preds, samples = setup.formula_preds(), [setup.formula_sample(i) for i in range(2)]
     plain = compute(preds, samples)
     factors = dict(detection=0.0, motion=2.0, map=3.0)
-    weighted = compute(preds, samples, task_weights=factors)
+    weighted = weighted_losses(plain, factors, VAD.loss_task)
     for key, value in plain.items():
         assert weighted[key] == pytest.approx(float(value) * factors.get(task_of(key), 1.0)), key
     assert {task_of(key) for key in plain} == {'detection', 'motion', 'map', 'planning'}
 
 
 def test_unknown_task():
-    with pytest.raises(UserError, match=r"task_weights has \['plan'\]; valid are detection"):
-        setup.build(task_weights=dict(plan=1.0))
+    plain = compute(setup.formula_preds(), [setup.formula_sample(i) for i in range(2)])
+    with pytest.raises(UserError, match=r"loss_weights has 'plan', .* valid are detection, "):
+        weighted_losses(plain, dict(plan=1.0), VAD.loss_task)
 
 
 def test_average_factor_is_the_mean_over_processes(monkeypatch):

@@ -1,20 +1,16 @@
 """All of VAD's losses, under the names that the original project logs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmdet3d.structures import Det3DDataSample
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from projects.prune_plugin.errors import UserError
-
 from ..geometry import denormalize_points
 from .detection import DetectionLoss
 from .map import MapLoss
 from .planning import PlanningLoss
-
-TASKS = ('detection', 'motion', 'map', 'planning')
 
 
 @MODELS.register_module()
@@ -30,14 +26,11 @@ class VADLoss(nn.Module):
         detection: Arguments of :class:`DetectionLoss`: agents and their motion.
         map: Arguments of :class:`MapLoss`.
         planning: Arguments of :class:`PlanningLoss`.
-        task_weights: Factors for the losses of ``detection``, ``motion``, ``map`` and ``planning``;
-            1 for those left out. They are for who needs the gradient of one task (scores for
-            pruning); training leaves them alone.
 
     Example::
 
         loss=dict(type='VADLoss', pc_range=point_cloud_range, detection=dict(...), map=dict(...),
-                  planning=dict(...), task_weights=dict(planning=1.0))
+                  planning=dict(...))
     """
 
     def __init__(
@@ -46,20 +39,12 @@ class VADLoss(nn.Module):
         detection: dict,
         map: dict,
         planning: dict,
-        task_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.pc_range = pc_range
         self.detection = DetectionLoss(**detection)
         self.map = MapLoss(pc_range=pc_range, **map)
         self.planning = PlanningLoss(**planning)
-        self.set_task_weights(task_weights or {})
-
-    def set_task_weights(self, weights: Mapping[str, float]) -> None:
-        """Replace the factors by these, and by 1 for tasks left out."""
-        if unknown := sorted(set(weights) - set(TASKS)):
-            raise UserError(f'task_weights has {unknown}; valid are {", ".join(TASKS)}')
-        self.task_weights = {task: float(weights.get(task, 1.0)) for task in TASKS}
 
     def forward(
         self,
@@ -83,8 +68,7 @@ class VADLoss(nn.Module):
         preds = {key: v.float() if torch.is_tensor(v) else v for key, v in preds.items()}
         losses = self.detection(preds, [s.gt_instances_3d for s in data_samples], code_weights)
         losses |= self.map(preds, [s.gt_map for s in data_samples], map_code_weights)
-        losses |= self._planning(preds, [s.gt_ego for s in data_samples])
-        return {key: loss * self.task_weights[task_of(key)] for key, loss in losses.items()}
+        return losses | self._planning(preds, [s.gt_ego for s in data_samples])
 
     def _planning(self, preds: dict, egos: Sequence) -> dict[str, Tensor]:
         def stacked(key: str) -> Tensor:
@@ -107,7 +91,10 @@ class VADLoss(nn.Module):
 
 
 def task_of(name: str) -> str:
-    """The task that a loss belongs to, by the name it is logged under."""
+    """The task that a loss belongs to, by the name it is logged under.
+
+    One of ``detection``, ``motion``, ``map`` and ``planning``.
+    """
     name = name.rpartition('.')[2]
     for start, task in (('loss_map', 'map'), ('loss_plan', 'planning'), ('loss_traj', 'motion')):
         if name.startswith(start):

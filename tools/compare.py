@@ -1,0 +1,93 @@
+"""Compare checkpoints of one config, dense or pruned: size, FLOPs, latency, every metric."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects.prune_plugin import cli  # noqa: E402
+
+
+def seconds(text: str) -> float:
+    """A number of seconds above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float('nan')
+    if not 0 < value < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of seconds above 0')
+    return value
+
+
+def parse(argv: Sequence[str] | None):
+    """Parse the command line."""
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument('config', help='config file; the dense one also for slim checkpoints')
+    parser.add_argument(
+        'checkpoints',
+        nargs='+',
+        metavar='checkpoint',
+        help='checkpoints; the first is the reference',
+    )
+    parser.add_argument(
+        '--labels', nargs='+', metavar='LABEL',
+        help='a name for each checkpoint; default: its folder and stem',
+    )  # fmt: skip
+    parser.add_argument(
+        '--out', default='work_dirs/compare', help='where results go; default: work_dirs/compare'
+    )
+    parser.add_argument(
+        '--eval', nargs='+', metavar='NAME', help="metrics to compute; default: all of the config's"
+    )
+    parser.add_argument('--no-eval', action='store_true', help='compute no metrics')
+    parser.add_argument(
+        '--batch-size', type=cli.positive,
+        help='samples per timed forward call; default: prune_cfg.profile.batch_size, else 8',
+    )  # fmt: skip
+    parser.add_argument(
+        '--num-threads', type=cli.positive,
+        help='CPU threads when timing; default: prune_cfg.profile.num_threads, else 1',
+    )  # fmt: skip
+    parser.add_argument(
+        '--seconds', type=seconds,
+        help='time to spend on timing all models; default: prune_cfg.profile.seconds, else 4',
+    )  # fmt: skip
+    cli.add_common_arguments(parser)
+    args = parser.parse_args(argv)
+    if args.eval and args.no_eval:
+        parser.error('--eval and --no-eval exclude each other; leave one out')
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the tool."""
+    args = parse(argv)
+
+    from mmengine import dist
+
+    from projects.prune_plugin import comparison, distributed
+    from projects.prune_plugin.files import output_directory
+    from projects.prune_plugin.reports import print_comparison, write_comparison
+
+    cfg = cli.read_config(args.config, args.cfg_options)
+    settings = comparison.profile_settings(
+        cfg, batch_size=args.batch_size, num_threads=args.num_threads, seconds=args.seconds
+    )
+    distributed.init(args.launcher)
+    cli.log_world(args.launcher)
+    with output_directory(args.out, '--out') as folder:
+        report = comparison.compare(
+            cfg, args.checkpoints, settings, args.labels, args.eval, not args.no_eval
+        )
+        if dist.is_main_process():
+            files = write_comparison(report, folder)
+    if dist.is_main_process():
+        print_comparison(report)
+        for path in files:
+            print(path)
+
+
+if __name__ == '__main__':
+    cli.run(main)
