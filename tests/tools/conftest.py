@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / 'projects/configs/ViT/vit_tiny_digits.py')
+VAD_CONFIG = str(ROOT / 'projects/configs/VAD/VAD_nano_toy.py')
 #: A ViT of two layers on a few hundred digits: seconds instead of minutes.
 SMALL = (
     'model.model_kwargs.depth=2',
@@ -117,3 +118,29 @@ def checkpoint(trained) -> Path:
 def options(*more: str) -> tuple[str, ...]:
     """``--cfg-options`` of the small model, and more."""
     return ('--cfg-options', *SMALL, *QUICK, *more)
+
+
+def vad_options(data_root: Path, *more: str) -> tuple[str, ...]:
+    """``--cfg-options`` for a drive of 320 x 180 pixels: images of 128 x 72, and a smaller model."""
+    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    head = 'model.pts_bbox_head'
+    return (
+        '--cfg-options',
+        *(f'{loader}.dataset.data_root={data_root}' for loader in loaders),
+        f'{head}.num_query=20',
+        f'{head}.map_num_vec=8',
+        f'{head}.bbox_coder.max_num=20',
+        f'{head}.map_bbox_coder.max_num=8',
+        'train_cfg.val_interval=100',
+        'default_hooks.logger.interval=1',
+        *more,
+    )
+
+
+@pytest.fixture(scope='session')
+def vad_trained(run_tool, toy_root, tmp_path_factory) -> Path:
+    """The work directory of three epochs on one process."""
+    folder = tmp_path_factory.mktemp('vad') / 'work'
+    run_tool('train', VAD_CONFIG, '--work-dir', folder,
+             *vad_options(toy_root, 'train_cfg.max_epochs=3'))  # fmt: skip
+    return folder

@@ -11,26 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
-
-CONFIG = str(ROOT / 'projects/configs/VAD/VAD_nano_toy.py')
-
-
-def options(data_root: Path, *more: str) -> tuple[str, ...]:
-    """``--cfg-options`` for a drive of 320 x 180 pixels: images of 128 x 72, and a smaller model."""
-    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-    head = 'model.pts_bbox_head'
-    return (
-        '--cfg-options',
-        *(f'{loader}.dataset.data_root={data_root}' for loader in loaders),
-        f'{head}.num_query=20',
-        f'{head}.map_num_vec=8',
-        f'{head}.bbox_coder.max_num=20',
-        f'{head}.map_bbox_coder.max_num=8',
-        'train_cfg.val_interval=100',
-        'default_hooks.logger.interval=1',
-        *more,
-    )
+from conftest import ROOT, VAD_CONFIG
+from conftest import vad_options as options
 
 
 def metrics_of(work_dir: Path) -> dict[str, float]:
@@ -47,29 +29,20 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return load_file(path)['state_dict']
 
 
-@pytest.fixture(scope='module')
-def trained(run_tool, toy_root, tmp_path_factory) -> Path:
-    """The work directory of three epochs on one process."""
-    folder = tmp_path_factory.mktemp('vad') / 'work'
-    run_tool('train', CONFIG, '--work-dir', folder,
-             *options(toy_root, 'train_cfg.max_epochs=3'))  # fmt: skip
-    return folder
-
-
-def test_losses_fall_and_the_normalisation_is_recorded(trained):
+def test_losses_fall_and_the_normalisation_is_recorded(vad_trained):
     from projects.prune_plugin.checkpoint import load_file
 
-    lines = [json.loads(line) for line in next(trained.glob('*/vis_data/scalars.json')).open()]
+    lines = [json.loads(line) for line in next(vad_trained.glob('*/vis_data/scalars.json')).open()]
     losses = [line['loss'] for line in lines if 'loss' in line]
     assert losses[-1] < losses[0]
-    assert load_file(trained / 'epoch_3.pth')['meta']['img_norm'] == {
+    assert load_file(vad_trained / 'epoch_3.pth')['meta']['img_norm'] == {
         'mean': [123.675, 116.28, 103.53],
         'std': [58.395, 57.12, 57.375],
         'bgr_to_rgb': True,
     }
 
 
-def test_two_processes_evaluate_like_one(trained, run_tool, toy_root, tmp_path):
+def test_two_processes_evaluate_like_one(vad_trained, run_tool, toy_root, tmp_path):
     """On two scenes, so that each process has one; the BEV of a scene goes from frame to frame."""
     both = tmp_path / 'both.pkl'
     both.write_bytes(merged(toy_root))
@@ -78,7 +51,7 @@ def test_two_processes_evaluate_like_one(trained, run_tool, toy_root, tmp_path):
         work = tmp_path / str(ranks)
         launcher = ('--launcher', 'pytorch') if ranks == 2 else ()
         ended = run_tool(
-            'test', CONFIG, trained / 'epoch_3.pth', '--eval', 'bbox', '--work-dir', work,
+            'test', VAD_CONFIG, vad_trained / 'epoch_3.pth', '--eval', 'bbox', '--work-dir', work,
             *options(toy_root, f'test_dataloader.dataset.ann_file={both}'), *launcher, ranks=ranks,
             env={'OMP_NUM_THREADS': '1'},  # sums of as many parts in both
         )  # fmt: skip
@@ -105,23 +78,23 @@ def merged(root: Path) -> bytes:
 def test_two_processes_train_to_equal_weights(run_tool, toy_root, tmp_path):
     work = tmp_path / 'work'
     ended = run_tool(
-        'train', CONFIG, '--work-dir', work, '--launcher', 'pytorch',
+        'train', VAD_CONFIG, '--work-dir', work, '--launcher', 'pytorch',
         *options(toy_root, 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=1'), ranks=2,
     )  # fmt: skip
     assert 'were not used in producing loss' not in ended.out
     assert (work / 'epoch_1.pth').is_file()
     ended = run_tool(
-        'test', CONFIG, work / 'epoch_1.pth', '--eval', 'planning', '--work-dir', tmp_path / 'test',
+        'test', VAD_CONFIG, work / 'epoch_1.pth', '--eval', 'planning', '--work-dir', tmp_path / 'test',
         *options(toy_root),
     )  # fmt: skip
     assert 'planning, ' in ended.out and 'detection, ' not in ended.out
 
 
-def test_a_killed_training_ends_like_the_whole_one(trained, run_tool, toy_root, tmp_path):
+def test_a_killed_training_ends_like_the_whole_one(vad_trained, run_tool, toy_root, tmp_path):
     """Killed with SIGKILL in the middle of the second epoch."""
     work = tmp_path / 'work'
     arguments = ('--work-dir', str(work), *options(toy_root, 'train_cfg.max_epochs=3'))
-    command = [sys.executable, str(ROOT / 'tools/train.py'), CONFIG, *map(str, arguments)]
+    command = [sys.executable, str(ROOT / 'tools/train.py'), VAD_CONFIG, *map(str, arguments)]
     environment = {**os.environ, 'OMP_NUM_THREADS': '2'}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
@@ -136,17 +109,17 @@ def test_a_killed_training_ends_like_the_whole_one(trained, run_tool, toy_root, 
     process.wait()
     process.stdout.close()
     assert not (work / 'epoch_2.pth').exists()
-    ended = run_tool('train', CONFIG, '--resume', *arguments)
+    ended = run_tool('train', VAD_CONFIG, '--resume', *arguments)
     assert 'resumed epoch: 1' in ended.out
-    whole, resumed = weights_of(trained / 'epoch_3.pth'), weights_of(work / 'epoch_3.pth')
+    whole, resumed = weights_of(vad_trained / 'epoch_3.pth'), weights_of(work / 'epoch_3.pth')
     assert whole.keys() == resumed.keys()
     for name, weight in whole.items():
         assert torch.equal(weight, resumed[name]), name
 
 
-def test_weights_of_other_images_are_refused(trained, run_tool, toy_root, tmp_path):
+def test_weights_of_other_images_are_refused(vad_trained, run_tool, toy_root, tmp_path):
     ended = run_tool(
-        'test', CONFIG, trained / 'epoch_3.pth', '--eval', 'map', '--work-dir', tmp_path / 'work',
+        'test', VAD_CONFIG, vad_trained / 'epoch_3.pth', '--eval', 'map', '--work-dir', tmp_path / 'work',
         *options(toy_root, 'model.data_preprocessor.bgr_to_rgb=False'), code=2,
     )  # fmt: skip
     assert 'model.data_preprocessor.bgr_to_rgb=True' in ended.err

@@ -1,0 +1,101 @@
+"""The VAD document's forms on a small drive: prune and retrain on two processes, kill, resume, test."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, VAD_CONFIG
+from conftest import vad_options as options
+from test_tools_vad import metrics_of, weights_of
+
+from projects.prune_plugin.checkpoint import load_file
+
+PRUNED = str(ROOT / 'projects/configs/VAD/VAD_nano_toy_prune0.3.py')
+TOOL = 'analysis_tools/analysis_struct'
+QUICK = (
+    'prune_cfg.profile.seconds=0.1',
+    'prune_cfg.calibration.num_samples=4',
+    'prune_cfg.calibration.recalibrate_bn=2',
+)
+
+
+@pytest.fixture(scope='module')
+def retrained(vad_trained, run_tool, toy_root, tmp_path_factory):
+    """Where two processes pruned 30 % by Taylor scores, one epoch of retraining included."""
+    folder = tmp_path_factory.mktemp('pruned')
+    run_tool(
+        TOOL, PRUNED, vad_trained / 'epoch_3.pth', '--output-dir', folder, '--fine-tune', '--retrain',
+        '--fine-tune-epochs', 1, '--gpus', 2, '--gpu-ids', 0, 1, '--launcher', 'pytorch',
+        *options(toy_root, *QUICK, 'train_dataloader.batch_size=1'), ranks=2,
+    )  # fmt: skip
+    return folder
+
+
+def test_two_processes_leave_the_documents_tree(retrained):
+    expected = {
+        'vad_pruned.pth', 'vad_structured_pruned.pth', 'report.json', 'report.csv', 'units.csv',
+        'kept_share.png', 'metrics_params.png', 'retrained',
+    }  # fmt: skip
+    assert {path.name for path in retrained.iterdir()} == expected
+    inside = {path.name for path in (retrained / 'retrained').iterdir()}
+    assert {'epoch_1.pth', 'latest.pth', 'VAD_nano_toy_prune0.3.py'} <= inside
+    report = json.loads((retrained / 'report.json').read_text())
+    assert report['environment']['world_size'] == 2
+    assert report['achieved']['params'] == pytest.approx(0.3, abs=0.005)
+    kinds = {g['kind'] for g in report['groups'] if g['kept'] < g['size']}
+    assert {'channel', 'branch', 'mlp'} <= kinds
+    assert set(report['headline']) <= set(report['recovered']['metrics'])
+
+
+def test_an_ordinary_test_of_the_slim_model_gives_the_reports_metrics(
+    retrained, run_tool, toy_root, tmp_path
+):
+    run_tool(
+        'test', VAD_CONFIG, retrained / 'retrained' / 'latest.pth', '--eval', 'bbox',
+        '--work-dir', tmp_path / 'work', *options(toy_root),
+    )  # fmt: skip
+    found = metrics_of(tmp_path / 'work')
+    report = json.loads((retrained / 'report.json').read_text())['recovered']['metrics']
+    assert len(report) > 60
+    for name, value in report.items():
+        assert found[name] == pytest.approx(value, rel=1e-5, abs=1e-8), name
+
+
+def test_killed_retraining_ends_like_a_whole_one(retrained, run_tool, toy_root, tmp_path):
+    """Killed in the second epoch, resumed from the config that lies in its folder."""
+    slim = retrained / 'vad_structured_pruned.pth'
+    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+    more = ('train_cfg.max_epochs=2', f'load_from={slim}')
+
+    def arguments(folder):
+        return ('--work-dir', str(folder), *options(toy_root, *more))
+
+    run_tool('train', VAD_CONFIG, *arguments(whole))
+    command = [sys.executable, str(ROOT / 'tools/train.py'), VAD_CONFIG, *arguments(broken)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '2'}, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    for line in process.stdout:
+        if re.search(r'Epoch\(train\)\s+\[2\]\[2/', line):
+            break
+        assert time.monotonic() < deadline
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not (broken / 'epoch_2.pth').exists()
+    ended = run_tool('train', broken / 'VAD_nano_toy.py', '--resume', '--work-dir', broken)
+    assert 'resumed epoch: 1' in ended.out
+    one, other = weights_of(whole / 'epoch_2.pth'), weights_of(broken / 'epoch_2.pth')
+    assert one.keys() == other.keys()
+    for name, weight in one.items():
+        assert torch.equal(weight, other[name]), name
+    states = [load_file(f / 'epoch_2.pth')['meta']['prune_state'] for f in (whole, broken)]
+    assert states[0] == states[1]
