@@ -28,6 +28,8 @@ from .state import PruneState
 from .units.base import UnitGroup, named_tensors
 from .units.finder import UnitFinder, discover
 
+#: Statistics that depend on the loss.
+GRADIENTS = frozenset(('gradients', 'squared_gradients'))
 #: Gives the calibration batches when, and only when, a criterion needs them.
 DataFactory = Callable[[CalibrationSettings], CalibrationData]
 
@@ -183,6 +185,11 @@ class StructuredPruner(Pruner):
                 build(UNITS, unit, f'prune_cfg.units[{i}]') for i, unit in enumerate(units)
             ]
         self.criterion = build(CRITERIA, criterion, 'prune_cfg.criterion')
+        if self.calibration.loss_weights and not self.criterion.statistics & GRADIENTS:
+            raise UserError(
+                f'prune_cfg.calibration.loss_weights does nothing for {type(self.criterion).__name__}, '
+                'which reads no gradients; leave it out or take Taylor'
+            )
         self.allocator = build(ALLOCATORS, allocator, 'prune_cfg.allocator')
         at_least('prune_cfg.min_keep', min_keep, 0)
         round_to = 1 if round_to is None else round_to

@@ -20,6 +20,7 @@ from projects.prune_plugin.units import UnitFinder, UnitGroup, discover
 HEADS, NEURONS = dict(type='AttentionHeads'), dict(type='FFNNeurons')
 LAYERS, CHANNELS = dict(type='PreNormLayers'), dict(type='BottleneckChannels')
 COUPLED = dict(type='CoupledChannels', input_shape=(3, 32, 32))
+BRANCHES, PYRAMID = dict(type='BranchNeurons'), dict(type='FPNChannels')
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,14 @@ class Case:
         with torch.no_grad():
             return flat(model(*self.inputs()))
 
+    def run_masked(self, model: nn.Module, state: PruneState) -> Tensor:
+        """Of a model masked by ``state`` the output that the slim one has too."""
+        return self.run(model)
+
+    def loss(self, model: nn.Module) -> Tensor:
+        """A number that depends on every parameter of the model."""
+        return flat(model(*self.inputs())).square().sum()
+
     def __hash__(self):
         return hash(self.name)
 
@@ -96,7 +105,8 @@ def flat(output) -> Tensor:
 def random_state(groups, level: str, seed: int = 3) -> PruneState:
     """A state that keeps all, half, one or none of the units of each group, chosen at random.
 
-    Of groups of one unit (whole layers), ``half`` keeps every other, ``one`` the last alone.
+    A group's modules keep what they need to run, whatever the level. Of groups of one unit (whole
+    layers), ``half`` keeps every other, ``one`` the last alone.
     """
     generator = torch.Generator().manual_seed(seed)
     kept = {}
@@ -105,6 +115,7 @@ def random_state(groups, level: str, seed: int = 3) -> PruneState:
         count = {'all': group.size, 'half': group.size // 2, 'one': 1, 'none': 0}[level]
         if group.size == 1:
             count = single.get(level, count)
+        count = max(count, group.least)
         order = torch.randperm(group.size, generator=generator)
         kept[group.name] = order[:count].sort().values
     return PruneState({g.name: g for g in groups}, kept)
@@ -155,6 +166,31 @@ def vit_case(name: str, units: tuple, sizes: dict, **kwargs) -> Case:
     return Case(name, build, tiny.images, units, count, sizes, needs='timm')
 
 
+def branches_case(name: str, norm: type[nn.Module] | None) -> Case:
+    return Case(
+        name,
+        partial(tiny.Branches, norm),
+        tiny.features,
+        (BRANCHES,),
+        partial(tiny.branches_count, norm=norm),
+        {'branch': [24, 20, 18]},
+        empty=False,
+    )
+
+
+def pyramid_case(name: str, extra: str | bool = False, norm: bool = False) -> Case:
+    return Case(
+        name,
+        partial(tiny.Pyramid, extra, norm),
+        tiny.levels,
+        (PYRAMID,),
+        partial(tiny.pyramid_count, extra=extra, norm=norm),
+        {'channel': [12]},
+        empty=False,
+        needs='mmcv.ops',
+    )
+
+
 def two_kinds(heads: list[int], neurons: list[int]) -> dict[str, list[int]]:
     return {'attention': heads, 'mlp': neurons}
 
@@ -191,7 +227,22 @@ CASES = [
     Case('opt-layers', tiny.opt, tiny.tokens, (LAYERS,), tiny.opt_count, {'layer': [1] * 2},
          needs='transformers'),
 ]  # fmt: skip
+CASES += [
+    Case('mmcv_deformable', tiny.MmcvDeformable, partial(tiny.drawn, (2, 7, 32), (2, 26, 32)),
+         (dict(type='DeformableHeads'),), tiny.mmcv_deformable_count, {'deformable': [4, 4]},
+         empty=False, needs='mmcv.ops'),
+    branches_case('branches', None),
+    branches_case('branches-layer_norm', nn.LayerNorm),
+    branches_case('branches-batch_norm', nn.BatchNorm1d),
+    pyramid_case('fpn'),
+    pyramid_case('fpn-bn-on_lateral', 'on_lateral', norm=True),
+    pyramid_case('fpn-on_output', 'on_output'),
+    pyramid_case('fpn-bn-on_input', 'on_input', norm=True),
+]  # fmt: skip
 BY_NAME = {case.name: case for case in CASES}
+
+#: Kinds of units of which only a family has modules; their rows are beside that family's tests.
+UNITS_ELSEWHERE = ('SamplingPoints',)
 
 #: Levels at which every case is pruned.
 LEVELS = ('half', 'one', 'none')
@@ -208,6 +259,8 @@ CRITERIA_ROWS = [
     dict(type='Wanda'),
     dict(type='Random', seed=5),
 ]
+#: These go by kinds of units or by what modules say: tested one by one in test_criteria.py.
+OTHER_CRITERIA = ('Usage', 'ByKind')
 ALLOCATOR_ROWS = [dict(type='Knapsack'), dict(type='Global'), dict(type='Uniform')]
 #: Allocators that stop at the first unit that keeps the limit.
 GREEDY = ('Knapsack', 'Global')

@@ -10,8 +10,8 @@ import torch
 from cases import BY_NAME, CRITERIA_ROWS, HEADS, NEURONS
 from torch import nn
 
-from projects.prune_plugin import CRITERIA, StructuredPruner, UserError
-from projects.prune_plugin.calibration import collect
+from projects.prune_plugin import CRITERIA, StructuredPruner, UserError, calibration
+from projects.prune_plugin.calibration import collect, weighted_losses
 from projects.prune_plugin.registry import build
 from projects.prune_plugin.units import named_tensors
 
@@ -178,6 +178,143 @@ def test_wanda_refuses_units_that_nothing_reads():
 def test_bad_criterion_is_named(cfg, message):
     with pytest.raises(UserError, match=message):
         StructuredPruner(criterion=cfg)
+
+
+class Telling(nn.Module):
+    """The case ``branches``, whose first branch tells how much its neurons are used."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = BY_NAME['branches'].dense()
+        self.model.classes.unit_usage = self.usage
+
+    @staticmethod
+    def usage(output):
+        total = output.abs().sum()
+        return {'branch': torch.arange(24.0) * total}
+
+    def forward(self, x):
+        return self.model(x)[0]
+
+
+def telling_groups():
+    """The first branch's first neurons, as units that tell, and the second branch's, which don't."""
+    from dataclasses import replace
+
+    found = {g.name: g for g in BY_NAME['branches'].groups()}
+    renamed = []
+    for name in ('classes.0', 'boxes.0'):
+        group = found[name]
+        cuts = tuple(replace(cut, name=f'model.{cut.name}') for cut in group.cuts)
+        owner = f'model.{group.owner}'
+        renamed.append(replace(group, name=f'model.{name}', cuts=cuts, owner=owner))
+    return renamed
+
+
+@cache
+def telling_samples() -> list[dict]:
+    generator = torch.Generator().manual_seed(4)
+    return brute.dataset(lambda i: torch.randn(16, generator=generator), SAMPLES, 5)
+
+
+def used(groups, num_samples: int = 99):
+    data = brute.calibration_data(telling_samples(), num_samples=num_samples)
+    return collect(Telling(), groups, frozenset(('usage',)), data, brute.loss_of)
+
+
+def test_usage_is_what_modules_tell_per_sample():
+    groups, model = telling_groups(), Telling()
+    statistics = used(groups)
+    with torch.no_grad():
+        outputs = [model(sample['inputs'][None]) for sample in telling_samples()]
+    mean = sum(float(out.abs().sum()) for out in outputs) / SAMPLES
+    scores = build(CRITERIA, dict(type='Usage'), '').scores(groups[:1], {}, statistics)
+    torch.testing.assert_close(scores[0], torch.arange(24).double() * mean, rtol=1e-5, atol=0)
+    assert scores[0].dtype == torch.float64 and not statistics.gradients
+    with pytest.raises(UserError, match=r'Usage cannot score model\.boxes\.0: its module does not'):
+        build(CRITERIA, dict(type='Usage'), '').scores(groups, {}, statistics)
+
+
+def test_usage_of_kinds_that_a_module_does_not_name_is_not_known():
+    from dataclasses import replace
+
+    group = replace(telling_groups()[0], kind='query')
+    assert used([group]).usage == {}
+
+
+@pytest.mark.parametrize('num_samples', [99, 2])
+def test_usage_of_two_ranks_is_that_of_one(monkeypatch, num_samples):
+    """Both hold the same names to add up, also where the second has no batch."""
+    groups = telling_groups()[:1]
+    name = groups[0].name
+    alone = used(groups, num_samples)
+
+    def held_by(rank: int):
+        tables = []
+        with monkeypatch.context() as patch:
+            patch.setattr(calibration.dist, 'get_dist_info', lambda: (rank, 2))
+            patch.setattr(calibration, 'sum_over_ranks', lambda t: tables.append(deepcopy(t)))
+            used(groups, num_samples)
+        return next(table[name] for table in tables if name in table)
+
+    total = held_by(0) + held_by(1)
+    torch.testing.assert_close(total / alone.samples, alone.usage[name])
+
+
+def test_by_kind_shares_out_what_the_default_gives():
+    """Among units by their own criterion; the sum of a group is the default's."""
+    case = BY_NAME['vit']
+    model, groups = case.dense(), case.groups()
+    tensors = named_tensors(model)
+    row = dict(type='ByKind', default=dict(type='L1'), kinds=dict(mlp=dict(type='Random', seed=2)))
+    criterion = build(CRITERIA, row, 'prune_cfg.criterion')
+    assert criterion.statistics == frozenset()
+    found = criterion.scores(groups, tensors)
+    default, own = (
+        build(CRITERIA, cfg, '').scores(groups, tensors)
+        for cfg in (dict(type='L1'), dict(type='Random', seed=2))
+    )
+    for group, score, base, other in zip(groups, found, default, own, strict=True):
+        assert float(score.sum()) == pytest.approx(float(base.sum()))
+        if group.kind == 'mlp':
+            shares = [float(x) / sum(other.tolist()) for x in other]
+            expected = [share * float(base.sum()) for share in shares]
+            assert score.tolist() == pytest.approx(expected)
+        else:
+            assert torch.equal(score, base)
+    assert {g.kind for g in groups} == {'mlp', 'attention'}
+    both = build(CRITERIA, dict(row, kinds=dict(mlp=dict(type='Taylor', order=2))), '')
+    assert both.statistics == {'gradients', 'squared_gradients'}
+
+
+@pytest.mark.parametrize(
+    ('kinds', 'message'),
+    [
+        (dict(head=dict(type='L2')), "kinds has 'head', but there are only units of the kinds att"),
+        (['mlp'], r"prune_cfg.criterion.kinds is \['mlp'\]; it must be a dict"),
+        (dict(mlp=dict(type='L9')), "prune_cfg.criterion.kinds.mlp.type is 'L9'; valid are"),
+    ],
+)
+def test_bad_kinds_are_named(kinds, message):
+    case, row = BY_NAME['vit'], dict(type='ByKind', default=dict(type='L1'), kinds=kinds)
+    with pytest.raises(UserError, match=message):
+        StructuredPruner(case.units, row).plan(case.dense())
+
+
+def test_losses_are_weighted_by_name_where_no_task_is_known():
+    losses = {'loss_a': torch.tensor(2.0), 'aux.loss': [torch.tensor(3.0), torch.tensor(5.0)],
+              'accuracy': torch.tensor(7.0), 'loss_b': torch.tensor(11.0)}  # fmt: skip
+    found = weighted_losses(losses, {'loss_': 0.5, 'loss_a': 4, r'aux\.': 0})
+    assert found == {'loss_a': 4.0, 'aux.loss': [0.0, 0.0], 'accuracy': 7.0, 'loss_b': 5.5}
+    assert losses['loss_a'] == 2  # as it was
+    for key in ('accuracy', 'b', 'loss$'):
+        with pytest.raises(
+            UserError, match=r'loss_weights has .* valid are loss_a, aux.loss, loss_b'
+        ):
+            weighted_losses(losses, {key: 2.0})
+    tasks = dict(loss_a='one', loss_b='two').get
+    found = weighted_losses({k: losses[k] for k in ('loss_a', 'loss_b')}, {'two': 3}, tasks)
+    assert found == {'loss_a': 2.0, 'loss_b': 33.0}
 
 
 def test_whole_layers_are_scored_by_all_their_weights():

@@ -21,11 +21,15 @@ def types(rows) -> set[str]:
     return {row['type'] for row in rows}
 
 
+def unit_types(rows) -> set[str]:
+    return types(unit for case in rows for unit in case.units)
+
+
 @pytest.mark.parametrize(
     ('registry', 'rows'),
     [
-        (UNITS, {unit['type'] for case in cases.CASES for unit in case.units}),
-        (CRITERIA, types(cases.CRITERIA_ROWS)),
+        (UNITS, unit_types(cases.CASES) | set(cases.UNITS_ELSEWHERE)),
+        (CRITERIA, types(cases.CRITERIA_ROWS) | set(cases.OTHER_CRITERIA)),
         (ALLOCATORS, types(cases.ALLOCATOR_ROWS)),
         (BUDGETS, types(cases.BUDGET_ROWS) | set(cases.WEIGHT_BUDGETS)),
         (SPARSIFIERS, types(cases.SPARSIFIER_ROWS)),

@@ -3,12 +3,13 @@
 import pytest
 import tiny_models as tiny
 import torch
-from cases import BY_NAME, CHANNELS, HEADS, LAYERS, NEURONS
+from cases import BRANCHES, BY_NAME, CHANNELS, HEADS, LAYERS, NEURONS, PYRAMID
 from torch import nn
 
 from projects.prune_plugin import UNITS, StructuredPruner, UserError
 from projects.prune_plugin.registry import build
 from projects.prune_plugin.units import AttentionHeads, Cut, discover, sum_per_unit
+from projects.prune_plugin.units.base import UnitGroup, crossing, owners_along
 from projects.prune_plugin.units.finder import check_disjoint
 
 
@@ -108,6 +109,84 @@ def test_overlapping_groups_are_refused():
     renamed = replace(case.groups()[0], name='other')
     with pytest.raises(UserError, match="'blocks.0.attn' and 'other' both cut dimension 0 of"):
         check_disjoint(case.dense(), [case.groups()[0], renamed])
+
+
+class OwnWay(nn.Sequential):
+    """A chain that doesn't run its layers one after the other."""
+
+    def forward(self, x):
+        return self[2](self[0](x).flip(-1))
+
+
+def chain(*between: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 8), *between, nn.Linear(8, 2))
+
+
+def test_branches_are_cut_only_where_zeros_stay_zeros():
+    shared, norm = nn.Linear(8, 8), nn.LayerNorm(8)
+    relu, sigmoid = nn.ReLU(), nn.Sigmoid()
+    model = nn.ModuleDict({
+        'plain': chain(nn.ReLU()),
+        'normed': chain(nn.LayerNorm(8), nn.Dropout(), nn.Tanh()),
+        'sigmoid': chain(nn.Sigmoid()),
+        'softmax': chain(nn.Softmax(-1)),
+        'unflatten': chain(nn.Unflatten(-1, (1, 8))),
+        'group_norm': chain(nn.GroupNorm(2, 8)),
+        'no_weight': chain(nn.LayerNorm(8, elementwise_affine=False)),
+        'over_length': chain(nn.BatchNorm1d(5), nn.ReLU()),
+        'over_more': chain(nn.LayerNorm((3, 8))),
+        'own_way': OwnWay(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)),
+        'layer_twice': chain(shared, relu, shared, relu),
+        'norm_twice': chain(norm, nn.ReLU(), nn.Linear(8, 8), norm),
+        'relu_twice': chain(relu, nn.Linear(8, 8), relu),
+        'partly': chain(nn.Sigmoid(), nn.Linear(8, 8), nn.ReLU()),
+        'sigmoid_twice': chain(sigmoid, nn.Linear(8, 8), sigmoid),
+        'one': nn.Sequential(nn.Linear(4, 8), nn.ReLU()),
+    })  # fmt: skip
+    found = names(model, BRANCHES)
+    assert found == ['plain.0', 'normed.0', 'relu_twice.0', 'relu_twice.2', 'partly.2']
+
+
+def test_pyramids_that_cannot_be_cut_are_refused():
+    pytest.importorskip('mmcv.ops')
+    from mmdet.models.necks import FPN
+
+    grouped = dict(norm_cfg=dict(type='GN', num_groups=2))
+    gated = dict(act_cfg=dict(type='Sigmoid'))
+    for options, reason in (
+        (grouped, 'lateral_convs.0 has no batch norm'),
+        (gated, 'lateral_convs.0 has an activation'),
+        (dict(conv_cfg=dict(type='ConvWS')), 'lateral_convs.0 is no plain convolution'),
+    ):
+        with pytest.raises(UserError, match=f'FPNChannels finds nothing .*{reason}'):
+            names(FPN([4, 8], 6, num_outs=2, **options), PYRAMID)
+
+
+def test_rows_and_columns_may_cross():
+    """By pairs of units: heads and points own all rows, and share equally many."""
+    heads = owners_along(Cut('w', 0, 6), 2, 12)
+    points = owners_along(Cut('w', 0, 2, (0, 6)), 3, 12)
+    assert heads.tolist() == [0] * 6 + [1] * 6 and points.tolist() == [0, 0, 1, 1, 2, 2] * 2
+    assert crossing(heads, points) and crossing(points, heads)
+    assert not crossing(heads, heads)  # the same rows: unit 0 never meets unit 1
+    assert not crossing(heads, owners_along(Cut('w', 0, 2), 6, 12))  # halves of heads
+    assert not crossing(heads[:11], points[:11])  # a table with a hole
+    assert not crossing(
+        heads, owners_along(Cut('w', 0, 2, (0, 6)), 2, 12)
+    )  # columns that nobody owns
+
+
+def test_only_two_groups_may_cross():
+    model = nn.ModuleDict({'a': nn.Linear(3, 12)})
+    ways = dict(heads=(2, 6, (0,)), points=(3, 2, (0, 6)), signs=(2, 1, tuple(range(0, 12, 2))))
+    groups = [
+        UnitGroup(name, name, size, (Cut('a.weight', 0, width, sections),))
+        for name, (size, width, sections) in ways.items()
+    ]
+    check_disjoint(model, groups[:2])
+    check_disjoint(model, groups[1:])
+    with pytest.raises(UserError, match="'heads' and 'signs' both cut dimension 0 of 'a.weight'"):
+        check_disjoint(model, groups)
 
 
 def test_a_family_registers_its_own_layout():

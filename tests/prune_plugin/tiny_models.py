@@ -71,6 +71,34 @@ def resnet_count(kept: Kept, depth: int, base: int = 64, classes: int = NUM_CLAS
     return total + (width * classes + classes if classes else 0)
 
 
+class Pyramid(nn.Module):
+    """mmdet's FPN over three levels, five levels out; the extra ones come from ``extra``."""
+
+    def __init__(self, extra: str | bool = False, norm: bool = False):
+        super().__init__()
+        from mmdet.models.necks import FPN
+
+        self.neck = FPN(
+            [6, 10, 14], 12, num_outs=5, add_extra_convs=extra, relu_before_extra_convs=True,
+            norm_cfg=dict(type='BN') if norm else None,
+            act_cfg=dict(type='ReLU') if norm else None,
+        )  # fmt: skip
+
+    def forward(self, *levels):
+        return self.neck(levels)
+
+
+def pyramid_count(kept: Kept, extra: str | bool = False, norm: bool = False) -> int:
+    """Three laterals (1 x 1), three outputs (3 x 3), and two extra convolutions with stride 2."""
+    inner, out, rest = kept.get('neck.lateral_convs', 12), 12, 2 if norm else 1
+    total = (6 + 10 + 14) * inner + 3 * rest * inner  # one bias, or scale and shift
+    total += 3 * (inner * out * 9 + rest * out)
+    if not extra:
+        return total
+    first = {'on_lateral': inner, 'on_output': out, 'on_input': 14}[extra]
+    return total + (first + out) * out * 9 + 2 * rest * out
+
+
 # Vision transformers
 
 
@@ -150,6 +178,68 @@ class MmcvDecoder(nn.Module):
     def forward(self, x):
         memory = x.flip(1) * 0.5
         return self.layer(x, key=memory, value=memory, query_pos=x * 0.1, key_pos=memory * 0.1)
+
+
+class MmcvDeformable(nn.Module):
+    """mmcv's deformable attention over two levels, with values as wide as queries and half as wide."""
+
+    def __init__(self):
+        super().__init__()
+        from mmcv.ops import MultiScaleDeformableAttention
+
+        common = dict(embed_dims=32, num_heads=4, num_levels=2, num_points=3, batch_first=True)
+        self.wide = MultiScaleDeformableAttention(**common)
+        self.narrow = MultiScaleDeformableAttention(value_proj_ratio=0.5, **common)
+        with torch.no_grad():  # they start at zero
+            for layer in (self.wide, self.narrow):
+                for part in (layer.sampling_offsets, layer.attention_weights):
+                    part.weight.normal_(std=0.2)
+
+    def forward(self, query, value):
+        shapes, starts = torch.tensor([[4, 5], [2, 3]]), torch.tensor([0, 20])
+        places = torch.linspace(0.1, 0.9, query.shape[1])[None, :, None, None]
+        places = places.expand(len(query), -1, 2, 2).to(query)
+        for layer in (self.wide, self.narrow):
+            query = layer(
+                query, value=value, reference_points=places, spatial_shapes=shapes.to(query.device),
+                level_start_index=starts.to(query.device),
+            )  # fmt: skip
+        return query
+
+
+def mmcv_deformable_count(kept: Kept) -> int:
+    """A head: 2 levels x 3 points of 2 offsets and a weight, its rows of values, its columns."""
+    total = 0
+    for name, width in (('wide', 8), ('narrow', 4)):
+        heads = kept.get(name, 4)
+        total += heads * (2 * 3 * 3 * (32 + 1) + width * (32 + 1) + width * 32) + 32
+    return total
+
+
+class Branches(nn.Module):
+    """Two small networks on the same features, as a detection head has them."""
+
+    def __init__(self, norm: type[nn.Module] | None):
+        super().__init__()
+        between = (lambda width: [norm(width)]) if norm else (lambda width: [])
+        self.classes = nn.Sequential(
+            nn.Linear(16, 24), *between(24), nn.ReLU(inplace=True), nn.Dropout(0.1),
+            nn.Linear(24, 20), *between(20), nn.GELU(), nn.Linear(20, 5),
+        )  # fmt: skip
+        self.boxes = nn.Sequential(
+            nn.Linear(16, 18, bias=False), *between(18), nn.SiLU(), nn.Linear(18, 4), nn.ReLU()
+        )
+
+    def forward(self, x):
+        return self.classes(x), self.boxes(x)
+
+
+def branches_count(kept: Kept, norm: type[nn.Module] | None) -> int:
+    first = 3 if norm is None else 4  # of normed branches the group is named after another number
+    a, b = kept.get('classes.0', 24), kept.get(f'classes.{first}', 20)
+    c = kept.get('boxes.0', 18)
+    total = 16 * a + a + a * b + b + b * 5 + 5 + 16 * c + c * 4 + 4
+    return total + (0 if norm is None else 2 * (a + b + c))
 
 
 def encoder() -> nn.Module:
@@ -252,7 +342,9 @@ def drawn(*shapes: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
 
 
 images = partial(drawn, (2, 3, 32, 32))
+levels = partial(drawn, (2, 6, 16, 12), (2, 10, 8, 6), (2, 14, 4, 3))
 sequence = partial(drawn, (2, 5, 32))
+features = partial(drawn, (6, 16))
 
 
 def tokens() -> tuple[torch.Tensor, ...]:

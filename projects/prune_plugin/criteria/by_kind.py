@@ -52,7 +52,8 @@ class ByKind(Criterion):
 
     def score(self, group, tensors, statistics):
         """See :meth:`Criterion.score`."""
-        total = self.default.scores([group], tensors, statistics)[0].sum()
-        own = self.kinds.get(group.kind, self.default)
-        score = own.scores([group], tensors, statistics)[0]
-        return score if own is self.default else score * (total / score.sum().clamp_min(1e-30))
+        score = self.default.scores([group], tensors, statistics)[0]
+        if group.kind not in self.kinds:
+            return score
+        own = self.kinds[group.kind].scores([group], tensors, statistics)[0]
+        return own * (score.sum() / own.sum()) if own.sum() > 0 else score

@@ -24,7 +24,7 @@ class SlimLayerNorm(nn.Module):
         self.train(dense.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension, in float32 at least, as PyTorch's does."""
+        """Normalise the last dimension, in float32 at least; the result has the input's type."""
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
         mean = exact.sum(-1, keepdim=True) / self.dense_features
         centred = exact - mean
@@ -32,8 +32,7 @@ class SlimLayerNorm(nn.Module):
         squares = centred.square().sum(-1, keepdim=True) + removed * mean.square()
         normed = centred * torch.rsqrt(squares / self.dense_features + self.eps)
         out = normed * self.weight
-        out = out if self.bias is None else out + self.bias
-        return out if torch.is_autocast_enabled(x.device.type) else out.to(x.dtype)
+        return (out if self.bias is None else out + self.bias).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Widths now and before."""

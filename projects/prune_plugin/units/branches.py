@@ -90,7 +90,11 @@ def sequential(name: str, module: nn.Module) -> list[UnitGroup]:
     """Every hidden width of a chain of linear layers, none of which occurs twice in it."""
     children = module._modules.items()  # with those that occur twice
     weighted = [layer for _, layer in children if next(layer.parameters(), None) is not None]
-    if type(module).forward is not nn.Sequential.forward or len(set(weighted)) < len(weighted):
+    # A subclass is something of its own, which may have a layout of its own.
+    plain = type(module).__name__ == 'Sequential'
+    if not plain or type(module).forward is not nn.Sequential.forward:
+        return []
+    if len(set(weighted)) < len(weighted):
         return []
     groups: list[UnitGroup | None] = []
     layers = [(join(name, child), layer) for child, layer in children]
