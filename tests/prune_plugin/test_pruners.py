@@ -35,6 +35,20 @@ BAD = [
         dict(calibration=dict(samples=3)),
         'prune_cfg.calibration.samples is not a key; valid are num',
     ),
+    (
+        dict(calibration=dict(loss_weights=dict(planning=2.0))),
+        'loss_weights does nothing for L1, which reads no gradients',
+    ),
+    (
+        dict(criterion=dict(type='Taylor'), calibration=dict(loss_weights=dict(planning=-1))),
+        'calibration.loss_weights.planning is -1; it must be a number >= 0',
+    ),
+    (
+        dict(criterion=dict(type='Taylor'), calibration=dict(loss_weights=[1])),
+        r'calibration.loss_weights is \[1\]; it must be a dict',
+    ),
+    (dict(calibration=dict(recalibrate_bn=-1)), 'recalibrate_bn is -1; it must be'),
+    (dict(recovery=dict(max_keep_ckpts=0)), 'max_keep_ckpts is 0; it must be at least 1'),
     (dict(calibration=dict(num_samples=0)), 'prune_cfg.calibration.num_samples is 0; it must be'),
     (dict(calibration=[1]), r'prune_cfg.calibration is \[1\]; it must be a dict'),
     (dict(recovery=dict(mode='rest')), "recovery.mode is 'rest'; valid are fine_tune, retrain"),
