@@ -13,6 +13,7 @@ from mmengine import dist
 from torch import Tensor, nn
 
 from .errors import UserError
+from .memory import keep_freed_memory
 
 #: Where each launcher leaves (rank, world size, local rank) in the environment.
 LAUNCHER_VARIABLES = {
@@ -48,12 +49,16 @@ def lost_rank_message(error: BaseException) -> str:
 def init(launcher: str) -> None:
     """Start the process group of ``launcher``: nccl where there are GPUs, gloo on CPUs.
 
+    On CPUs the process keeps the memory that tensors free, see :mod:`.memory`.
+
     MMEngine's own ``init_dist`` asks for a GPU even for gloo, so on CPUs it is done here, before
     the Runner looks.
 
     Raises:
         UserError: the launcher's environment variables are not there.
     """
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     if launcher == 'none' or dist.is_distributed():
         return
     variables = LAUNCHER_VARIABLES[launcher]

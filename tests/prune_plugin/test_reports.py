@@ -179,8 +179,12 @@ def report(plan) -> dict:
     ]  # fmt: skip
     return dict(
         asked=dict(budget='params', ratio=0.4),
-        dense=dict(params=1000, flops=5_000_000, latency_ms=2.0, metrics=dict(top1=98.0, top5=99.5)),
-        pruned=dict(params=600, flops=3_000_000, latency_ms=1.5, metrics=dict(top1=61.5, top5=90.0)),
+        dense=dict(
+            params=1000, flops=5_000_000, latency_ms=2.0, metrics=dict(top1=98.0, top5=99.5)
+        ),
+        pruned=dict(
+            params=600, flops=3_000_000, latency_ms=1.5, metrics=dict(top1=61.5, top5=90.0)
+        ),
         achieved=dict(params=0.4, flops=0.4, latency=0.25, zeros=None),
         headline=dict(top1='max'),
         groups=groups,

@@ -10,6 +10,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 import projects.vad  # noqa: F401
 from projects.prune_plugin import build_pruner, slim
+from projects.prune_plugin.memory import keep_freed_memory
 from projects.prune_plugin.profiling import (
     count_params,
     example_input,
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as the tools do
     cfg = Config.fromfile(CONFIG)
     init_default_scope(cfg.default_scope)
     cfg.model.img_backbone.init_cfg = None
