@@ -11,8 +11,7 @@ def keep_freed_memory() -> bool:
     """Have glibc keep freed memory for the next tensor instead of handing it back to the system.
 
     A large tensor otherwise gets fresh pages each time, and touching those takes longer than many a
-    layer: a batch norm over 94 MB took nine times as long as the same pass in place. The process
-    stays as large as it has once been.
+    layer does. The process stays as large as it has once been.
 
     Returns:
         Whether it was done; not on other systems than Linux with glibc.

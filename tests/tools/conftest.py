@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +72,23 @@ def run_tool():
         return ended
 
     return run
+
+
+def kill_at(pattern: str, name: str, *args: str) -> None:
+    """Run a tool and kill it with SIGKILL as soon as a line of its output fits ``pattern``."""
+    command = [sys.executable, str(ROOT / f'tools/{name}.py'), *map(str, args)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '2'}, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    for line in process.stdout:
+        if re.search(pattern, line):
+            break
+        assert time.monotonic() < deadline
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
 
 
 @pytest.fixture

@@ -1,17 +1,11 @@
 """VAD through the tools: two processes equal one, a killed training ends as a whole one."""
 
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, VAD_CONFIG
+from conftest import VAD_CONFIG, kill_at
 from conftest import vad_options as options
 
 
@@ -94,20 +88,7 @@ def test_a_killed_training_ends_like_the_whole_one(vad_trained, run_tool, toy_ro
     """Killed with SIGKILL in the middle of the second epoch."""
     work = tmp_path / 'work'
     arguments = ('--work-dir', str(work), *options(toy_root, 'train_cfg.max_epochs=3'))
-    command = [sys.executable, str(ROOT / 'tools/train.py'), VAD_CONFIG, *map(str, arguments)]
-    environment = {**os.environ, 'OMP_NUM_THREADS': '2'}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-        start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    for line in process.stdout:
-        if re.search(r'Epoch\(train\)\s+\[2\]\[2/', line):
-            break
-        assert time.monotonic() < deadline
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    kill_at(r'Epoch\(train\)\s+\[2\]\[2/', 'train', VAD_CONFIG, *arguments)
     assert not (work / 'epoch_2.pth').exists()
     ended = run_tool('train', VAD_CONFIG, '--resume', *arguments)
     assert 'resumed epoch: 1' in ended.out

@@ -1,16 +1,10 @@
 """The VAD document's forms on a small drive: prune and retrain on two processes, kill, resume, test."""
 
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
-from conftest import ROOT, VAD_CONFIG
+from conftest import ROOT, VAD_CONFIG, kill_at
 from conftest import vad_options as options
 from test_tools_vad import metrics_of, weights_of
 
@@ -77,19 +71,7 @@ def test_killed_retraining_ends_like_a_whole_one(retrained, run_tool, toy_root, 
         return ('--work-dir', str(folder), *options(toy_root, *more))
 
     run_tool('train', VAD_CONFIG, *arguments(whole))
-    command = [sys.executable, str(ROOT / 'tools/train.py'), VAD_CONFIG, *arguments(broken)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '2'}, start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    for line in process.stdout:
-        if re.search(r'Epoch\(train\)\s+\[2\]\[2/', line):
-            break
-        assert time.monotonic() < deadline
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    kill_at(r'Epoch\(train\)\s+\[2\]\[2/', 'train', VAD_CONFIG, *arguments(broken))
     assert not (broken / 'epoch_2.pth').exists()
     ended = run_tool('train', broken / 'VAD_nano_toy.py', '--resume', '--work-dir', broken)
     assert 'resumed epoch: 1' in ended.out

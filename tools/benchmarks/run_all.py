@@ -226,7 +226,7 @@ def vad_speed() -> str:
     header = ['removed', 'parameters', 'GFLOPs', 'ms', 'FLOPs ratio', 'latency ratio', 'of it']
     return f"""## VAD-tiny, structured, on the CPU
 
-{r['units']}. Random weights, six images of 384 x 640, {r['environment']['threads']} threads; all models in
+{r['units']}. Random weights, six images of 384 x 640, threads: {r['environment']['threads']}; all models in
 turn, medians of {r['rounds']} rounds. Dense: {r['dense']['params']:,} parameters,
 {r['dense']['flops'] / 1e9:.1f} GFLOPs, {r['dense']['ms']:.0f} ms. Ratios are dense over pruned.
 
