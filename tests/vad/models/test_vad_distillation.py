@@ -57,7 +57,8 @@ def test_a_twin_is_at_no_distance_under_masks_too(twins, length, monkeypatch):
     model, hook = twins
     model.grid_mask.prob = 1.0
     found = distances(model, hook, length)
-    assert all(value.abs() < 1e-6 for value in found.values()), found
+    # The teacher, without gradients, computes in another memory layout: sums round otherwise.
+    assert all(value.abs() < 1e-4 for value in found.values()), found
     monkeypatch.setattr(type(model), 'distill_shared', ())
     assert distances(model, hook, length)['bev'] > 1e-3  # the teacher saw other images
 
