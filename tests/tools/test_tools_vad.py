@@ -54,7 +54,8 @@ def test_two_processes_evaluate_like_one(vad_trained, run_tool, toy_root, tmp_pa
     one, two = results
     figures = {k: v for k, v in one.items() if '/' in k}
     assert len(figures) > 80
-    assert figures == pytest.approx({k: two[k] for k in figures}, nan_ok=True, rel=1e-6)
+    # Not to the last bit: where a tensor lies in memory may change how its sums are rounded.
+    assert figures == pytest.approx({k: two[k] for k in figures}, nan_ok=True, rel=1e-4)
     assert one['planning/num_valid'] == 4  # the last six of eight frames have no full future
 
 
