@@ -23,7 +23,7 @@ def dense() -> nn.Module:
     init_default_scope(cfg.default_scope)
     cfg.model.img_backbone.init_cfg = None
     torch.manual_seed(0)
-    return tiny_vad.wake(MODELS.build(cfg.model)).eval()
+    return MODELS.build(cfg.model).eval()
 
 
 def two_frames(model: nn.Module) -> list[dict[str, torch.Tensor]]:
