@@ -18,8 +18,8 @@ from .errors import UserError
 from .evaluation import TestSet, headline, select_metrics
 from .loading import Loaded, load_model
 from .profiling import environment, latency_note, profile
-from .pruners import prunable_weights
 from .settings import ProfileSettings, read_settings
+from .weights import prunable_weights
 
 #: What a report's notes say about its figures, beside how latency and metrics were taken.
 NOTES = {

@@ -30,8 +30,6 @@ from .pruners import (
     StructuredPruner,
     WeightPruner,
     build_pruner,
-    prunable_weights,
-    select_weights,
     timed,
 )
 from .reports import UnitTable, read_scores, write_groups, write_json, write_plots
@@ -39,6 +37,7 @@ from .settings import CalibrationSettings
 from .slim import slim
 from .sparsifiers import Magnitude
 from .state import PruneState, compose
+from .weights import prunable_weights, select_weights
 
 
 @dataclass

@@ -88,7 +88,7 @@ def test_sparsifiers_on_models(row, family):
 
 
 def test_which_weights_are_prunable():
-    from projects.prune_plugin.pruners import prunable_weights
+    from projects.prune_plugin.weights import prunable_weights
 
     found = set(prunable_weights(BY_NAME['torch_encoder'].dense()))
     assert found == {

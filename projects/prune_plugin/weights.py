@@ -1,0 +1,35 @@
+"""Which single weights of a model may be pruned, and which of them patterns choose."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether ``pattern`` matches a parameter's name, or that of a module around it."""
+    parts = name.split('.')
+    return any(re.match(pattern, '.'.join(parts[:end])) for end in range(1, len(parts) + 1))
+
+
+def select_weights(
+    weights: Mapping[str, Tensor], include: Sequence[str], exclude: Sequence[str]
+) -> dict[str, Tensor]:
+    """The weights that one ``include`` pattern matches and no ``exclude`` pattern."""
+    return {
+        name: weight
+        for name, weight in weights.items()
+        if any(matches(p, name) for p in include) and not any(matches(p, name) for p in exclude)
+    }
+
+
+def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights of linear, convolution and multi-head attention layers, by name."""
+    kinds = (nn.Linear, nn.modules.conv._ConvNd)
+    found = {}
+    for prefix, module in model.named_modules():
+        if isinstance(module, kinds) or hasattr(module, 'in_proj_weight'):
+            for name, parameter in module.named_parameters(prefix, recurse=False):
+                if parameter.dim() > 1:
+                    found[name] = parameter
+    return found
