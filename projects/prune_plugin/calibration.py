@@ -81,6 +81,12 @@ class CalibrationData:
                 samples.append(self.dataset[index])
             yield number, len(samples), self.collate(samples, **self.collate_kwargs)
 
+    def first_sample(self) -> Any:
+        """A batch of the first sample alone, the same on every rank."""
+        index = int(self.batches[0][0])
+        seed_everything(self.seed * 1_000_003 + index)
+        return self.collate([self.dataset[index]], **self.collate_kwargs)
+
     def __len__(self) -> int:
         rank, world = dist.get_dist_info()
         return len(range(rank, len(self.batches), world))

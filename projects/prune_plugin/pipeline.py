@@ -1,28 +1,22 @@
 """Pruning a config's model into files: what ``tools/analysis_struct.py`` and ``train.py`` do."""
 
-import sys
 from copy import deepcopy
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine import dist
 from mmengine.config import Config
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .batch_norm import recalibrate
 from .calibration import CalibrationData
-from .checkpoint import model_meta, save_file
 from .distillation import targets_for
 from .distributed import on_rank_0
 from .errors import UserError
 from .evaluation import TestSet, headline
-from .hooks.mask_hook import pack_masks
-from .loading import Loaded, load_model, plain_meta
-from .optimizer_state import build_quietly, parameter_order, slim_optimizer_state
-from .profiling import environment, latency_note, profile
+from .loading import Loaded, load_model
+from .outcome import Options, Outcome
+from .profiling import profile
 from .pruners import (
     DataFactory,
     Plan,
@@ -30,64 +24,17 @@ from .pruners import (
     StructuredPruner,
     WeightPruner,
     build_pruner,
-    timed,
 )
-from .reports import UnitTable, read_scores, write_groups, write_json, write_plots
+from .reports import UnitTable, read_scores
+from .run_report import start_report, zeros_in
+from .saving import save_structured, save_weight_level, write_report
 from .settings import CalibrationSettings
 from .slim import slim
 from .sparsifiers import Magnitude
-from .state import PruneState, compose
+from .sparsify import Progress
+from .state import PruneState
+from .timing import timed
 from .weights import prunable_weights, select_weights
-
-
-@dataclass
-class Options:
-    """What a run is asked for beside the config.
-
-    Attributes:
-        checkpoint: File to prune; None: freshly initialised weights.
-        output_dir: Where results go; must exist.
-        dry_run: Plan and report only; write nothing but ``save_table``.
-        save_table: Where to save the scores.
-        from_table: Where to read them instead of computing them.
-    """
-
-    checkpoint: str | None
-    output_dir: Path
-    dry_run: bool = False
-    save_table: str | None = None
-    from_table: str | None = None
-
-
-@dataclass
-class Outcome:
-    """What a run made.
-
-    Attributes:
-        report: The content of ``report.json``.
-        structured: Path of the slim checkpoint, if one was written.
-        weight_level: Path of the weight-level pruned one.
-        test_set: The test data, for evaluating again after training.
-        plan: What was decided.
-        before: Prune state of the model given, if it was slim already.
-    """
-
-    report: dict[str, Any]
-    structured: Path | None = None
-    weight_level: Path | None = None
-    test_set: TestSet | None = None
-    plan: Plan | None = field(default=None, repr=False)
-    before: PruneState | None = field(default=None, repr=False)
-
-    def trained(self, which: str | None = None) -> Path:
-        """The checkpoint that recovery trains.
-
-        Args:
-            which: ``'structured'`` or ``'unstructured'``; None: the structured one if there is one.
-        """
-        if which == 'unstructured':
-            return self.weight_level
-        return self.structured or self.weight_level
 
 
 def pruner_of(cfg: Config, ratio: float | None = None) -> Pruner:
@@ -102,16 +49,10 @@ def pruner_of(cfg: Config, ratio: float | None = None) -> Pruner:
     if not hasattr(prune_cfg, 'items'):
         raise UserError(f'prune_cfg is {prune_cfg!r}; it must be a dict')
     prune_cfg = dict(prune_cfg.to_dict() if hasattr(prune_cfg, 'to_dict') else prune_cfg)
-    if ratio is not None:
-        weight_level = prune_cfg.get('type') == 'WeightPruner'
-        budget = prune_cfg.get('budget', {'type': 'weights' if weight_level else 'params'})
-        prune_cfg['budget'] = {**budget, 'ratio': ratio} if hasattr(budget, 'items') else budget
+    if ratio is not None and hasattr(prune_cfg.get('budget', {}), 'items'):
+        budget = {k: v for k, v in prune_cfg.get('budget', {}).items() if k != 'density'}
+        prune_cfg['budget'] = {**budget, 'ratio': ratio}
     return build_pruner(prune_cfg)
-
-
-def file_stem(cfg: Config, pruner: Pruner) -> str:
-    """First word of the config's name in lower case: ``VAD_tiny_stage_2.py`` gives ``vad``."""
-    return pruner.name or Path(cfg.filename or 'model').stem.split('_')[0].lower()
 
 
 def prune_to_files(cfg: Config, pruner: Pruner, options: Options) -> Outcome:
@@ -132,37 +73,12 @@ def prune_to_files(cfg: Config, pruner: Pruner, options: Options) -> Outcome:
     with timed(seconds, 'load'):
         loaded = load_model(cfg, options.checkpoint, device)
     check_before(cfg, pruner, loaded.model)
-    plan, masks, slimmed, masked = None, {}, None, None
     if isinstance(pruner, StructuredPruner):
-        plan = make_plan(cfg, pruner, loaded, options)
-        seconds.update(plan.seconds)
-        with timed(seconds, 'slim'):
-            slimmed = slim(deepcopy(loaded.model), plan.state)
-        if not options.dry_run:
-            masks = magnitude_masks(loaded.model, pruner)
-    elif isinstance(pruner, WeightPruner):
-        with timed(seconds, 'allocate'):
-            masks = pruner.keep_masks(loaded.model)
-    with timed(seconds, 'profile'):
-        models = [loaded.model] if slimmed is None else [loaded.model, slimmed]
-        profiles = on_rank_0(lambda: profile(models, pruner.profile, not options.dry_run))
-    report = start_report(cfg, pruner, options, loaded.model, plan, profiles, masks)
-    outcome = Outcome(report, plan=plan, before=loaded.before)
-    if not options.dry_run:
-        masked = masked_copy(loaded.model, masks) if masks else None
-        if pruner.calibration.recalibrate_bn:
-            with timed(seconds, 'recalibrate'):
-                renew_batch_norms(cfg, pruner, [m for m in (slimmed, masked) if m is not None])
-        with timed(seconds, 'evaluate'):
-            outcome.test_set = TestSet(cfg)
-            report['dense']['metrics'] = outcome.test_set.evaluate(loaded.model, 'dense')
-            pruned = slimmed if slimmed is not None else masked
-            report['pruned']['metrics'] = outcome.test_set.evaluate(pruned, 'pruned')
-            if report['dense']['metrics']:
-                report['headline'] = headline(outcome.test_set.metrics, report['dense']['metrics'])
-        with timed(seconds, 'save'):
-            save_checkpoints(cfg, pruner, loaded, slimmed, masked, masks, outcome, options)
+        outcome = prune_units(cfg, pruner, loaded, options, seconds)
+    else:
+        outcome = prune_weights(cfg, pruner, loaded, options, seconds)
     steps = ('load', 'discover', 'calibrate', 'score', 'allocate', 'slim', 'save', 'evaluate')
+    report = outcome.report
     report['seconds'] = {step: seconds.pop(step, 0.0) for step in steps} | seconds
     if not options.dry_run and dist.is_main_process():
         write_report(outcome, options.output_dir)
@@ -170,21 +86,120 @@ def prune_to_files(cfg: Config, pruner: Pruner, options: Options) -> Outcome:
     return outcome
 
 
+def prune_units(
+    cfg: Config,
+    pruner: StructuredPruner,
+    loaded: Loaded,
+    options: Options,
+    seconds: dict[str, float],
+) -> Outcome:
+    """Remove whole units: :func:`prune_to_files` for a StructuredPruner."""
+    plan = make_plan(cfg, pruner, loaded, options)
+    seconds.update(plan.seconds)
+    with timed(seconds, 'slim'):
+        slimmed = slim(deepcopy(loaded.model), plan.state)
+    with timed(seconds, 'profile'):
+        models = [loaded.model, slimmed]
+        profiles = on_rank_0(lambda: profile(models, pruner.profile, not options.dry_run))
+    masks = {} if options.dry_run else magnitude_masks(loaded.model, pruner)
+    report = start_report(cfg, pruner, options, loaded.model, plan, profiles, masks)
+    outcome = Outcome(report, plan=plan, before=loaded.before)
+    if options.dry_run:
+        return outcome
+    masked = masked_copy(loaded.model, masks)
+    if pruner.calibration.recalibrate_bn:
+        with timed(seconds, 'recalibrate'):
+            renew_batch_norms(cfg, pruner, [slimmed, masked])
+    evaluate_stage(cfg, outcome, 'dense', loaded.model, seconds)
+    evaluate_stage(cfg, outcome, 'pruned', slimmed, seconds)
+    with timed(seconds, 'save'):
+        save_structured(cfg, pruner, loaded, slimmed, outcome, options)
+        save_weight_level(cfg, pruner, loaded, masked, masks, outcome, options)
+    return outcome
+
+
+def prune_weights(
+    cfg: Config,
+    pruner: WeightPruner,
+    loaded: Loaded,
+    options: Options,
+    seconds: dict[str, float],
+) -> Outcome:
+    """Set single weights to zero, in place: :func:`prune_to_files` for a WeightPruner."""
+    model = loaded.model
+    with timed(seconds, 'profile'):
+        profiles = on_rank_0(lambda: profile([model], pruner.profile, not options.dry_run))
+    report = start_report(cfg, pruner, options, model, None, profiles, {})
+    outcome = Outcome(report, before=loaded.before)
+    if not options.dry_run:
+        evaluate_stage(cfg, outcome, 'dense', model, seconds)
+    progress = None
+    if not options.dry_run and pruner.sparsifier.reads_inputs:
+        progress = Progress(options.output_dir / 'progress', progress_key(cfg, pruner, options))
+        if not options.resume:
+            progress.clear()
+    with timed(seconds, 'sparsify'):
+        masks = pruner.sparsify(model, data_factory(cfg, pruner), progress=progress)
+    report['achieved']['zeros'] = zeros_in(masks)
+    if options.dry_run:
+        return outcome
+    if pruner.calibration.recalibrate_bn:
+        with timed(seconds, 'recalibrate'):
+            renew_batch_norms(cfg, pruner, [model])
+    evaluate_stage(cfg, outcome, 'pruned', model, seconds)
+    with timed(seconds, 'save'):
+        save_weight_level(cfg, pruner, loaded, model, masks, outcome, options)
+    if progress:
+        progress.clear()
+    return outcome
+
+
+def progress_key(cfg: Config, pruner: WeightPruner, options: Options) -> dict[str, Any]:
+    """What must be the same for finished layers of a killed run to be used again."""
+    data = calibration_dataloader(cfg)
+    return {
+        'prune_cfg': cfg.prune_cfg.to_dict(),
+        'ratio': pruner.budget.ratio,
+        'checkpoint': options.checkpoint,
+        'model': cfg.model.to_dict(),
+        'data': dict(data) if data else None,
+        'ranks': dist.get_world_size(),
+    }
+
+
+def evaluate_stage(
+    cfg: Config, outcome: Outcome, stage: str, model: nn.Module, seconds: dict[str, float]
+) -> None:
+    """Evaluate a model into ``outcome.report[stage]``."""
+    with timed(seconds, 'evaluate'):
+        if outcome.test_set is None:
+            outcome.test_set = TestSet(cfg)
+        metrics = outcome.test_set.evaluate(model, stage)
+    outcome.report[stage]['metrics'] = metrics
+    if stage == 'dense' and metrics:
+        outcome.report['headline'] = headline(outcome.test_set.metrics, metrics)
+
+
 def check_before(cfg: Config, pruner: Pruner, model: nn.Module) -> None:
     """Raise :class:`UserError` for what the pruner's settings ask of config and model in vain."""
     if pruner.recovery.distill is not None:
         targets_for(model, pruner.recovery.distill.get('targets'))
-    if pruner.calibration.recalibrate_bn and not cfg.get('train_dataloader'):
+    if pruner.calibration.recalibrate_bn and not calibration_dataloader(cfg):
         raise UserError(
             'prune_cfg.calibration.recalibrate_bn needs data, but the config has no train_dataloader'
         )
+
+
+def calibration_dataloader(cfg: Config) -> dict | None:
+    """The config's ``calibration_dataloader``, else its ``train_dataloader``."""
+    return cfg.get('calibration_dataloader') or cfg.get('train_dataloader')
 
 
 def renew_batch_norms(cfg: Config, pruner: Pruner, models: list[nn.Module]) -> None:
     """Recalibrate the batch norms of each model on the same samples."""
     settings = pruner.calibration
     sampling = {**settings.sampling, 'num_samples': settings.recalibrate_bn}
-    data = CalibrationData(cfg.train_dataloader, **sampling)
+    data = CalibrationData(calibration_dataloader(cfg), **sampling)
     for model in models:
         recalibrate(model, data)
 
@@ -199,16 +214,22 @@ def magnitude_masks(model: nn.Module, pruner: StructuredPruner) -> dict[str, Ten
         return Magnitude().keep_masks(weights, pruner.budget.ratio)
 
 
-def data_factory(cfg: Config, pruner: StructuredPruner) -> DataFactory:
-    """What gives the config's calibration batches to a criterion that needs them."""
+def data_factory(cfg: Config, pruner: Pruner) -> DataFactory:
+    """What gives the config's calibration batches to a method that needs them."""
 
     def data(settings: CalibrationSettings) -> CalibrationData:
-        if not cfg.get('train_dataloader'):
-            raise UserError(
-                f'prune_cfg.criterion {type(pruner.criterion).__name__} needs calibration data, but '
-                'the config has no train_dataloader; use L1, L2 or Random'
+        dataloader = calibration_dataloader(cfg)
+        if not dataloader:
+            structured = isinstance(pruner, StructuredPruner)
+            method = pruner.criterion if structured else pruner.sparsifier
+            key, others = (
+                ('criterion', 'L1, L2 or Random') if structured else ('sparsifier', 'Magnitude')
             )
-        return CalibrationData(cfg.train_dataloader, **settings.sampling)
+            raise UserError(
+                f'prune_cfg.{key} {type(method).__name__} needs calibration data, but the config has '
+                f'no train_dataloader; use {others}'
+            )
+        return CalibrationData(dataloader, **settings.sampling)
 
     return data
 
@@ -238,66 +259,6 @@ def save_table(plan: Plan, before: PruneState | None, path: str) -> None:
         raise UserError(f'--save-table {path} cannot be written: {error.strerror}') from error
 
 
-def removed_share(before: float | None, after: float | None) -> float | None:
-    """The fraction removed, or None where it wasn't measured."""
-    return None if not before or after is None else 1 - after / before
-
-
-def start_report(
-    cfg: Config,
-    pruner: Pruner,
-    options: Options,
-    model: nn.Module,
-    plan: Plan | None,
-    profiles: list[dict[str, Any]],
-    masks: dict[str, Tensor],
-) -> dict[str, Any]:
-    """The report so far: what was asked, and what is achieved by count."""
-    dense, pruned = profiles[0], profiles[-1]
-    achieved = {
-        'params': removed_share(dense['params'], pruned['params']),
-        'flops': removed_share(dense['flops'], pruned['flops']),
-        'latency': removed_share(dense['latency_ms'], pruned['latency_ms']),
-        'zeros': None,
-    }
-    if masks:
-        total = sum(mask.numel() for mask in masks.values())
-        achieved['zeros'] = 1 - sum(int(mask.sum()) for mask in masks.values()) / total
-    groups = []
-    for group in plan.groups if plan else []:
-        kept = len(plan.state.kept[group.name])
-        groups.append(
-            dict(
-                name=group.name,
-                kind=group.kind,
-                layer_idx=group.layer_idx,
-                size=group.size,
-                kept=kept,
-            )
-        )
-    return {
-        'asked': pruner.asked,
-        'dense': {**dense, 'metrics': None},
-        'pruned': {**pruned, 'metrics': None},
-        'achieved': achieved,
-        'headline': {},
-        'groups': groups,
-        'not_prunable': plan.refused if plan else {},
-        'seconds': {},
-        'config': cfg.filename,
-        'checkpoint': options.checkpoint,
-        'command': sys.argv,
-        'notes': {
-            'ratio': 'fraction removed, relative to the model given ("dense" here)',
-            'flops': 'two per multiply-accumulate, one sample',
-            'latency_ms': latency_note(pruner.profile, model),
-            'zeros': 'fraction of the linear and convolution weights of <name>_pruned.pth; zeros '
-            'bring no speed-up by themselves',
-        },
-        'environment': environment(),
-    }
-
-
 def masked_copy(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
     """A copy of ``model`` with masked weights set to zero."""
     model = deepcopy(model)
@@ -306,77 +267,3 @@ def masked_copy(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
         for name, keep in masks.items():
             parameters[name].mul_(keep)
     return model
-
-
-def save_checkpoints(
-    cfg: Config,
-    pruner: Pruner,
-    loaded: Loaded,
-    slimmed: nn.Module | None,
-    masked: nn.Module | None,
-    masks: dict[str, Tensor],
-    outcome: Outcome,
-    options: Options,
-) -> None:
-    """Write ``<name>_pruned.pth`` and ``<name>_structured_pruned.pth`` (on rank 0)."""
-    stem = file_stem(cfg, pruner)
-    meta = {**plain_meta(loaded.checkpoint), **model_meta(loaded.model)}
-    prune_cfg = cfg.get('prune_cfg')
-    if prune_cfg:
-        meta['prune_cfg'] = prune_cfg.to_dict()
-    if slimmed is not None:
-        state = compose(loaded.before, outcome.plan.state)
-        state.achieved = dict(outcome.report['achieved'])
-        outcome.structured = options.output_dir / f'{stem}_structured_pruned.pth'
-        data = {
-            'meta': {**meta, 'prune_state': state.to_dict()},
-            'state_dict': cpu_weights(slimmed),
-        }
-        optimizer = carried_optimizer(cfg, loaded, slimmed, outcome.plan.state)
-        if optimizer:
-            data['optimizer'] = optimizer
-        if dist.is_main_process():
-            save_file(data, outcome.structured)
-    if masks:
-        outcome.weight_level = options.output_dir / f'{stem}_pruned.pth'
-        data = {
-            'meta': meta,
-            'state_dict': cpu_weights(masked),
-            'masks': pack_masks(masks),
-        }
-        if 'optimizer' in loaded.checkpoint:
-            data['optimizer'] = loaded.checkpoint['optimizer']
-        if dist.is_main_process():
-            save_file(data, outcome.weight_level)
-
-
-def cpu_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict on the CPU."""
-    return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-
-
-def carried_optimizer(
-    cfg: Config, loaded: Loaded, slimmed: nn.Module, state: PruneState
-) -> dict | None:
-    """The checkpoint's optimizer state cut for the slim model; None, with a word, if it can't be."""
-    saved = loaded.checkpoint.get('optimizer')
-    if not saved or not cfg.get('optim_wrapper'):
-        return None
-    try:
-        before = parameter_order(loaded.model, cfg.optim_wrapper)
-        after = parameter_order(slimmed, cfg.optim_wrapper)
-        entries = slim_optimizer_state(saved, before, after, state)
-    except (TypeError, IndexError, RuntimeError, ValueError) as error:
-        print_log(f"the checkpoint's optimizer state is left out: {error}", 'current')
-        return None
-    fresh = build_quietly(slimmed, cfg.optim_wrapper).state_dict()
-    return {**fresh, 'state': entries}
-
-
-def write_report(outcome: Outcome, folder: Path) -> None:
-    """Write ``report.json``, ``report.csv``, ``units.csv`` and the plots."""
-    write_json(outcome.report, folder / 'report.json')
-    if outcome.plan:
-        write_groups(outcome.plan, folder / 'report.csv')
-        UnitTable(outcome.plan, outcome.before).write_units(folder / 'units.csv')
-    write_plots(outcome.report, folder)

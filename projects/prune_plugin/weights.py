@@ -3,7 +3,10 @@
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
+
+from .errors import UserError
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -33,3 +36,13 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
                 if parameter.dim() > 1:
                     found[name] = parameter
     return found
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Raise :class:`UserError` naming the first weight that holds NaN or infinity."""
+    for name, weight in weights.items():
+        if not bool(torch.isfinite(weight).all()):
+            raise UserError(
+                f'{name} holds NaN or infinite numbers; the checkpoint is damaged, or its training '
+                'diverged'
+            )

@@ -30,7 +30,7 @@ def masked(tmp_path):
     """A masked checkpoint and its masks."""
     torch.manual_seed(0)
     model = MODELS.build(dict(toy.MODEL))
-    masks = WeightPruner(budget=dict(type='weights', ratio=0.6)).keep_masks(model)
+    masks = WeightPruner(budget=dict(type='weights', ratio=0.6)).sparsify(model)
     state = deepcopy(model.state_dict())
     for name, keep in masks.items():
         state[name].mul_(keep)

@@ -2,5 +2,7 @@
 
 from .base import Sparsifier
 from .magnitude import Magnitude
+from .sparsegpt import SparseGPT
+from .wanda import Wanda
 
-__all__ = ['Magnitude', 'Sparsifier']
+__all__ = ['Magnitude', 'SparseGPT', 'Sparsifier', 'Wanda']

@@ -51,7 +51,7 @@ def masked(tmp_path):
     dense = load_file(tmp_path / 'dense' / 'epoch_2.pth')
     model = MODELS.build(dict(toy.MODEL))
     model.load_state_dict(dense['state_dict'])
-    masks = WeightPruner(budget=dict(type='weights', ratio=0.6)).keep_masks(model)
+    masks = WeightPruner(budget=dict(type='weights', ratio=0.6)).sparsify(model)
     for name, keep in masks.items():
         dense['state_dict'][name].mul_(keep)
     path = tmp_path / 'toy_pruned.pth'

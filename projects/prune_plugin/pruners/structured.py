@@ -1,9 +1,6 @@
-"""The two pruners that a ``prune_cfg`` names: whole units, or single weights."""
+"""The pruner of whole units."""
 
-import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,28 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .budgets.base import Budget, sizes
-from .calibration import CalibrationData, collect, mmengine_loss
-from .costs import Cost
-from .distributed import check_same, on_rank_0
-from .errors import UserError
-from .registry import ALLOCATORS, BUDGETS, CRITERIA, PRUNERS, SCHEDULES, SPARSIFIERS, UNITS, build
-from .settings import (
-    CalibrationSettings,
-    ProfileSettings,
-    RecoverySettings,
-    at_least,
-    read_settings,
-)
-from .state import PruneState
-from .units.base import UnitGroup, named_tensors
-from .units.finder import UnitFinder, discover
-from .weights import matches, prunable_weights, select_weights
+from ..budgets.base import sizes
+from ..calibration import collect, mmengine_loss
+from ..costs import Cost
+from ..distributed import check_same, on_rank_0
+from ..errors import UserError
+from ..registry import ALLOCATORS, CRITERIA, PRUNERS, UNITS, build
+from ..settings import at_least
+from ..state import PruneState
+from ..timing import timed
+from ..units.base import UnitGroup, named_tensors
+from ..units.finder import UnitFinder, discover
+from .base import DataFactory, Pruner
 
 #: Statistics that depend on the loss.
 GRADIENTS = frozenset(('gradients', 'squared_gradients'))
-#: Gives the calibration batches when, and only when, a criterion needs them.
-DataFactory = Callable[[CalibrationSettings], CalibrationData]
 
 
 @dataclass
@@ -54,81 +44,6 @@ class Plan:
     state: PruneState
     refused: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-
-
-@contextmanager
-def timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    """Add the time spent inside to ``seconds[step]``."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[step] = seconds.get(step, 0.0) + time.perf_counter() - start
-
-
-def as_patterns(key: str, patterns: Any) -> list[str]:
-    """A list of regular expressions, checked."""
-    if isinstance(patterns, str) or not isinstance(patterns, Sequence):
-        raise UserError(
-            f'prune_cfg.{key} is {patterns!r}; it must be a list of regular expressions'
-        )
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except (re.error, TypeError) as error:
-            raise UserError(
-                f'prune_cfg.{key}: {pattern!r} is no regular expression ({error})'
-            ) from error
-    return list(patterns)
-
-
-class Pruner:
-    """What both pruners have in common: the blocks that don't depend on what is removed.
-
-    Args:
-        budget: What is limited, and the ratio: the fraction REMOVED.
-        schedule: The target of each round.
-        include: Regular expressions; at least one must match a name from its start.
-        exclude: None of these may match.
-        calibration: See :class:`CalibrationSettings`.
-        recovery: See :class:`RecoverySettings`.
-        profile: See :class:`ProfileSettings`.
-        name: Stem of the checkpoints' names; by default the config name's first word.
-    """
-
-    #: The budget's type where a config names none.
-    default_budget = ''
-
-    def __init__(
-        self,
-        budget: Mapping,
-        schedule: Mapping,
-        include: Sequence[str],
-        exclude: Sequence[str],
-        calibration: Mapping,
-        recovery: Mapping,
-        profile: Mapping,
-        name: str | None,
-    ):
-        if isinstance(budget, Mapping):
-            budget = {'type': self.default_budget, **budget}
-        self.budget: Budget = build(BUDGETS, budget, 'prune_cfg.budget')
-        self.schedule = build(SCHEDULES, schedule, 'prune_cfg.schedule')
-        self.include = as_patterns('include', include)
-        self.exclude = as_patterns('exclude', exclude)
-        self.calibration = read_settings(CalibrationSettings, calibration, 'prune_cfg.calibration')
-        self.recovery = read_settings(RecoverySettings, recovery, 'prune_cfg.recovery')
-        self.profile = read_settings(ProfileSettings, profile, 'prune_cfg.profile')
-        if name is not None and not re.fullmatch(r'[\w.-]+', str(name)):
-            raise UserError(
-                f'prune_cfg.name is {name!r}; it must be a word to begin file names with'
-            )
-        self.name = name
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """Budget and ratio, as in the reports."""
-        return {'budget': self.budget.quantity, 'ratio': self.budget.ratio}
 
 
 @PRUNERS.register_module()
@@ -315,69 +230,3 @@ class StructuredPruner(Pruner):
         best = sorted(layers, key=lambda g: float(scores[g].sum()), reverse=True)[: self.min_keep]
         floors[best] = 1
         return floors
-
-
-@PRUNERS.register_module()
-class WeightPruner(Pruner):
-    """Sets single weights of linear and convolution layers to zero; shapes stay.
-
-    Zeros make the model no faster by themselves.
-
-    Args:
-        sparsifier: The method.
-        budget: ``dict(type='weights', ratio=R)``: the fraction of those weights to remove.
-        schedule: See :class:`Pruner`.
-        include: See :class:`Pruner`; matched against names of parameters and modules around them.
-        exclude: See :class:`Pruner`.
-        calibration: See :class:`Pruner`.
-        recovery: See :class:`Pruner`.
-        profile: See :class:`Pruner`.
-        name: See :class:`Pruner`.
-
-    Example:
-        >>> prune_cfg = dict(type='WeightPruner', sparsifier=dict(type='Magnitude'),
-        ...     budget=dict(type='weights', ratio=0.5))
-    """
-
-    default_budget = 'weights'
-
-    def __init__(
-        self,
-        sparsifier: Mapping = {'type': 'Magnitude'},  # noqa: B006  read, never changed
-        budget: Mapping = {'type': 'weights'},  # noqa: B006
-        schedule: Mapping = {'type': 'OneShot'},  # noqa: B006
-        include: Sequence[str] = ('.*',),
-        exclude: Sequence[str] = (),
-        calibration: Mapping = {},  # noqa: B006
-        recovery: Mapping = {},  # noqa: B006
-        profile: Mapping = {},  # noqa: B006
-        name: str | None = None,
-    ):
-        super().__init__(budget, schedule, include, exclude, calibration, recovery, profile, name)
-        if self.budget.quantity != 'weights':
-            raise UserError(
-                f"prune_cfg.budget.type is {self.budget.quantity!r}; a WeightPruner's is 'weights'"
-            )
-        self.sparsifier = build(SPARSIFIERS, sparsifier, 'prune_cfg.sparsifier')
-
-    def keep_masks(self, model: nn.Module) -> dict[str, Tensor]:
-        """Which weights stay: bool tensors by parameter name; the model isn't changed.
-
-        Raises:
-            UserError: a pattern matches nothing, or the sparsifier refuses.
-        """
-        weights = prunable_weights(model)
-        for key, patterns in (('include', self.include), ('exclude', self.exclude)):
-            for pattern in patterns:
-                if not any(matches(pattern, name) for name in weights):
-                    raise UserError(f'prune_cfg.{key}: {pattern!r} matches no prunable weight')
-        chosen = select_weights(weights, self.include, self.exclude)
-        if not chosen:
-            raise UserError('prune_cfg.exclude leaves no weight to prune; remove a pattern')
-        with torch.no_grad():
-            return self.sparsifier.keep_masks(chosen, self.budget.ratio)
-
-
-def build_pruner(prune_cfg: Mapping) -> Pruner:
-    """Build and check a whole ``prune_cfg``; without ``type`` it is a StructuredPruner."""
-    return build(PRUNERS, {'type': 'StructuredPruner', **prune_cfg}, 'prune_cfg')

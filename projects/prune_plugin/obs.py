@@ -1,0 +1,56 @@
+"""Optimal-brain-surgeon algebra on the Hessian of a layer's squared output error."""
+
+import logging
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from .errors import UserError
+
+#: How often a Hessian that isn't positive definite is damped ten times harder before giving up.
+RETRIES = 3
+
+
+def damped_factor(gram: Tensor, damping: float, name: str, of_inverse: bool) -> Tensor:
+    """A Cholesky factor of the damped Gram matrix, or of its inverse.
+
+    Inputs that are always zero get a diagonal of 1.
+
+    Args:
+        gram: Sum of outer products of the inputs, (inputs, inputs); left as it is.
+        damping: Share of the mean diagonal that is added to the diagonal; ten times more, up to
+            three times over, if the matrix isn't positive definite then.
+        name: The layer, for messages.
+        of_inverse: The upper factor U of the inverse (``inverse = U.T @ U``) instead of the lower
+            factor of the matrix itself.
+
+    Raises:
+        UserError: NaN or infinite inputs; not positive definite even then.
+    """
+    if not bool(torch.isfinite(gram).all()):
+        raise UserError(f'{name} reads NaN or infinite numbers; check the weights before it')
+    diagonal = gram.diagonal()
+    unused = diagonal == 0
+    mean = diagonal.mean().clamp_min(torch.finfo(gram.dtype).tiny)
+    for attempt in range(RETRIES + 1):
+        share = damping * 10**attempt
+        matrix = gram.clone()
+        matrix.diagonal().add_(share * mean)
+        matrix.diagonal()[unused] = 1
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if of_inverse and not failed:
+            factor, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(factor), upper=True)
+        if not failed and bool(torch.isfinite(factor).all()):
+            return factor
+        if attempt < RETRIES:
+            print_log(
+                f'{name}: the Hessian is not positive definite at damping {share:g}; trying '
+                f'{share * 10:g}',
+                'current',
+                logging.WARNING,
+            )
+    raise UserError(
+        f'{name}: the Hessian is not positive definite even at damping {share:g}; raise damping or '
+        'calibration.num_samples, or name the layer in prune_cfg.exclude'
+    )

@@ -1,0 +1,61 @@
+"""What a pruning run is asked for, and what it made."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .evaluation import TestSet
+from .pruners import Plan
+from .state import PruneState
+
+
+@dataclass
+class Options:
+    """What a run is asked for beside the config.
+
+    Attributes:
+        checkpoint: File to prune; None: freshly initialised weights.
+        output_dir: Where results go; must exist.
+        dry_run: Plan and report only; write nothing but ``save_table``.
+        save_table: Where to save the scores.
+        from_table: Where to read them instead of computing them.
+        resume: Go on with what a killed run left in ``output_dir``.
+    """
+
+    checkpoint: str | None
+    output_dir: Path
+    dry_run: bool = False
+    save_table: str | None = None
+    from_table: str | None = None
+    resume: bool = False
+
+
+@dataclass
+class Outcome:
+    """What a run made.
+
+    Attributes:
+        report: The content of ``report.json``.
+        structured: Path of the slim checkpoint, if one was written.
+        weight_level: Path of the weight-level pruned one.
+        test_set: The test data, for evaluating again after training.
+        plan: What was decided.
+        before: Prune state of the model given, if it was slim already.
+    """
+
+    report: dict[str, Any]
+    structured: Path | None = None
+    weight_level: Path | None = None
+    test_set: TestSet | None = None
+    plan: Plan | None = field(default=None, repr=False)
+    before: PruneState | None = field(default=None, repr=False)
+
+    def trained(self, which: str | None = None) -> Path:
+        """The checkpoint that recovery trains.
+
+        Args:
+            which: ``'structured'`` or ``'unstructured'``; None: the structured one if there is one.
+        """
+        if which == 'unstructured':
+            return self.weight_level
+        return self.structured or self.weight_level

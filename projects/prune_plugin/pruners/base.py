@@ -1,0 +1,113 @@
+"""What both pruners have in common."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..budgets.base import Budget
+from ..calibration import CalibrationData
+from ..errors import UserError
+from ..registry import BUDGETS, PRUNERS, SCHEDULES, build
+from ..settings import CalibrationSettings, ProfileSettings, RecoverySettings, read_settings
+
+#: Gives the calibration batches when, and only when, a method needs them.
+DataFactory = Callable[[CalibrationSettings], CalibrationData]
+
+
+def as_patterns(key: str, patterns: Any) -> list[str]:
+    """A list of regular expressions, checked."""
+    if isinstance(patterns, str) or not isinstance(patterns, Sequence):
+        raise UserError(
+            f'prune_cfg.{key} is {patterns!r}; it must be a list of regular expressions'
+        )
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise UserError(
+                f'prune_cfg.{key}: {pattern!r} is no regular expression ({error})'
+            ) from error
+    return list(patterns)
+
+
+def with_ratio(budget: Mapping) -> dict[str, Any]:
+    """A budget block whose ``density``, the fraction KEPT, has become a ratio, the fraction removed.
+
+    Raises:
+        UserError: both are given, or a word that some read as the one and some as the other.
+    """
+    budget = dict(budget)
+    if 'sparsity' in budget:
+        raise UserError(
+            f'prune_cfg.budget.sparsity={budget["sparsity"]!r} is ambiguous; give ratio, the fraction '
+            'removed, or density, the fraction kept'
+        )
+    if 'density' not in budget:
+        return budget
+    density = budget.pop('density')
+    if 'ratio' in budget:
+        raise UserError(
+            f'prune_cfg.budget has ratio={budget["ratio"]!r} (the fraction removed) and '
+            f'density={density!r} (the fraction kept); give one of them'
+        )
+    number = isinstance(density, int | float) and not isinstance(density, bool)
+    if not number or not 0 < density < 1:
+        raise UserError(
+            f'prune_cfg.budget.density is {density!r}; it must be a number in (0, 1), the fraction kept'
+        )
+    budget['ratio'] = round(1 - density, 12)
+    return budget
+
+
+class Pruner:
+    """What both pruners have in common: the blocks that don't depend on what is removed.
+
+    Args:
+        budget: What is limited, and the ratio: the fraction REMOVED.
+        schedule: The target of each round.
+        include: Regular expressions; at least one must match a name from its start.
+        exclude: None of these may match.
+        calibration: See :class:`CalibrationSettings`.
+        recovery: See :class:`RecoverySettings`.
+        profile: See :class:`ProfileSettings`.
+        name: Stem of the checkpoints' names; by default the config name's first word.
+    """
+
+    #: The budget's type where a config names none.
+    default_budget = ''
+
+    def __init__(
+        self,
+        budget: Mapping,
+        schedule: Mapping,
+        include: Sequence[str],
+        exclude: Sequence[str],
+        calibration: Mapping,
+        recovery: Mapping,
+        profile: Mapping,
+        name: str | None,
+    ):
+        if isinstance(budget, Mapping):
+            budget = {'type': self.default_budget, **with_ratio(budget)}
+        self.budget: Budget = build(BUDGETS, budget, 'prune_cfg.budget')
+        self.schedule = build(SCHEDULES, schedule, 'prune_cfg.schedule')
+        self.include = as_patterns('include', include)
+        self.exclude = as_patterns('exclude', exclude)
+        self.calibration = read_settings(CalibrationSettings, calibration, 'prune_cfg.calibration')
+        self.recovery = read_settings(RecoverySettings, recovery, 'prune_cfg.recovery')
+        self.profile = read_settings(ProfileSettings, profile, 'prune_cfg.profile')
+        if name is not None and not re.fullmatch(r'[\w.-]+', str(name)):
+            raise UserError(
+                f'prune_cfg.name is {name!r}; it must be a word to begin file names with'
+            )
+        self.name = name
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Budget and ratio, as in the reports."""
+        return {'budget': self.budget.quantity, 'ratio': self.budget.ratio}
+
+
+def build_pruner(prune_cfg: Mapping) -> Pruner:
+    """Build and check a whole ``prune_cfg``; without ``type`` it is a StructuredPruner."""
+    return build(PRUNERS, {'type': 'StructuredPruner', **prune_cfg}, 'prune_cfg')

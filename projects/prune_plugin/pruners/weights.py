@@ -1,0 +1,137 @@
+"""The pruner of single weights."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..budgets.base import checked_ratio
+from ..calibration import mmengine_loss
+from ..errors import UserError
+from ..registry import PRUNERS, SPARSIFIERS, build
+from ..sparsify import Progress, sparsify_by_weight, sparsify_in_lockstep
+from ..weights import check_finite, matches, prunable_weights, select_weights
+from .base import DataFactory, Pruner, as_patterns
+
+
+@PRUNERS.register_module()
+class WeightPruner(Pruner):
+    """Sets single weights of linear and convolution layers to zero; shapes stay.
+
+    Zeros make the model no faster by themselves.
+
+    Args:
+        sparsifier: The method.
+        layer_ratios: Fractions to remove of single layers, by regular expressions on their names,
+            instead of the budget's ratio, which the others keep.
+        budget: ``dict(type='weights', ratio=R)``: the fraction of those weights to remove.
+        schedule: See :class:`Pruner`.
+        include: See :class:`Pruner`; matched against names of parameters and modules around them.
+        exclude: See :class:`Pruner`.
+        calibration: See :class:`Pruner`.
+        recovery: See :class:`Pruner`.
+        profile: See :class:`Pruner`.
+        name: See :class:`Pruner`.
+
+    Example:
+        >>> prune_cfg = dict(type='WeightPruner', sparsifier=dict(type='Magnitude'),
+        ...     budget=dict(type='weights', ratio=0.5))
+    """
+
+    default_budget = 'weights'
+
+    def __init__(
+        self,
+        sparsifier: Mapping = {'type': 'Magnitude'},  # noqa: B006  read, never changed
+        layer_ratios: Mapping = {},  # noqa: B006
+        budget: Mapping = {'type': 'weights'},  # noqa: B006
+        schedule: Mapping = {'type': 'OneShot'},  # noqa: B006
+        include: Sequence[str] = ('.*',),
+        exclude: Sequence[str] = (),
+        calibration: Mapping = {},  # noqa: B006
+        recovery: Mapping = {},  # noqa: B006
+        profile: Mapping = {},  # noqa: B006
+        name: str | None = None,
+    ):
+        self.sparsifier = build(SPARSIFIERS, sparsifier, 'prune_cfg.sparsifier')
+        if isinstance(budget, Mapping) and not {'ratio', 'density', 'sparsity'} & budget.keys():
+            own = self.sparsifier.own_ratio
+            budget = budget if own is None else {**budget, 'ratio': own}
+        super().__init__(budget, schedule, include, exclude, calibration, recovery, profile, name)
+        if self.budget.quantity != 'weights':
+            raise UserError(
+                f"prune_cfg.budget.type is {self.budget.quantity!r}; a WeightPruner's is 'weights'"
+            )
+        if not isinstance(layer_ratios, Mapping):
+            raise UserError(f'prune_cfg.layer_ratios is {layer_ratios!r}; it must be a dict')
+        self.layer_ratios = {
+            pattern: checked_ratio(ratio, f'prune_cfg.layer_ratios[{pattern!r}]')
+            for pattern, ratio in layer_ratios.items()
+        }
+        as_patterns('layer_ratios', list(self.layer_ratios))
+        for ratio in (self.budget.ratio, *self.layer_ratios.values()):
+            self.sparsifier.check_ratio(ratio)
+
+    def chosen(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The weights to prune, by name.
+
+        Raises:
+            UserError: a pattern matches nothing, or nothing is left.
+        """
+        weights = prunable_weights(model)
+        for key, patterns in (('include', self.include), ('exclude', self.exclude)):
+            for pattern in patterns:
+                if not any(matches(pattern, name) for name in weights):
+                    raise UserError(f'prune_cfg.{key}: {pattern!r} matches no prunable weight')
+        chosen = select_weights(weights, self.include, self.exclude)
+        if not chosen:
+            raise UserError('prune_cfg.exclude leaves no weight to prune; remove a pattern')
+        return chosen
+
+    def ratios(self, names: Iterable[str], ratio: float) -> dict[str, float]:
+        """The fraction to remove of each weight: of ``layer_ratios`` the first that matches."""
+        own = list(self.layer_ratios.items())
+        names = list(names)
+        for pattern, _ in own:
+            if not any(matches(pattern, name) for name in names):
+                raise UserError(f'prune_cfg.layer_ratios: {pattern!r} matches no prunable weight')
+        return {
+            name: next((r for pattern, r in own if matches(pattern, name)), ratio) for name in names
+        }
+
+    def sparsify(
+        self,
+        model: nn.Module,
+        data: DataFactory | None = None,
+        loss: Callable[[nn.Module, Any], Tensor] = mmengine_loss,
+        ratio: float | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Tensor]:
+        """Set weights to zero, in place; a method may change the others too.
+
+        Args:
+            model: The model.
+            data: Gives calibration batches, for methods that read inputs.
+            loss: Runs the model on a batch.
+            ratio: Fraction to remove instead of the budget's.
+            progress: Where finished layers are kept, so that a killed run can go on.
+
+        Returns:
+            Which weights stay: bool tensors by parameter name.
+
+        Raises:
+            UserError: a pattern matches nothing, the sparsifier refuses, or there is no data.
+        """
+        weights = self.chosen(model)
+        self.sparsifier.check_widths(weights)
+        check_finite(weights)
+        ratios = self.ratios(weights, self.budget.ratio if ratio is None else ratio)
+        if self.sparsifier.reads_inputs:
+            if data is None:
+                raise UserError(
+                    f'prune_cfg.sparsifier {type(self.sparsifier).__name__} needs calibration data; '
+                    'give a train_dataloader, or use Magnitude'
+                )
+            batches = data(self.calibration)
+            return sparsify_in_lockstep(model, self.sparsifier, ratios, batches, loss, progress)
+        return sparsify_by_weight(weights, self.sparsifier, ratios)

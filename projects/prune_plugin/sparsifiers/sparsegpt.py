@@ -1,0 +1,167 @@
+"""Pruning with the optimal-brain-surgeon update of the weights that stay."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..layer_inputs import input_gram
+from ..obs import damped_factor
+from ..registry import SPARSIFIERS
+from ..settings import at_least
+from .base import Sparsifier
+
+#: Columns whose errors are spread one by one before a matrix product spreads them further.
+STEP = 16
+
+
+def sparsegpt(
+    weights: Sequence[Tensor],
+    factor: Tensor,
+    ratios: Sequence[float],
+    pattern: tuple[int, int] | None = None,
+    block_size: int = 128,
+    mask_block_size: int = 128,
+) -> list[tuple[Tensor, Tensor]]:
+    """Prune layers that read the same input, column by column, correcting the columns to come.
+
+    Weight ``w_ij`` is worth ``w_ij ** 2 / U_jj ** 2``. When column j is reached, what it loses is made
+    up for by the columns after it: ``W[:, j+1:] -= err * U[j, j+1:]``, ``err = removed / U_jj``.
+
+    Args:
+        weights: (outputs, inputs) each; the outputs may differ. Left as they are.
+        factor: U, upper, of the inverse damped Hessian (``inverse = U.T @ U``), (inputs, inputs).
+        ratios: Fraction of each to remove; not read with a pattern.
+        pattern: (N, M): of M consecutive inputs, N are kept.
+        block_size: Columns after which all columns to the right are brought up to date ("B").
+        mask_block_size: Columns whose mask is chosen together ("Bs"); divides ``block_size`` or is a
+            multiple of it. Not read with a pattern.
+
+    Returns:
+        For each the new weights, float32 with zeros in place, and a bool mask, True where they stay.
+
+    Source: Frantar & Alistarh, "SparseGPT", arXiv 2301.00774, algorithm 1.
+    """
+    rows = [len(weight) for weight in weights]
+    # Transposed, a column to be pruned lies in one piece of memory.
+    work = torch.cat([weight.float() for weight in weights]).T.contiguous()
+    inputs = len(work)
+    stays = torch.ones_like(work, dtype=torch.bool)
+    chosen = pattern[1] if pattern else mask_block_size
+    diagonal = factor.diagonal()
+    dropped = [0] * len(rows)
+
+    def choose(start: int) -> None:
+        end = min(start + chosen, inputs)
+        scores = (work[start:end] / diagonal[start:end, None]).square()
+        if pattern:
+            least = scores.topk(pattern[1] - pattern[0], dim=0, largest=False, sorted=False)
+            stays[start:end].scatter_(0, least.indices, False)
+            return
+        first = 0
+        for layer, (count, ratio) in enumerate(zip(rows, ratios, strict=True)):
+            part = scores[:, first : first + count]
+            drop = round(ratio * end * count) - dropped[layer]
+            dropped[layer] += drop
+            flat = torch.ones(part.numel(), dtype=torch.bool, device=part.device)
+            flat[part.flatten().topk(drop, largest=False, sorted=False).indices] = False
+            stays[start:end, first : first + count] = flat.view(part.shape)
+            first += count
+
+    # A mask must be chosen where all its columns are up to date.
+    step = chosen if chosen % STEP and STEP % chosen else STEP
+    for start in range(0, inputs, block_size):
+        end = min(start + block_size, inputs)
+        errors = torch.empty_like(work[start:end])
+        for low in range(start, end, step):
+            high = min(low + step, end)
+            for j in range(low, high):
+                if j % chosen == 0:
+                    choose(j)
+                error = torch.div(work[j], diagonal[j], out=errors[j - start])
+                error.masked_fill_(stays[j], 0)
+                work[j].mul_(stays[j])
+                if j + 1 < high:
+                    work[j + 1 : high].addr_(factor[j, j + 1 : high], error, alpha=-1)
+            if high < end:
+                work[high:end].addmm_(
+                    factor[low:high, high:end].T, errors[low - start : high - start], alpha=-1
+                )
+        if end < inputs:
+            work[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
+    return [
+        (new.T.contiguous(), keep.T.contiguous())
+        for new, keep in zip(work.split(rows, 1), stays.split(rows, 1), strict=True)
+    ]
+
+
+@SPARSIFIERS.register_module()
+class SparseGPT(Sparsifier):
+    """Remove weights by their optimal-brain-surgeon score, and let the others make up for them.
+
+    One forward pass over the calibration data; layers that read the same input (query, key and value,
+    gate and up) share one Hessian and its factorisation.
+
+    Args:
+        pattern: See :class:`Sparsifier`.
+        block_size: Columns after which all columns to the right are brought up to date ("B").
+        mask_block_size: Columns whose mask is chosen together ("Bs").
+        damping: Share of the Hessian's mean diagonal that is added to its diagonal.
+
+    Source: Frantar & Alistarh, "SparseGPT: Massive Language Models Can be Accurately Pruned in
+    One-Shot", arXiv 2301.00774.
+
+    Example:
+        >>> prune_cfg = dict(type='WeightPruner', sparsifier=dict(type='SparseGPT'),
+        ...     budget=dict(ratio=0.5), calibration=dict(num_samples=128))
+    """
+
+    reads_inputs = True
+
+    def __init__(
+        self,
+        pattern: str | None = None,
+        block_size: int = 128,
+        mask_block_size: int = 128,
+        damping: float = 0.01,
+    ):
+        super().__init__(pattern)
+        at_least('block_size', block_size, 1)
+        at_least('mask_block_size', mask_block_size, 1)
+        if max(block_size, mask_block_size) % min(block_size, mask_block_size):
+            raise UserError(
+                f'mask_block_size is {mask_block_size}; it must divide block_size {block_size} or be '
+                'a multiple of it'
+            )
+        if isinstance(damping, bool) or not isinstance(damping, int | float) or not damping > 0:
+            raise UserError(f'damping is {damping!r}; it must be a number > 0')
+        if self.pattern and block_size % self.pattern[1]:
+            raise UserError(
+                f'block_size is {block_size}; with a pattern it must be a multiple of '
+                f'{self.pattern[1]}'
+            )
+        self.block_size, self.mask_block_size = block_size, mask_block_size
+        self.damping = float(damping)
+
+    def statistic(self, module, inputs):
+        """Mean over rows of the inputs' outer products, float32 (inputs, inputs)."""
+        total, rows = input_gram(module, inputs)
+        return total / max(rows, 1)
+
+    def prune(self, weights, statistic, ratios):
+        """See :meth:`Sparsifier.prune`."""
+        factor = damped_factor(statistic, self.damping, ', '.join(weights), of_inverse=True)
+        unused = statistic.diagonal() == 0
+        done = sparsegpt(
+            [weight.float().masked_fill(unused, 0) for weight in weights.values()],
+            factor,
+            [ratios[name] for name in weights],
+            self.pattern,
+            self.block_size,
+            self.mask_block_size,
+        )
+        return {
+            name: (new.to(weight.dtype), keep)
+            for (name, weight), (new, keep) in zip(weights.items(), done, strict=True)
+        }

@@ -1,0 +1,59 @@
+"""Weights times the norm of what they read, compared within each output's row."""
+
+import torch
+from torch import Tensor
+
+from ..criteria.wanda import wanda_elements
+from ..layer_inputs import input_squares
+from ..registry import SPARSIFIERS
+from .base import Sparsifier
+from .patterns import keep_n_of_m
+
+
+def keep_rows(scores: Tensor, ratio: float) -> Tensor:
+    """Mask that drops ``round(ratio * inputs)`` of the smallest scores of every row.
+
+    Args:
+        scores: (outputs, inputs).
+        ratio: Fraction removed, in [0, 1).
+    """
+    drop = round(ratio * scores.shape[1])
+    keep = torch.ones_like(scores, dtype=torch.bool)
+    return keep.scatter_(1, scores.topk(drop, dim=1, largest=False, sorted=False).indices, False)
+
+
+@SPARSIFIERS.register_module()
+class Wanda(Sparsifier):
+    """Remove from every output's row the weights with the smallest ``|W_ij| * ||x_j||``.
+
+    One forward pass over the calibration data, no backward pass; the weights that stay are kept as
+    they are.
+
+    Args:
+        pattern: See :class:`Sparsifier`.
+
+    Source: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", arXiv
+    2306.11695.
+
+    Example:
+        >>> prune_cfg = dict(type='WeightPruner', sparsifier=dict(type='Wanda'))
+    """
+
+    reads_inputs = True
+
+    def statistic(self, module, inputs):
+        """Root mean square of each input feature, (inputs,)."""
+        total, rows = input_squares(module, inputs)
+        return (total / max(rows, 1)).sqrt()
+
+    def prune(self, weights, statistic, ratios):
+        """See :meth:`Sparsifier.prune`."""
+        done = {}
+        for name, weight in weights.items():
+            scores = wanda_elements(weight, statistic)
+            if self.pattern:
+                keep = keep_n_of_m(scores, *self.pattern, name)
+            else:
+                keep = keep_rows(scores, ratios[name])
+            done[name] = (weight * keep, keep)
+        return done

@@ -1,0 +1,183 @@
+"""Weight-level pruning of a whole model: from the weights alone, or with what each layer reads."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine import dist
+from rich.progress import Progress as Bar
+from torch import Tensor, nn
+
+from .calibration import CalibrationData
+from .checkpoint import load_file, save_file
+from .distributed import check_same, from_rank_0, weights_digest
+from .errors import UserError
+from .layer_inputs import check_layer, weight_matrix
+from .lockstep import Station, lockstep, stations
+from .randomness import kept_random_state, seed_everything
+from .sparsifiers.base import Sparsifier
+
+
+class Progress:
+    """Finished layers in a folder, one file per station, so that a killed run can go on.
+
+    Args:
+        folder: Where; made when the first layer is done.
+        key: What the run is about (settings, checkpoint); another run's files are not used.
+    """
+
+    def __init__(self, folder: Path, key: Mapping[str, Any]):
+        self.folder, self.key = folder, json.dumps(key, sort_keys=True, default=str)
+
+    def load(self, number: int) -> dict[str, dict[str, Tensor]] | None:
+        """``{layer: dict(weight=..., keep=...)}`` of station ``number``; None if it isn't done."""
+        path = self.folder / f'{number:04d}.pth'
+        found = load_file(path) if dist.is_main_process() and path.is_file() else None
+        found = from_rank_0(found)
+        if found is None or found['key'] != self.key:
+            return None
+        return {
+            name: dict(weight=found['state_dict'][name], keep=found['keep'][name])
+            for name in found['state_dict']
+        }
+
+    def save(self, number: int, layers: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Keep station ``number`` (on rank 0)."""
+        if not dist.is_main_process():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = dict(
+            key=self.key,
+            state_dict={name: weight.cpu() for name, (weight, _) in layers.items()},
+            keep={name: keep.cpu() for name, (_, keep) in layers.items()},
+        )
+        save_file(data, self.folder / f'{number:04d}.pth')
+
+    def clear(self) -> None:
+        """Remove the folder's files (on rank 0)."""
+        if dist.is_main_process() and self.folder.is_dir():
+            for path in self.folder.glob('*.pth'):
+                path.unlink()
+            if not any(self.folder.iterdir()):
+                os.rmdir(self.folder)
+
+
+@torch.no_grad()
+def sparsify_by_weight(
+    weights: Mapping[str, nn.Parameter], sparsifier: Sparsifier, ratios: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """Prune by the weights alone, in place; weights of one ratio together.
+
+    Returns:
+        Which weights stay, by name.
+    """
+    masks: dict[str, Tensor] = {}
+    for ratio in sorted(set(ratios.values())):
+        members = {name: w for name, w in weights.items() if ratios[name] == ratio}
+        masks.update(sparsifier.keep_masks(members, ratio))
+    masks = {name: masks[name] for name in weights}
+    for name, keep in masks.items():
+        weights[name].mul_(keep)
+    return masks
+
+
+@contextmanager
+def evaluating(model: nn.Module):
+    """Evaluation mode and kept random numbers, meanwhile."""
+    training = model.training
+    model.eval()
+    try:
+        with kept_random_state(), torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def calls_of(
+    model: nn.Module, data: CalibrationData, loss: Callable[[nn.Module, Any], Tensor]
+) -> list[Callable[[], Any]]:
+    """One call of the model per batch of this rank.
+
+    Raises:
+        UserError: fewer batches than ranks.
+    """
+    calls = []
+    for number, _, batch in data:
+        seed_everything(data.seed + number)
+        calls.append(partial(loss, model, batch))
+    if len(data.batches) < dist.get_world_size():
+        raise UserError(
+            f'prune_cfg.calibration gives {len(data.batches)} batches for {dist.get_world_size()} '
+            'ranks; raise num_samples or lower batch_size'
+        )
+    return calls
+
+
+def sparsify_in_lockstep(
+    model: nn.Module,
+    sparsifier: Sparsifier,
+    ratios: Mapping[str, float],
+    data: CalibrationData,
+    loss: Callable[[nn.Module, Any], Tensor],
+    progress: Progress | None = None,
+) -> dict[str, Tensor]:
+    """Prune layer by layer in one forward pass over the data, in place.
+
+    Every layer sees inputs that the pruned layers before it made. Beside the model there are in memory
+    the activations of one layer for all batches, and the statistics of one input.
+
+    Args:
+        model: The model.
+        sparsifier: Reads inputs.
+        ratios: Fraction to remove of each weight, by name.
+        data: The batches; they should be small, as all are in flight at once.
+        loss: Runs the model on a batch.
+        progress: Where finished layers are kept.
+
+    Returns:
+        Which weights stay, by name.
+
+    Raises:
+        UserError: what :class:`Sparsifier` and :func:`lockstep` refuse.
+    """
+    owners = {name.rpartition('.')[0]: name for name in ratios}
+    modules = {path: model.get_submodule(path) for path in owners}
+    for path, module in modules.items():
+        check_layer(path, module)
+    masks: dict[str, Tensor] = {}
+
+    def install(name: str, weight: Tensor, keep: Tensor) -> None:
+        module = modules[name.rpartition('.')[0]]
+        module.weight.copy_(weight.view(module.weight.shape))
+        masks[name] = keep.view(module.weight.shape).to(module.weight.device)
+
+    with evaluating(model), Bar(disable=not dist.is_main_process()) as bar:
+        stops = stations(model, list(modules), partial(loss, model, data.first_sample()))
+        numbers = {station: number for number, station in enumerate(stops)}
+        task = bar.add_task('pruning layers', total=len(stops))
+
+        def visit(station: Station, inputs: list[Tensor]) -> None:
+            number = numbers[station]
+            found = progress.load(number) if progress else None
+            if found is not None:
+                for name, layer in found.items():
+                    install(name, layer['weight'], layer['keep'])
+            else:
+                statistic = sparsifier.statistic(modules[station[0]], inputs)
+                own = {owners[path]: weight_matrix(modules[path]) for path in station}
+                done = sparsifier.prune(own, statistic, ratios)
+                for name, (weight, keep) in done.items():
+                    install(name, weight, keep)
+                if progress:
+                    progress.save(number, done)
+            bar.advance(task)
+
+        lockstep(model, calls_of(model, data, loss), stops, visit)
+    if dist.get_world_size() > 1:
+        check_same(weights_digest(model), 'the pruned weights')
+    return {name: masks[name] for name in ratios}
