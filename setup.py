@@ -14,7 +14,7 @@ REQUIRES = ['numpy', 'rich', 'torch>=2.4']
 
 FEATURES = {
     'vit': ['pillow', 'pyarrow', 'scikit-learn', 'timm>=1.0', 'torchvision'],
-    'llm': ['datasets', 'peft', 'transformers>=5'],
+    'llm': ['accelerate', 'datasets', 'gguf', 'greenlet', 'peft', 'pyarrow', 'transformers>=5'],
     # What mmdet3d, nuscenes-devkit and lyft_dataset_sdk import. They themselves pin numpy 1 or
     # bring open3d and a second OpenCV, so `make venv` adds them with --no-deps.
     'vad': [
@@ -51,6 +51,8 @@ EXTRAS = {
         'safetensors',
         'transformers>=5',
     ],
+    # Zero-shot tasks; it brings some thirty packages of its own, so neither `llm` nor `all` has it.
+    'lm_eval': ['lm-eval>=0.4.9'],
     'dev': ['codespell', 'pre-commit', 'ruff'],
     'all': sorted({name for names in FEATURES.values() for name in names}),
 }

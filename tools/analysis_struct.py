@@ -21,9 +21,7 @@ def parse(argv: Sequence[str] | None):
         type=cli.ratio,
         help='fraction removed; default: prune_cfg.budget.ratio, else 0.3',
     )
-    parser.add_argument(
-        '--output-dir', default='./pruned_models', help='where results go; default: ./pruned_models'
-    )
+    parser.add_argument('--output-dir', help='where results go; default: ./pruned_models')
     parser.add_argument(
         '--fine-tune', action='store_true', help='train the pruned model afterwards'
     )
@@ -43,11 +41,28 @@ def parse(argv: Sequence[str] | None):
     )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument(
+        '--resume',
+        action='store_true',
+        help='go on with what a killed run of the same arguments left in the output directory; '
+        'for a WeightPruner',
+    )
+    parser.add_argument(
         '--dry-run', action='store_true', help='print the table; write no model and no report'
+    )
+    parser.add_argument(
+        '--meta',
+        action='store_true',
+        help='a dry run by shapes alone: no weights, no data, random scores; says what each rank '
+        'would hold, and with --output-dir writes report and tables',
     )
     parser.add_argument('--save-table', metavar='FILE', help='save all scores as CSV')
     parser.add_argument(
         '--from-table', metavar='FILE', help='take the scores from such a file, at any ratio'
+    )
+    parser.add_argument(
+        '--save-hf',
+        metavar='DIR',
+        help='save the pruned (after --fine-tune: the recovered) model as a Hugging Face folder',
     )
     parser.add_argument(
         '--sensitivity',
@@ -72,7 +87,23 @@ def parse(argv: Sequence[str] | None):
         parser.error('--train goes with --fine-tune')
     if args.dry_run and args.fine_tune:
         parser.error('--dry-run trains nothing; leave out --fine-tune')
+    if args.dry_run and args.resume:
+        parser.error('--dry-run leaves nothing to resume; leave out --resume')
+    if args.dry_run and args.save_hf:
+        parser.error('--dry-run writes no model; leave out --save-hf')
+    check_meta(parser, args)
+    args.output_dir = args.output_dir or './pruned_models'
     return args
+
+
+def check_meta(parser, args) -> None:
+    """End with what doesn't go with ``--meta``; say whether it writes."""
+    if args.meta:
+        for name in ('checkpoint', 'fine_tune', 'save_hf', 'resume'):
+            if getattr(args, name):
+                flag = name.upper() if name == 'checkpoint' else f'--{name.replace("_", "-")}'
+                parser.error(f'--meta plans without weights; leave out {flag}')
+    args.write_plan = args.meta and args.output_dir is not None
 
 
 def check_sensitivity(parser, args) -> None:
@@ -81,7 +112,9 @@ def check_sensitivity(parser, args) -> None:
         if args.sensitivity_samples:
             parser.error('--sensitivity-samples goes with --sensitivity')
         return
-    for name in ('pruning_ratio', 'fine_tune', 'dry_run', 'save_table'):
+    for name in (
+        'pruning_ratio', 'fine_tune', 'resume', 'dry_run', 'meta', 'save_table', 'save_hf'
+    ):  # fmt: skip
         if getattr(args, name) not in (None, False):
             parser.error(
                 f'--{name.replace("_", "-")} does not go with --sensitivity, which prunes each '
@@ -114,60 +147,115 @@ def analyse_sensitivity(cfg, pruner, args) -> None:
             print(folder / f'sensitivity.{ending}')
 
 
+def plan_on_meta(cfg, pruner, args) -> None:
+    """Do what ``--meta`` asks for."""
+    from contextlib import nullcontext
+
+    from mmengine import dist
+
+    from projects.prune_plugin import distributed, pipeline, planning
+    from projects.prune_plugin.files import output_directory
+    from projects.prune_plugin.reports import print_kinds, print_memory, print_report
+
+    distributed.init(args.launcher)
+    folder = Path(args.output_dir)
+    with output_directory(folder) if args.write_plan else nullcontext():
+        options = pipeline.Options(None, folder, True, args.save_table, args.from_table)
+        report = planning.plan_on_meta(cfg, pruner, options, args.write_plan)
+    if dist.is_main_process():
+        print_kinds(report)
+        print_report(report)
+        print_memory(report)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the tool."""
     args = parse(argv)
     cli.choose_devices(args)
 
     from contextlib import nullcontext
+    from dataclasses import replace
 
     from mmengine import dist
 
     from projects.prune_plugin import (
         StructuredPruner,
         UserError,
+        WeightPruner,
         distributed,
+        exporting,
         pipeline,
         recovery,
+        rounds,
         training,
     )
     from projects.prune_plugin.files import output_directory
-    from projects.prune_plugin.reports import print_groups, print_report
+    from projects.prune_plugin.history import History
+    from projects.prune_plugin.reports import print_groups, print_history, print_report
 
     cfg = cli.read_config(args.config, args.cfg_options)
     pruner = pipeline.pruner_of(cfg, args.pruning_ratio)
     if args.sensitivity is not None:
         analyse_sensitivity(cfg, pruner, args)
         return
+    if args.meta:
+        plan_on_meta(cfg, pruner, args)
+        return
+    exporting.check_save_hf(cfg, args.save_hf)
+    if args.resume and not isinstance(pruner, WeightPruner):
+        raise UserError(
+            f'--resume goes with a WeightPruner, but prune_cfg.type is {type(pruner).__name__!r}; its '
+            'training goes on with tools/train.py --resume'
+        )
     settings = pruner.recovery
     if args.fine_tune:
         settings = recovery.settings_for(settings, args.retrain, args.fine_tune_epochs)
-        recovery.check_trainable(cfg)
+        recovery.check_trainable(cfg, settings)
         recovery.check_teacher(settings, args.checkpoint)
         if args.train == 'structured' and not isinstance(pruner, StructuredPruner):
             raise UserError(
                 f'--train structured: a {type(pruner).__name__} makes no structured model; '
                 'leave it out, or give unstructured'
             )
+        pruner.rounds = [
+            replace(
+                r, recovery=recovery.settings_for(r.recovery, args.retrain, args.fine_tune_epochs)
+            )
+            for r in pruner.rounds
+        ]
         recovery.check_data(cfg, 'train_dataloader')
         if args.amp:
             training.use_amp(cfg)
+    in_rounds = pruner.in_rounds and not args.dry_run
     distributed.init(args.launcher)
     cli.log_world(args.launcher)
     folder = Path(args.output_dir)
     with nullcontext(folder) if args.dry_run else output_directory(folder):
         options = pipeline.Options(
-            args.checkpoint, folder, args.dry_run, args.save_table, args.from_table
+            args.checkpoint, folder, args.dry_run, args.save_table, args.from_table, args.resume
         )
-        outcome = pipeline.prune_to_files(cfg, pruner, options)
-        if args.fine_tune:
+        if in_rounds and args.fine_tune:
+            work_dir = folder
+            outcome = training.train_in_rounds(cfg, pruner, options, args.launcher)
+        elif in_rounds:
+            outcome = rounds.prune_in_rounds(cfg, pruner, options)
+        else:
+            outcome = pipeline.prune_to_files(cfg, pruner, options)
+        if args.fine_tune and not in_rounds:
             work_dir = folder / recovery.FOLDERS[settings.mode]
-            training.recover(cfg, settings, outcome, work_dir, args.launcher, args.train)
+            training.recover(
+                cfg, settings, outcome, work_dir, args.launcher, args.train, args.resume
+            )
             if dist.is_main_process():
                 pipeline.write_report(outcome, folder)
+        if args.save_hf:
+            final = work_dir / 'latest.pth' if args.fine_tune else outcome.trained()
+            exporting.save_hf(cfg, final, args.save_hf)
     if dist.is_main_process():
         if args.dry_run:
             print_groups(outcome.report)
+        if outcome.report.get('rounds'):
+            print_history(History.of_report(outcome.report))
         print_report(outcome.report)
         for path in (outcome.structured, outcome.weight_level):
             if path:

@@ -1,4 +1,4 @@
-"""Make data for VAD: the info files of nuScenes, or a small synthetic drive in its format."""
+"""Make data: nuScenes' info files or a small synthetic drive for VAD, WikiText-2 for language models."""
 
 import argparse
 import sys
@@ -22,7 +22,9 @@ def seed(text: str) -> int:
 def parse(argv: Sequence[str] | None):
     """Parse the command line."""
     parser = cli.Parser(description=__doc__)
-    commands = parser.add_subparsers(dest='command', required=True, metavar='{nuscenes,toy}')
+    commands = parser.add_subparsers(
+        dest='command', required=True, metavar='{nuscenes,toy,wikitext2}'
+    )
 
     real = commands.add_parser(
         'nuscenes',
@@ -59,12 +61,29 @@ def parse(argv: Sequence[str] | None):
         metavar=('WIDTH', 'HEIGHT'),
         help='pixels; default: 800 450',
     )
+
+    text = commands.add_parser(
+        'wikitext2',
+        help='WikiText-2 raw, for language models',
+        description='Fetch WikiText-2 raw, or copy it from a folder, and check it.',
+    )
+    text.add_argument('--source', help='folder with wiki.*.raw; default: the Hugging Face hub')
+    text.add_argument(
+        '--out', default='data/wikitext2', help='folder to write; default: data/wikitext2'
+    )
+    text.add_argument('--anew', action='store_true', help='write again what is there already')
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the tool."""
     args = parse(argv)
+
+    if args.command == 'wikitext2':
+        from projects.llm.datasets.wikitext2 import prepare_wikitext2
+
+        prepare_wikitext2(args.out, args.source, args.anew)
+        return
 
     from projects.vad.datasets.converter import prepare_nuscenes, prepare_toy
 

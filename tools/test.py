@@ -13,15 +13,26 @@ def parse(argv: Sequence[str] | None):
     """Parse the command line."""
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help='config file; the dense one also for slim checkpoints')
-    parser.add_argument('checkpoint', help='checkpoint; a slim one describes its own structure')
     parser.add_argument(
-        '--eval', nargs='+', metavar='NAME', help="metrics to compute; default: all of the config's"
+        'checkpoint',
+        nargs='?',
+        help="checkpoint; a slim one describes its own structure; default: the model's own weights",
+    )
+    parser.add_argument(
+        '--eval',
+        nargs='+',
+        metavar='NAME',
+        help="metrics to compute, or the model's evaluators as NAME:ARGUMENT, such as "
+        "lm_eval:arc_easy,hellaswag; default: all of the config's metrics",
     )
     parser.add_argument('--work-dir', help='where logs go; default: work_dirs/<config name>')
     parser.add_argument(
         '--tmpdir', help='folder in which ranks exchange results; default: automatic'
     )
     parser.add_argument('--amp', action='store_true', help='evaluate in mixed precision')
+    parser.add_argument(
+        '--save-hf', metavar='DIR', help='save the model as a Hugging Face folder, too'
+    )
     cli.add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -30,17 +41,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the tool."""
     args = parse(argv)
 
-    from projects.prune_plugin import distributed, training
+    from projects.prune_plugin import distributed, exporting, training
     from projects.prune_plugin.files import output_directory
 
     cfg = cli.read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.amp:
         cfg.test_cfg = dict(cfg.get('test_cfg') or {}, fp16=True)
+    exporting.check_save_hf(cfg, args.save_hf)
     distributed.init(args.launcher)
     cli.log_world(args.launcher)
     with output_directory(cfg.work_dir, '--work-dir'):
         training.test(cfg, args.checkpoint, args.eval, args.launcher, args.tmpdir)
+        if args.save_hf:
+            exporting.save_hf(cfg, args.checkpoint, args.save_hf)
 
 
 if __name__ == '__main__':

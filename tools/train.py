@@ -25,6 +25,9 @@ def parse(argv: Sequence[str] | None):
     )
     parser.add_argument('--load-from', help='checkpoint to start from; overrides the config')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    parser.add_argument(
+        '--save-hf', metavar='DIR', help='save the trained model as a Hugging Face folder'
+    )
     cli.add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -35,9 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from mmengine import dist
 
-    from projects.prune_plugin import distributed, training
+    from projects.prune_plugin import distributed, exporting, training
     from projects.prune_plugin.files import output_directory
-    from projects.prune_plugin.reports import print_report
+    from projects.prune_plugin.history import History
+    from projects.prune_plugin.reports import print_history, print_report
 
     cfg = cli.read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
@@ -48,11 +52,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.resume_path = None if args.resume == 'auto' else args.resume
     if args.amp:
         training.use_amp(cfg)
+    exporting.check_save_hf(cfg, args.save_hf)
     distributed.init(args.launcher)
     cli.log_world(args.launcher)
     with output_directory(cfg.work_dir, '--work-dir'):
         report = training.train(cfg, args.launcher)
+        if args.save_hf:
+            exporting.save_hf(cfg, Path(cfg.work_dir) / 'latest.pth', args.save_hf)
     if report and dist.is_main_process():
+        if report.get('rounds'):
+            print_history(History.of_report(report))
         print_report(report)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .distributed import sum_over_ranks
 from .errors import UserError
+from .gates import Gates
 from .modules import CONVERTERS, EQUIVALENT
 from .randomness import kept_random_state, seed_everything
 from .slim import replace_module
@@ -35,6 +36,8 @@ class Statistics:
         gradients: Mean gradient over samples, float64, shaped as the parameter.
         squared_gradients: Mean over batches of the squared gradient, likewise.
         usage: How much each unit was used, per sample, by group name, float64 (group.size,).
+        fisher: Mean over batches of the squared derivative of the loss by a gate on each unit, by
+            group name, float64 (group.size,).
         input_rms: Root mean square of each input feature of the layer that owns a weight, (in,).
         samples: Samples seen by all ranks together.
     """
@@ -43,6 +46,7 @@ class Statistics:
     squared_gradients: dict[str, Tensor] = field(default_factory=dict)
     input_rms: dict[str, Tensor] = field(default_factory=dict)
     usage: dict[str, Tensor] = field(default_factory=dict)
+    fisher: dict[str, Tensor] = field(default_factory=dict)
     samples: int = 0
 
 
@@ -259,7 +263,7 @@ def collect(
     Args:
         model: The model, not wrapped. Its weights, modes and random states are left as they were.
         groups: The unit groups to be scored.
-        kinds: Subset of ``{'gradients', 'squared_gradients', 'activations', 'usage'}``.
+        kinds: Subset of ``{'gradients', 'squared_gradients', 'activations', 'fisher', 'usage'}``.
         data: The batches.
         loss: Gives the loss whose gradients are gathered.
 
@@ -273,12 +277,16 @@ def collect(
     parameters = dict(model.named_parameters())
     scored = {cut.name for group in groups for cut in group.cuts if cut.name in parameters}
     read = {cut.name for group in groups for cut in group.cuts if cut.side == 'out'}
-    backward = bool(kinds & {'gradients', 'squared_gradients'})
+    of_weights = bool(kinds & {'gradients', 'squared_gradients'})
+    backward = of_weights or 'fisher' in kinds
     training = model.training
     model.eval()
     with kept_random_state(), observable(model, groups):
+        gates = Gates(model, groups if 'fisher' in kinds else [])
+        statistics.fisher = gates.squares
         with (
-            gradient_hooks(model, scored if backward else set(), statistics, kinds, batch_info),
+            gates.watching(),
+            gradient_hooks(model, scored if of_weights else set(), statistics, kinds, batch_info),
             activation_hooks(model, read if 'activations' in kinds else set(), sums, counts),
             usage_hooks(model, groups if 'usage' in kinds else [], statistics.usage),
             torch.set_grad_enabled(backward),
@@ -291,6 +299,7 @@ def collect(
                 value = loss(model, batch)
                 if backward:
                     value.backward()
+                    gates.settle(samples)
     model.train(training)
     return reduce_statistics(statistics, sums, counts)
 
@@ -300,7 +309,9 @@ def reduce_statistics(
 ) -> Statistics:
     """Sum over ranks, then turn sums into means."""
     total = {'samples': torch.tensor(float(statistics.samples))}
-    means = (statistics.gradients, statistics.squared_gradients, statistics.usage)
+    means = (
+        statistics.gradients, statistics.squared_gradients, statistics.usage, statistics.fisher,
+    )  # fmt: skip
     for table in (*means, sums, counts, total):
         sum_over_ranks(table)
     statistics.samples = int(total['samples'])

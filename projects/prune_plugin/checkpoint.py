@@ -4,10 +4,12 @@ import os
 import pickle
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
@@ -70,6 +72,25 @@ def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, A
     ):
         raise UserError(f'{path} is not a checkpoint: it holds no state_dict of tensors')
     return dict(data)
+
+
+def newest_checkpoint(folder: str | os.PathLike) -> Path | None:
+    """The training checkpoint of most epochs or iterations that is whole; None if there is none.
+
+    Unlike MMEngine's ``last_checkpoint`` it is right even after a kill while one was being written.
+    """
+    found = {}
+    for path in Path(folder).glob('*.pth'):
+        if number := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name):
+            found[int(number[1])] = path
+    for _, path in sorted(found.items(), reverse=True):
+        try:
+            load_file(path)
+        except UserError as error:
+            print_log(f'{error}; an older one is taken', 'current')
+        else:
+            return path
+    return None
 
 
 def use_safe_loader() -> None:

@@ -1,5 +1,7 @@
 """What weight-level methods see of a layer: a matrix of weights, and rows of inputs."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,8 +9,8 @@ from torch import Tensor, nn
 from .distributed import sum_over_ranks
 from .errors import UserError
 
-#: Column blocks in which a Gram matrix is computed: 10 of 16 products instead of all.
-BLOCKS = 4
+#: Columns of a Gram matrix that are computed together.
+BLOCK = 192
 
 
 def check_layer(name: str, module: nn.Module) -> None:
@@ -22,40 +24,47 @@ def check_layer(name: str, module: nn.Module) -> None:
 
 
 def weight_matrix(module: nn.Module) -> Tensor:
-    """The weight as (outputs, inputs); a view."""
+    """The weight as (outputs, inputs), to be read."""
     return module.weight.detach().flatten(1)
+
+
+def reading(module: nn.Module) -> Any:
+    """How rows are made of an input; layers that agree make the same rows of the same input."""
+    if not isinstance(module, nn.Conv2d):
+        return None
+    return module.kernel_size, module.stride, module.dilation, module.padding, module.padding_mode
 
 
 def input_rows(module: nn.Module, x: Tensor) -> Tensor:
     """The input as float32 (rows, inputs): each row is multiplied by :func:`weight_matrix`."""
+    x = x.detach().float()
     if isinstance(module, nn.Linear):
-        return x.detach().flatten(0, -2).float()
-    padding = module.padding
-    if isinstance(padding, str):
-        raise UserError(f"padding={padding!r} isn't handled; name the layer in prune_cfg.exclude")
-    patches = F.unfold(
-        x.detach().float(), module.kernel_size, module.dilation, padding, module.stride
-    )
+        return x.reshape(-1, x.shape[-1])
+    # As the convolution pads by itself, whatever the mode.
+    mode = 'constant' if module.padding_mode == 'zeros' else module.padding_mode
+    x = F.pad(x.reshape(-1, *x.shape[-3:]), module._reversed_padding_repeated_twice, mode)
+    patches = F.unfold(x, module.kernel_size, module.dilation, stride=module.stride)
     return patches.movedim(1, 2).flatten(0, 1)
 
 
-def gram(rows: Tensor, blocks: int = BLOCKS) -> Tensor:
-    """``rows.T @ rows``, computing little more than its upper half.
+def add_gram(total: Tensor, rows: Tensor) -> None:
+    """Add ``rows.T @ rows`` to ``total`` in place, but what is below its diagonal blocks.
 
     Args:
-        rows: (rows, inputs).
-        blocks: In how many column blocks.
-
-    Returns:
-        (inputs, inputs), symmetric.
+        total: (inputs, inputs). In float64, the order of adding batches, and so the number of
+            ranks, leaves no trace.
+        rows: (rows, inputs), float32.
     """
-    width = rows.shape[1]
-    out = rows.new_empty(width, width)
-    edges = torch.linspace(0, width, min(blocks, width) + 1).long().tolist()
-    for start, end in zip(edges, edges[1:], strict=False):
-        torch.mm(rows[:, start:end].T, rows[:, start:], out=out[start:end, start:])
-        out[start:, start:end] = out[start:end, start:].T
-    return out
+    for start in range(0, len(total), BLOCK):
+        end = start + BLOCK
+        total[start:end, start:].add_(rows[:, start:end].T @ rows[:, start:])
+
+
+def mirror(total: Tensor) -> Tensor:
+    """What :func:`add_gram` has left out, filled in; in place."""
+    for end in range(BLOCK, len(total), BLOCK):
+        total[end:, end - BLOCK : end] = total[end - BLOCK : end, end:].T
+    return total
 
 
 def input_squares(module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, float]:
@@ -78,17 +87,27 @@ def input_gram(module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, float]:
     Returns:
         float32 (inputs, inputs), rows.
     """
-    total, count = None, 0
+    width = weight_matrix(module).shape[1]
+    total, count = module.weight.new_zeros(width, width, dtype=torch.float64), 0
     for x in inputs:
         rows = input_rows(module, x)
-        part = gram(rows)
-        total = part if total is None else total.add_(part)
+        add_gram(total, rows)
         count += len(rows)
-    return over_ranks(total, count)
+    total, rows = over_ranks(total, count)
+    return mirror(total.float()), rows
 
 
 def over_ranks(total: Tensor, count: int) -> tuple[Tensor, float]:
     """Both summed over all ranks."""
-    table = {'total': total, 'count': torch.tensor(float(count), dtype=torch.float64)}
-    sum_over_ranks(table)
-    return table['total'], float(table['count'])
+    rows = torch.tensor(float(count), dtype=torch.float64, device=total.device)
+    sum_over_ranks({'total': total, 'rows': rows})
+    return total, float(rows)
+
+
+def check_inputs(statistic: Tensor, name: str) -> None:
+    """Raise :class:`UserError` unless the statistic of the layer ``name`` is finite."""
+    if not bool(torch.isfinite(statistic).all()):
+        raise UserError(
+            f'{name} reads NaN or infinite numbers in the calibration data; check that data, and the '
+            'weights of the layers before it'
+        )

@@ -37,6 +37,8 @@ def model_config(cfg: Config, state: PruneState | None) -> dict:
     if not cfg.get('model'):
         raise UserError(f'{cfg.filename} has no model')
     model = deepcopy(cfg.model)
+    if model.get('type') == 'LoraModel':  # checkpoints hold merged weights
+        model = model.model
     if state is None:
         return model
     if model.get('type') == 'SlimModel':
@@ -66,7 +68,9 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
         load_weights(model, checkpoint, path)
     else:
         print_log(
-            'no checkpoint given: weights are freshly initialised', 'current', logging.WARNING
+            'no checkpoint given: weights are freshly initialised, or those that the model names',
+            'current',
+            logging.WARNING,
         )
         if hasattr(model, 'init_weights'):
             model.init_weights()

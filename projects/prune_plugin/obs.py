@@ -7,6 +7,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from .errors import UserError
+from .layer_inputs import check_inputs
 
 #: How often a Hessian that isn't positive definite is damped ten times harder before giving up.
 RETRIES = 3
@@ -28,8 +29,7 @@ def damped_factor(gram: Tensor, damping: float, name: str, of_inverse: bool) -> 
     Raises:
         UserError: NaN or infinite inputs; not positive definite even then.
     """
-    if not bool(torch.isfinite(gram).all()):
-        raise UserError(f'{name} reads NaN or infinite numbers; check the weights before it')
+    check_inputs(gram, name)
     diagonal = gram.diagonal()
     unused = diagonal == 0
     mean = diagonal.mean().clamp_min(torch.finfo(gram.dtype).tiny)
@@ -38,9 +38,11 @@ def damped_factor(gram: Tensor, damping: float, name: str, of_inverse: bool) -> 
         matrix = gram.clone()
         matrix.diagonal().add_(share * mean)
         matrix.diagonal()[unused] = 1
-        factor, failed = torch.linalg.cholesky_ex(matrix)
+        # With L L.T the matrix turned back to front, the inverse of L, turned likewise, is U.
+        factor, failed = torch.linalg.cholesky_ex(matrix.flip(0, 1) if of_inverse else matrix)
         if of_inverse and not failed:
-            factor, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(factor), upper=True)
+            one = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+            factor = torch.linalg.solve_triangular(factor, one, upper=False).flip(0, 1)
         if not failed and bool(torch.isfinite(factor).all()):
             return factor
         if attempt < RETRIES:

@@ -96,25 +96,31 @@ def prune_units(
     """Remove whole units: :func:`prune_to_files` for a StructuredPruner."""
     plan = make_plan(cfg, pruner, loaded, options)
     seconds.update(plan.seconds)
-    with timed(seconds, 'slim'):
-        slimmed = slim(deepcopy(loaded.model), plan.state)
+    copied = deepcopy(loaded.model)
+    if options.dry_run:
+        slimmed = slim(copied, plan.state)
+    else:
+        slimmed = pruner.slim(copied, plan.state, data_factory(cfg, pruner), seconds=seconds)
     with timed(seconds, 'profile'):
         models = [loaded.model, slimmed]
         profiles = on_rank_0(lambda: profile(models, pruner.profile, not options.dry_run))
-    masks = {} if options.dry_run else magnitude_masks(loaded.model, pruner)
+    wanted = pruner.weight_level and not options.dry_run
+    masks = magnitude_masks(loaded.model, pruner) if wanted else {}
     report = start_report(cfg, pruner, options, loaded.model, plan, profiles, masks)
     outcome = Outcome(report, plan=plan, before=loaded.before)
     if options.dry_run:
         return outcome
-    masked = masked_copy(loaded.model, masks)
+    evaluate_stage(cfg, outcome, 'dense', loaded.model, seconds)
+    with timed(seconds, 'slim'):  # the dense model isn't needed any more
+        apply_masks(loaded.model, masks)
     if pruner.calibration.recalibrate_bn:
         with timed(seconds, 'recalibrate'):
-            renew_batch_norms(cfg, pruner, [slimmed, masked])
-    evaluate_stage(cfg, outcome, 'dense', loaded.model, seconds)
+            renew_batch_norms(cfg, pruner, [slimmed, *([loaded.model] if masks else [])])
     evaluate_stage(cfg, outcome, 'pruned', slimmed, seconds)
     with timed(seconds, 'save'):
         save_structured(cfg, pruner, loaded, slimmed, outcome, options)
-        save_weight_level(cfg, pruner, loaded, masked, masks, outcome, options)
+        if masks:
+            save_weight_level(cfg, pruner, loaded, loaded.model, masks, outcome, options)
     return outcome
 
 
@@ -259,11 +265,9 @@ def save_table(plan: Plan, before: PruneState | None, path: str) -> None:
         raise UserError(f'--save-table {path} cannot be written: {error.strerror}') from error
 
 
-def masked_copy(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
-    """A copy of ``model`` with masked weights set to zero."""
-    model = deepcopy(model)
+@torch.no_grad()
+def apply_masks(model: nn.Module, masks: dict[str, Tensor]) -> None:
+    """Set masked weights to zero, in place."""
     parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, keep in masks.items():
-            parameters[name].mul_(keep)
-    return model
+    for name, keep in masks.items():
+        parameters[name].mul_(keep)

@@ -249,7 +249,7 @@ def profile(
         threads = dict(seconds=settings.seconds, num_threads=settings.num_threads)
         for result, ms in zip(results, model_latency(models, batch, **threads), strict=True):
             result['latency_ms'] = ms
-    warm = latency and batch_size == 1
+    warm = (latency and batch_size == 1) or next(models[0].parameters()).is_meta
     for model, result in zip(models, results, strict=True):
         result['flops'] = sum(module_flops(model, single, warm).values())
     return results

@@ -1,5 +1,6 @@
 """From a config and a pruned checkpoint to the config of the training that follows."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,14 @@ FOLDERS = {'fine_tune': 'fine_tuned', 'retrain': 'retrained'}
 def settings_for(settings: RecoverySettings, retrain: bool, epochs: int | None) -> RecoverySettings:
     """The config's settings with the command line's mode and epochs.
 
-    A factor or warm-up that the config gives by itself stays only with the config's own mode.
+    A rate, factor or warm-up that the config gives by itself stays only with the config's own mode.
     """
     mode = 'retrain' if retrain else 'fine_tune'
     epochs = epochs or settings.epochs
     if mode != settings.mode:
-        return replace(settings, mode=mode, epochs=epochs, lr_factor=None, warmup_iters=None)
+        return replace(
+            settings, mode=mode, epochs=epochs, lr=None, lr_factor=None, warmup_iters=None
+        )
     return replace(settings, epochs=epochs)
 
 
@@ -39,10 +42,11 @@ def add_hooks(cfg: Config, *types: str) -> None:
 
 def use_slim_model(cfg: Config, path: str) -> None:
     """Have the Runner build the slim model that the checkpoint or file ``path`` describes."""
-    if cfg.model.get('type') != 'SlimModel':
-        cfg.model = dict(type='SlimModel', model=cfg.model, prune_state=str(path))
+    around = cfg.model if cfg.model.get('type') == 'LoraModel' else cfg
+    if around.model.get('type') != 'SlimModel':
+        around.model = dict(type='SlimModel', model=around.model, prune_state=str(path))
     else:
-        cfg.model.prune_state = str(path)
+        around.model.prune_state = str(path)
     add_hooks(cfg, 'PruneStateHook')
 
 
@@ -63,8 +67,68 @@ def fit_to_device(cfg: Config, launcher: str) -> None:
         )
 
 
-def check_trainable(cfg: Config) -> None:
-    """Raise :class:`UserError` unless the config can be trained by epochs."""
+def limit_epochs(cfg: Config, max_steps: int) -> None:
+    """End each epoch after so many iterations."""
+    train_cfg = dict(cfg.train_cfg)
+    train_cfg.pop('by_epoch', None)
+    loop = train_cfg.pop('type', 'EpochBasedTrainLoop')
+    if loop not in ('EpochBasedTrainLoop', 'LimitedEpochTrainLoop'):
+        raise UserError(
+            f'prune_cfg.recovery.max_steps is {max_steps}, but train_cfg.type is {loop!r}; it goes '
+            'with EpochBasedTrainLoop alone'
+        )
+    cfg.train_cfg = {**train_cfg, 'type': 'LimitedEpochTrainLoop', 'max_steps': max_steps}
+
+
+def use_lora(cfg: Config, lora: Mapping) -> None:
+    """Train low-rank adapters on the config's model, slim or not, and nothing else."""
+    refuse_ema(cfg, 'lora')
+    adapters = {name: value for name, value in lora.items() if name != 'lr'}
+    cfg.model = dict(type='LoraModel', model=cfg.model, **adapters)
+    for hook in cfg.get('custom_hooks') or []:
+        if hook.get('type') == 'CarryOverHook':
+            hook['optimizer'] = False
+    add_hooks(cfg, 'LoraHook')
+
+
+def use_sharding(cfg: Config, sharding: Mapping) -> None:
+    """Divide the model among ranks; one process trains as usual."""
+    refuse_ema(cfg, 'sharding')
+    if cfg.get('runner_type', 'Runner') not in ('Runner', 'ShardedRunner'):
+        raise UserError(
+            f'prune_cfg.recovery.sharding needs the ShardedRunner, but runner_type is '
+            f'{cfg.runner_type!r}; leave one of them out'
+        )
+    cfg.runner_type = 'ShardedRunner'
+    cfg.model_wrapper_cfg = dict(type='FullyShard', **sharding)
+
+
+def refuse_ema(cfg: Config, key: str) -> None:
+    """Raise :class:`UserError` if the config averages weights, which ``recovery.<key>`` can't."""
+    for hook in cfg.get('custom_hooks') or []:
+        if hasattr(hook, 'get') and hook.get('type') == 'EMAHook':
+            raise UserError(
+                f"prune_cfg.recovery.{key} doesn't go with the EMAHook in custom_hooks; "
+                'leave one of them out'
+            )
+
+
+def adapt_training(cfg: Config, settings: RecoverySettings) -> None:
+    """Apply ``max_steps``, ``lora`` and ``sharding`` to a config.
+
+    Raises:
+        UserError: the config has something that they don't go with.
+    """
+    if settings.max_steps is not None:
+        limit_epochs(cfg, settings.max_steps)
+    if settings.lora is not None:
+        use_lora(cfg, settings.lora)
+    if settings.sharding is not None:
+        use_sharding(cfg, settings.sharding)
+
+
+def check_trainable(cfg: Config, settings: RecoverySettings | None = None) -> None:
+    """Raise :class:`UserError` unless the config can be trained by epochs, as the settings say."""
     train_cfg = cfg.get('train_cfg') or {}
     if not train_cfg or not cfg.get('optim_wrapper') or not cfg.get('train_dataloader'):
         raise UserError(
@@ -72,6 +136,8 @@ def check_trainable(cfg: Config) -> None:
         )
     if not train_cfg.get('by_epoch', train_cfg.get('type') != 'IterBasedTrainLoop'):
         raise UserError('train_cfg.by_epoch is False; recovery trains by epochs')
+    if settings is not None:
+        adapt_training(deepcopy(cfg), settings)
 
 
 def check_teacher(settings: RecoverySettings, checkpoint: str | None) -> None:
@@ -112,7 +178,7 @@ def recovery_config(
 
     Args:
         cfg: The user's config; not changed.
-        settings: Mode, epochs, learning rate, warm-up, distillation.
+        settings: Mode, epochs, learning rate, warm-up, distillation, adapters, sharding.
         checkpoint: The pruned checkpoint, for its epoch number.
         path: Where it lies.
         work_dir: Where the training writes.
@@ -128,7 +194,9 @@ def recovery_config(
     goes_on = settings.mode == 'fine_tune'
     start = checkpoint['meta'].get('epoch', 0) if goes_on else 0
     cfg.train_cfg.max_epochs = start + settings.epochs
-    cfg.optim_wrapper.optimizer.lr = cfg.optim_wrapper.optimizer.lr * settings.lr_factor
+    optimizer = cfg.optim_wrapper.optimizer
+    fixed = settings.fixed_lr
+    optimizer.lr = optimizer.lr * settings.lr_factor if fixed is None else fixed
     cfg.param_scheduler = [
         dict(
             type='WarmupCosineLR',
@@ -152,6 +220,7 @@ def recovery_config(
     if checkpoint.get('masks'):
         add_hooks(cfg, 'MaskHook')
     add_hooks(cfg, *TRAINING_HOOKS, *(['CarryOverHook'] if goes_on else []))
+    adapt_training(cfg, settings)
     if settings.distill is not None:
         distill = dict(type='DistillHook', checkpoint=str(teacher), model=dense_model)
         cfg.custom_hooks += [dict(distill, **settings.distill)]

@@ -18,6 +18,7 @@ BUDGETS = Registry('budget', scope='mmengine')
 ALLOCATORS = Registry('allocator', scope='mmengine')
 SCHEDULES = Registry('schedule', scope='mmengine')
 SPARSIFIERS = Registry('sparsifier', scope='mmengine')
+COMPENSATIONS = Registry('compensation', scope='mmengine')
 PRUNERS = Registry('pruner', scope='mmengine')
 
 

@@ -60,6 +60,7 @@ def start_report(
         'achieved': achieved,
         'headline': {},
         'groups': groups,
+        'removed_layers': plan.state.removed_layers if plan else [],
         'not_prunable': plan.refused if plan else {},
         'seconds': {},
         'config': cfg.filename,

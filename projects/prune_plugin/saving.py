@@ -101,9 +101,9 @@ def carried_optimizer(
 
 
 def write_report(outcome: Outcome, folder: Path) -> None:
-    """Write ``report.json``, ``report.csv``, ``units.csv`` and the plots."""
+    """Write ``report.json``, ``report.csv``, the tables of units and the plots."""
     write_json(outcome.report, folder / 'report.json')
     if outcome.plan:
         write_groups(outcome.plan, folder / 'report.csv')
-        UnitTable(outcome.plan, outcome.before).write_units(folder / 'units.csv')
+        UnitTable(outcome.plan, outcome.before).write_tables(folder)
     write_plots(outcome.report, folder)

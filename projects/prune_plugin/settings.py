@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, fields
 
 from .distillation import check_distill
 from .errors import UserError
+from .lora import check_lora, check_number
+from .sharding import check_sharding
 
 #: Learning-rate factor and warm-up iterations of each way to recover.
 RECOVERY_MODES = {'fine_tune': (0.1, 500), 'retrain': (0.5, 1000)}
@@ -75,36 +77,71 @@ class RecoverySettings:
         mode: ``'fine_tune'`` (goes on: 0.1 x the learning rate, optimizer state and epoch number
             carried over) or ``'retrain'`` (0.5 x, from epoch 0, a fresh optimizer).
         epochs: Epochs to train.
+        max_steps: Iterations per epoch on each rank, at most; None: the whole data set.
+        lr: The learning rate itself, instead of a factor.
         lr_factor: Overrides the mode's factor on the config's learning rate.
         warmup_iters: Overrides the mode's warm-up (500, 1000); a run shorter than its warm-up
             warms up over a tenth of itself.
         distill: None, or a dict to train beside the dense model: ``targets``, those of the model's
             class without; see :class:`projects.prune_plugin.distillation.Target`.
         max_keep_ckpts: Checkpoints of epochs that are kept, the newest; -1: all.
+        lora: None, or a dict to train low-rank adapters alone: ``r``, ``alpha``, ``dropout``,
+            ``targets``, ``lr``; see :func:`projects.prune_plugin.lora.add_adapters`.
+        sharding: None, or a dict to divide parameters and optimizer state among ranks: ``blocks``,
+            ``mixed_precision``; see :class:`projects.prune_plugin.sharding.FullyShard`.
     """
 
     mode: str = 'fine_tune'
     epochs: int = 6
+    max_steps: int | None = None
+    lr: float | None = None
     lr_factor: float | None = None
     warmup_iters: int | None = None
     distill: Mapping | None = None
     max_keep_ckpts: int = -1
+    lora: Mapping | None = None
+    sharding: Mapping | None = None
 
     def __post_init__(self):
         if self.mode not in RECOVERY_MODES:
             raise UserError(f'mode is {self.mode!r}; valid are {", ".join(RECOVERY_MODES)}')
         at_least('epochs', self.epochs, 1)
         factor, warmup = RECOVERY_MODES[self.mode]
-        self.lr_factor = factor if self.lr_factor is None else self.lr_factor
         self.warmup_iters = warmup if self.warmup_iters is None else self.warmup_iters
-        if not isinstance(self.lr_factor, int | float) or not self.lr_factor > 0:
-            raise UserError(f'lr_factor is {self.lr_factor!r}; it must be a number > 0')
+        self.check_rates()
+        if self.fixed_lr is None and self.lr_factor is None:
+            self.lr_factor = factor
+        if self.max_steps is not None:
+            at_least('max_steps', self.max_steps, 1)
         at_least('warmup_iters', self.warmup_iters, 0)
         at_least('max_keep_ckpts', self.max_keep_ckpts, -1)
         if self.max_keep_ckpts == 0:
             raise UserError('max_keep_ckpts is 0; it must be at least 1, or -1 for all')
         if self.distill is not None:
             check_distill(self.distill)
+        if self.sharding is not None:
+            check_sharding(self.sharding)
+
+    def check_rates(self) -> None:
+        """Raise :class:`UserError` unless there is one learning rate, or one factor, or neither."""
+        if self.lora is not None:
+            check_lora(self.lora)
+        rates = dict(lr=self.lr, lr_factor=self.lr_factor)
+        rates = {name: rate for name, rate in rates.items() if rate is not None}
+        for name, rate in rates.items():
+            check_number(name, rate, 0, float('inf'))
+        if self.lora is not None and self.lora.get('lr') is not None:
+            rates['lora.lr'] = self.lora['lr']
+        if len(rates) > 1:
+            raise UserError(
+                f'{" and ".join(rates)} are given, {" and ".join(map(str, rates.values()))}; '
+                'give one of them'
+            )
+
+    @property
+    def fixed_lr(self) -> float | None:
+        """The learning rate, where it doesn't depend on the config's."""
+        return self.lora['lr'] if self.lora and self.lora.get('lr') is not None else self.lr
 
 
 @dataclass

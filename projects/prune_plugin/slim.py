@@ -41,6 +41,8 @@ def slim(model: nn.Module, state: PruneState) -> nn.Module:
         for attr in group.attrs:
             module = model.get_submodule(attr.module)
             setattr(module, attr.name, len(state.kept[group.name]) * attr.per_unit)
+        for name, converter in group.emptied if not len(state.kept[group.name]) else ():
+            replace_module(model, name, CONVERTERS[converter](model.get_submodule(name)))
     for module in model.modules():
         sync_widths(module)
     return model
@@ -124,7 +126,7 @@ def check_fits(model: nn.Module, state: PruneState) -> None:
         where = f'prune_state.groups[{group.name!r}]'
         if len(state.kept[group.name]) < group.least:
             raise UserError(f'{where}: at least {group.least} of its units must be kept')
-        for module, converter in group.converts:
+        for module, converter in (*group.converts, *group.emptied):
             if module not in modules:
                 raise UserError(f'{where}: the model has no module {module!r} for {converter}')
         for attr in group.attrs:

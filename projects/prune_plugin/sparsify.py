@@ -1,8 +1,9 @@
 """Weight-level pruning of a whole model: from the weights alone, or with what each layer reads."""
 
 import json
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from mmengine import dist
+from mmengine.logging import print_log
 from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
@@ -36,15 +38,25 @@ class Progress:
 
     def load(self, number: int) -> dict[str, dict[str, Tensor]] | None:
         """``{layer: dict(weight=..., keep=...)}`` of station ``number``; None if it isn't done."""
-        path = self.folder / f'{number:04d}.pth'
-        found = load_file(path) if dist.is_main_process() and path.is_file() else None
-        found = from_rank_0(found)
-        if found is None or found['key'] != self.key:
+        found = from_rank_0(self.read(number) if dist.is_main_process() else None)
+        if found is None:
             return None
         return {
-            name: dict(weight=found['state_dict'][name], keep=found['keep'][name])
-            for name in found['state_dict']
+            name: dict(weight=weight, keep=found['keep'][name])
+            for name, weight in found['state_dict'].items()
         }
+
+    def read(self, number: int) -> dict[str, Any] | None:
+        """The file of station ``number``; None if there is none, or one of another run or damaged."""
+        path = self.folder / f'{number:04d}.pth'
+        if not path.is_file():
+            return None
+        try:
+            found = load_file(path)
+        except UserError as error:
+            print_log(f'{error}; its layers are pruned again', 'current', logging.WARNING)
+            return None
+        return found if found.get('key') == self.key else None
 
     def save(self, number: int, layers: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Keep station ``number`` (on rank 0)."""
@@ -67,18 +79,34 @@ class Progress:
                 os.rmdir(self.folder)
 
 
+def as_left(weight: Tensor, keep: Tensor) -> Tensor:
+    """The weight with zeros exactly where an earlier round left none: one that stays counts as more."""
+    least = torch.finfo(weight.dtype).tiny
+    return torch.where(weight == 0, least, weight).masked_fill(~keep.to(weight.device), 0)
+
+
 @torch.no_grad()
 def sparsify_by_weight(
-    weights: Mapping[str, nn.Parameter], sparsifier: Sparsifier, ratios: Mapping[str, float]
+    weights: Mapping[str, nn.Parameter],
+    sparsifier: Sparsifier,
+    ratios: Mapping[str, float],
+    before: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Prune by the weights alone, in place; weights of one ratio together.
+
+    Args:
+        weights: The weights, by name.
+        sparsifier: The method.
+        ratios: Fraction to remove of each.
+        before: Masks of an earlier round: what it removed goes first.
 
     Returns:
         Which weights stay, by name.
     """
     masks: dict[str, Tensor] = {}
+    ranked = {n: w if before is None else as_left(w, before[n]) for n, w in weights.items()}
     for ratio in sorted(set(ratios.values())):
-        members = {name: w for name, w in weights.items() if ratios[name] == ratio}
+        members = {name: w for name, w in ranked.items() if ratios[name] == ratio}
         masks.update(sparsifier.keep_masks(members, ratio))
     masks = {name: masks[name] for name in weights}
     for name, keep in masks.items():
@@ -87,35 +115,37 @@ def sparsify_by_weight(
 
 
 @contextmanager
-def evaluating(model: nn.Module):
-    """Evaluation mode and kept random numbers, meanwhile."""
-    training = model.training
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients; then every module's mode and random numbers as before."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with kept_random_state(), torch.no_grad():
             yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 def calls_of(
     model: nn.Module, data: CalibrationData, loss: Callable[[nn.Module, Any], Tensor]
 ) -> list[Callable[[], Any]]:
-    """One call of the model per batch of this rank.
+    """One call of the model per batch of this rank, with random numbers of its own.
 
     Raises:
         UserError: fewer batches than ranks.
     """
-    calls = []
-    for number, _, batch in data:
-        seed_everything(data.seed + number)
-        calls.append(partial(loss, model, batch))
     if len(data.batches) < dist.get_world_size():
         raise UserError(
             f'prune_cfg.calibration gives {len(data.batches)} batches for {dist.get_world_size()} '
             'ranks; raise num_samples or lower batch_size'
         )
-    return calls
+
+    def call(number: int, batch: Any) -> None:
+        seed_everything(data.seed + number)
+        loss(model, batch)
+
+    return [partial(call, number, batch) for number, _, batch in data]
 
 
 def sparsify_in_lockstep(
@@ -125,6 +155,7 @@ def sparsify_in_lockstep(
     data: CalibrationData,
     loss: Callable[[nn.Module, Any], Tensor],
     progress: Progress | None = None,
+    before: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Prune layer by layer in one forward pass over the data, in place.
 
@@ -138,6 +169,7 @@ def sparsify_in_lockstep(
         data: The batches; they should be small, as all are in flight at once.
         loss: Runs the model on a batch.
         progress: Where finished layers are kept.
+        before: Masks of an earlier round: what it removed goes first.
 
     Returns:
         Which weights stay, by name.
@@ -170,7 +202,10 @@ def sparsify_in_lockstep(
             else:
                 statistic = sparsifier.statistic(modules[station[0]], inputs)
                 own = {owners[path]: weight_matrix(modules[path]) for path in station}
-                done = sparsifier.prune(own, statistic, ratios)
+                earlier = before and {
+                    name: before[name].flatten(1).to(own[name].device) for name in own
+                }
+                done = sparsifier.prune(own, statistic, ratios, earlier)
                 for name, (weight, keep) in done.items():
                     install(name, weight, keep)
                 if progress:

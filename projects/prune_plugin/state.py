@@ -37,6 +37,15 @@ class PruneState:
         """Groups that lose at least one unit."""
         return [g for n, g in self.groups.items() if len(self.kept[n]) < g.size]
 
+    @property
+    def removed_layers(self) -> list[str]:
+        """Names of the layers that go as a whole."""
+        return [
+            name
+            for name, g in self.groups.items()
+            if g.kind == 'layer' and not len(self.kept[name])
+        ]
+
     def removed(self, name: str) -> Tensor:
         """Sorted indices of the units of group ``name`` that go."""
         gone = torch.ones(self.groups[name].size, dtype=torch.bool)
@@ -77,6 +86,7 @@ class PruneState:
                 attrs=[[a.module, a.name, a.per_unit] for a in group.attrs],
                 converts=[list(pair) for pair in group.converts],
                 repeated=list(group.repeated),
+                emptied=[list(pair) for pair in group.emptied],
             )
         return dict(version=VERSION, asked=self.asked, achieved=self.achieved, groups=groups)
 
@@ -132,15 +142,18 @@ def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
     for cut in cuts:
         if cut.table is not None and len(cut.table) != size:
             raise ValueError(f'the table of {cut.name!r} has {len(cut.table)} rows, not {size}')
-    converts = tuple((str(module), str(converter)) for module, converter in entry['converts'])
-    for _, converter in converts:
+    converts, emptied = (
+        tuple((str(module), str(converter)) for module, converter in entry.get(key, ()))
+        for key in ('converts', 'emptied')
+    )
+    for _, converter in (*converts, *emptied):
         if converter not in CONVERTERS:
             raise ValueError(f'no converter {converter!r}; valid are {", ".join(CONVERTERS)}')
     attrs = tuple(Attr(str(m), str(a), natural(n)) for m, a, n in entry['attrs'])
     return UnitGroup(
         name, str(entry['kind']), size, cuts, str(entry['owner']), attrs, converts,
         natural(entry['least']), natural(entry['layer_idx']),
-        tuple(str(pattern) for pattern in entry.get('repeated', ())),
+        tuple(str(pattern) for pattern in entry.get('repeated', ())), emptied,
     )  # fmt: skip
 
 

@@ -12,13 +12,17 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from .checkpoint import load_file, load_weights, prune_state_of
+from .checkpoint import load_file, load_weights, newest_checkpoint, prune_state_of
+from .distributed import on_rank_0
 from .errors import UserError
 from .evaluation import TestSet, select_metrics
-from .hooks.mask_hook import unpack_masks
+from .evaluators import check_evaluators, split_names
+from .hooks.mask_hook import unpack_masks, zero_share
 from .hooks.prune_state_hook import unwrapped
 from .loading import load_model
-from .pipeline import Options, Outcome, prune_to_files, pruner_of, write_report
+from .outcome import Options, Outcome
+from .pipeline import prune_to_files, pruner_of
+from .pruners import WeightPruner
 from .recovery import (
     TRAINING_HOOKS,
     add_hooks,
@@ -29,6 +33,8 @@ from .recovery import (
     recovery_config,
     use_slim_model,
 )
+from .rounds import prune_in_rounds
+from .saving import write_report
 from .settings import RecoverySettings
 
 
@@ -54,6 +60,7 @@ def recover(
     work_dir: Path,
     launcher: str,
     which: str | None = None,
+    resume: bool = False,
 ) -> None:
     """Train a pruned checkpoint, evaluate the result and add it to the outcome's report.
 
@@ -64,12 +71,29 @@ def recover(
         work_dir: Where the training writes.
         launcher: As on the command line.
         which: See :meth:`Outcome.trained`.
+        resume: Go on with a training of the same masks in ``work_dir``.
     """
     origin, test_set = outcome.trained(which), outcome.test_set or TestSet(cfg)
     if origin == outcome.weight_level and outcome.structured:
         add_masked(outcome.report, cfg, test_set, origin)
-    train_pruned(cfg, settings, origin, work_dir, launcher, outcome.report['checkpoint'])
+    teacher = outcome.report['checkpoint']
+    resumed = started_training(origin, work_dir) if resume else None
+    train_pruned(cfg, settings, origin, work_dir, launcher, teacher, resumed)
     add_recovered(outcome.report, cfg, settings, test_set, work_dir)
+
+
+def started_training(origin: Path, work_dir: Path) -> str | None:
+    """The newest whole checkpoint of a training of ``origin``, told by its masks; or None."""
+
+    def find() -> str | None:
+        newest = newest_checkpoint(work_dir)
+        if newest is None:
+            return None
+        ours, theirs = (unpack_masks(load_file(p).get('masks') or {}) for p in (origin, newest))
+        same = ours.keys() == theirs.keys() and all(m.equal(theirs[n]) for n, m in ours.items())
+        return str(newest) if same else None
+
+    return on_rank_0(find)
 
 
 def train_pruned(
@@ -132,23 +156,6 @@ def counts(report: dict[str, Any], stage: str) -> dict[str, Any]:
     return {k: v for k, v in report[stage].items() if k != 'metrics'}
 
 
-def zero_share(checkpoint: dict[str, Any]) -> float | None:
-    """The fraction of zeros among a checkpoint's masked tensors; None without masks.
-
-    Raises:
-        RuntimeError: a masked weight isn't zero.
-    """
-    masks = unpack_masks(checkpoint.get('masks') or {})
-    if not masks:
-        return None
-    weights = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()}
-    grown = [name for name, keep in masks.items() if weights[name][~keep].any()]
-    if grown:
-        raise RuntimeError(f'masked weights of {grown[0]} are not zero after training')
-    total = sum(keep.numel() for keep in masks.values())
-    return sum(int((weights[name] == 0).sum()) for name in masks) / total
-
-
 def train(cfg: Config, launcher: str) -> dict[str, Any] | None:
     """What ``tools/train.py`` does: prune first where the config has a ``prune_cfg``, then train.
 
@@ -162,6 +169,15 @@ def train(cfg: Config, launcher: str) -> dict[str, Any] | None:
     Raises:
         UserError: bad input.
     """
+    if cfg.get('prune_cfg') is not None and (pruner := pruner_of(cfg)).in_rounds:
+        if cfg.get('resume') and cfg.get('resume_path'):
+            raise UserError(
+                f'--resume {cfg.resume_path}: pruning in rounds goes on from what lies in the work '
+                'directory; give --resume without a name'
+            )
+        resume = bool(cfg.get('resume'))
+        options = Options(cfg.get('load_from'), Path(cfg.work_dir), resume=resume)
+        return train_in_rounds(cfg, pruner, options, launcher).report
     resumed = find_resumed(cfg)
     if cfg.get('prune_cfg') is not None:
         return prune_and_train(cfg, launcher, resumed)
@@ -184,16 +200,36 @@ def train(cfg: Config, launcher: str) -> dict[str, Any] | None:
     return None
 
 
+def train_in_rounds(cfg: Config, pruner: WeightPruner, options: Options, launcher: str) -> Outcome:
+    """Prune and train in turns, as the pruner's ``rounds`` say; see :func:`prune_in_rounds`."""
+
+    def train_round(
+        settings: RecoverySettings, origin: Path, folder: Path, resumed: Path | None
+    ) -> None:
+        own = deepcopy(cfg)
+        own.experiment_name = f'{Path(cfg.filename or "model").stem}_{folder.name}'
+        teacher = options.checkpoint
+        train_pruned(own, settings, origin, folder, launcher, teacher, resumed and str(resumed))
+
+    for number in pruner.rounds:
+        check_trainable(cfg, number.recovery)
+        check_teacher(number.recovery, options.checkpoint)
+    check_data(cfg, 'train_dataloader')
+    return prune_in_rounds(cfg, pruner, options, train_round)
+
+
 def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> dict[str, Any] | None:
     """Prune ``cfg.load_from`` into the work directory and train it there, or go on with that."""
     work_dir = Path(cfg.work_dir)
     pruner = pruner_of(cfg)
-    check_trainable(cfg)
+    check_trainable(cfg, pruner.recovery)
     check_data(cfg, 'train_dataloader')
     teacher = cfg.get('load_from')
     if resumed is None:
         check_teacher(pruner.recovery, teacher)
-        outcome = prune_to_files(cfg, pruner, Options(teacher, work_dir))
+        outcome = prune_to_files(
+            cfg, pruner, Options(teacher, work_dir, resume=bool(cfg.get('resume')))
+        )
         recover(cfg, pruner.recovery, outcome, work_dir, launcher)
         if dist.is_main_process():
             write_report(outcome, work_dir)
@@ -237,14 +273,19 @@ def find_resumed(cfg: Config) -> str | None:
 
 
 def test(
-    cfg: Config, checkpoint: str, names: list[str] | None, launcher: str, tmpdir: str | None = None
+    cfg: Config,
+    checkpoint: str | None,
+    names: list[str] | None,
+    launcher: str,
+    tmpdir: str | None = None,
 ) -> dict[str, Any]:
     """What ``tools/test.py`` does: evaluate a checkpoint, dense or slim, with the dense config.
 
     Args:
         cfg: The config.
-        checkpoint: The file.
-        names: Metrics to compute; all of the config's if None.
+        checkpoint: The file; None: the weights that the config's model begins with.
+        names: Metrics to compute, and evaluators of the model as ``NAME:argument``; all of the
+            config's metrics if None.
         launcher: As on the command line.
         tmpdir: Folder in which ranks exchange results.
 
@@ -252,18 +293,29 @@ def test(
         The metrics.
 
     Raises:
-        UserError: unknown metric, missing data, or a checkpoint that doesn't fit.
+        UserError: unknown metric or evaluator, missing data, or a checkpoint that doesn't fit.
     """
+    metrics, evaluators = split_names(names)
     if not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
         raise UserError(f'{cfg.filename} has no test_dataloader and test_evaluator')
     cfg = deepcopy(cfg)
-    content = load_file(checkpoint)
-    cfg.test_evaluator = select_metrics(cfg.test_evaluator, names)
+    content = load_file(checkpoint) if checkpoint else None
+    cfg.test_evaluator = [] if metrics == [] else select_metrics(cfg.test_evaluator, metrics)
     cfg.test_cfg = cfg.get('test_cfg') or {}
-    check_data(cfg, 'test_dataloader')
-    load_model(cfg, checkpoint)  # everything is checked before the Runner writes its first file
-    if prune_state_of(content):
+    if evaluators:
+        cfg.test_cfg = dict(cfg.test_cfg, type='EvaluatorTestLoop', evaluators=evaluators)
+    if cfg.test_evaluator:
+        check_data(cfg, 'test_dataloader')
+    else:
+        cfg.test_dataloader.dataset = []
+    # Everything is checked before the Runner writes its first file.
+    model = load_model(cfg, checkpoint).model
+    check_evaluators(model, evaluators)
+    if content is None:
+        checkpoint, content = 'of the config', {'state_dict': model.state_dict()}
+    elif prune_state_of(content):
         use_slim_model(cfg, str(checkpoint))
+    del model
     cfg.load_from, cfg.resume = None, False
     fit_to_device(cfg, launcher)
     runner = build_runner(cfg)

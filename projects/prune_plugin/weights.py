@@ -27,13 +27,17 @@ def select_weights(
 
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights of linear, convolution and multi-head attention layers, by name."""
+    """Weights of linear, convolution and multi-head attention layers, by name.
+
+    An output layer that shares its weight with an embedding is part of the embedding: left out.
+    """
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
+    embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     found = {}
     for prefix, module in model.named_modules():
         if isinstance(module, kinds) or hasattr(module, 'in_proj_weight'):
             for name, parameter in module.named_parameters(prefix, recurse=False):
-                if parameter.dim() > 1:
+                if parameter.dim() > 1 and id(parameter) not in embedded:
                     found[name] = parameter
     return found
 
@@ -46,3 +50,10 @@ def check_finite(weights: Mapping[str, Tensor]) -> None:
                 f'{name} holds NaN or infinite numbers; the checkpoint is damaged, or its training '
                 'diverged'
             )
+
+
+def check_still_gone(masks: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
+    """Raise :class:`RuntimeError` if a later round keeps what an earlier one removed."""
+    for name, keep in masks.items():
+        if bool((keep.cpu() & ~before[name].cpu()).any()):
+            raise RuntimeError(f'{name} has weights back that an earlier round removed')

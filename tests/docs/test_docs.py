@@ -27,7 +27,8 @@ from projects.prune_plugin import (
     mask,
     slim,
 )
-from projects.prune_plugin.pipeline import Options, prune_to_files, pruner_of
+from projects.prune_plugin.outcome import Options
+from projects.prune_plugin.pipeline import prune_to_files, pruner_of
 from projects.prune_plugin.registry import accepted_keys
 from projects.prune_plugin.reports import tables
 from projects.prune_plugin.settings import CalibrationSettings, ProfileSettings, RecoverySettings
@@ -42,10 +43,19 @@ TOOLS = (
     'compare',
     'create_data toy',
     'create_data nuscenes',
+    'create_data wikitext2',
     'visualize',
 )
-#: Flags of torch.distributed.run, the demos and tools/benchmarks/vad_parity.py.
+#: Flags of torch.distributed.run, the demos, tools/benchmarks/vad_parity.py and the requirement of
+#: iterative pruning.
 OTHER_FLAGS = {
+    '--model',
+    '--target-sparsity',
+    '--prune-percentage',
+    '--epochs-per-iteration',
+    '--max-iterations',
+    '--max-steps',
+    '--lr',
     '--nproc_per_node',
     '--master_port',
     '--anew',

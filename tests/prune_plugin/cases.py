@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import pytest
+import tiny_llms
 import tiny_models as tiny
 import torch
 from torch import Tensor, nn
@@ -223,7 +224,7 @@ CASES = [
     Case('llama-layers', tiny.llama, tiny.tokens, (LAYERS,), tiny.llama_count,
          {'layer': [1] * 3}, needs='transformers'),
     Case('opt', tiny.opt, tiny.tokens, BOTH, tiny.opt_count, two_kinds([4] * 2, [64] * 2),
-         empty=False, needs='transformers'),
+         needs='transformers'),
     Case('opt-layers', tiny.opt, tiny.tokens, (LAYERS,), tiny.opt_count, {'layer': [1] * 2},
          needs='transformers'),
 ]  # fmt: skip
@@ -239,6 +240,35 @@ CASES += [
     pyramid_case('fpn-on_output', 'on_output'),
     pyramid_case('fpn-bn-on_input', 'on_input', norm=True),
 ]  # fmt: skip
+
+
+def gqa_case(name: str, kind: str, units: tuple, sizes: dict, counts: dict | None = None, **kwargs):
+    return Case(name, partial(tiny_llms.gqa, kind, **kwargs), tiny.tokens, units,
+                partial(tiny_llms.gqa_count, **counts or {}), sizes,
+                needs='transformers')  # fmt: skip
+
+
+def neox_case(name: str, units: tuple, sizes: dict, parallel: bool = True) -> Case:
+    return Case(name, partial(tiny_llms.neox, parallel), tiny.tokens, units, tiny_llms.neox_count,
+                sizes, needs='transformers')  # fmt: skip
+
+
+GQA, LAYER_PAIR = two_kinds([2] * 2, [48] * 2), {'layer': [1] * 2}
+LLM_CASES = [
+    neox_case('neox', BOTH, two_kinds([4] * 2, [48] * 2)),
+    neox_case('neox-serial', BOTH, two_kinds([4] * 2, [48] * 2), parallel=False),
+    neox_case('neox-layers', (LAYERS,), LAYER_PAIR),
+    gqa_case('mistral', 'Mistral', BOTH, GQA, sliding_window=4),
+    gqa_case('qwen2', 'Qwen2', BOTH, GQA, dict(qkv_bias=True)),
+    gqa_case('qwen3', 'Qwen3', BOTH, GQA, dict(head_norms=True)),
+    gqa_case('gemma', 'Gemma', BOTH, GQA),
+    gqa_case('gemma-layers', 'Gemma', (LAYERS,), LAYER_PAIR),
+    gqa_case('gemma2', 'Gemma2', BOTH, GQA, dict(norms=4)),
+    gqa_case('gemma3', 'Gemma3', BOTH, GQA, dict(head_norms=True, norms=4), sliding_window=4),
+    gqa_case('phi3-mlp', 'Phi3', (NEURONS,), {'mlp': [48] * 2}),
+    gqa_case('phi3-layers', 'Phi3', (LAYERS,), LAYER_PAIR),
+]
+CASES += LLM_CASES
 BY_NAME = {case.name: case for case in CASES}
 
 #: Kinds of units of which only a family has modules; their rows are beside that family's tests.
@@ -261,7 +291,13 @@ CRITERIA_ROWS = [
 ]
 #: These go by kinds of units or by what modules say: tested one by one in test_criteria.py.
 OTHER_CRITERIA = ('Usage', 'ByKind')
-ALLOCATOR_ROWS = [dict(type='Knapsack'), dict(type='Global'), dict(type='Uniform')]
+ALLOCATOR_ROWS = [
+    dict(type='Knapsack'),
+    dict(type='Global'),
+    dict(type='Uniform'),
+    dict(type='Uniform', exact=True),
+    dict(type='LayerWise'),
+]
 #: Allocators that stop at the first unit that keeps the limit.
 GREEDY = ('Knapsack', 'Global')
 BUDGET_ROWS = [
@@ -276,5 +312,15 @@ SPARSIFIER_ROWS = [
     dict(type='Magnitude'),
     dict(type='Magnitude', scope='global'),
     dict(type='Magnitude', pattern='2:4'),
+    dict(type='Wanda'),
+    dict(type='Wanda', pattern='2:4'),
+    dict(type='SparseGPT'),
+    dict(type='SparseGPT', pattern='2:4'),
 ]
-SCHEDULE_ROWS = [dict(type='OneShot')]
+SCHEDULE_ROWS = [
+    dict(type='OneShot'),
+    dict(type='Geometric'),
+    dict(type='Geometric', share=0.5, lr_decay=0.5, rewind='initial'),
+    dict(type='Cubic', rounds=4),
+    dict(type='Steps', ratios=[0.2, 0.3, 0.6]),
+]

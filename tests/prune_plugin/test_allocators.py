@@ -41,9 +41,10 @@ def instance(seed: int, equal_prices: bool = False):
     return scores, Constraint(list(range(len(sizes))), cost, limit, dense)
 
 
-def allocate(name: str, scores, constraint, floor: int = 0, round_to: int = 1):
+def allocate(row: dict | str, scores, constraint, floor: int = 0, round_to: int = 1):
     floors = torch.full((len(scores),), floor)
-    return build(ALLOCATORS, dict(type=name), '').allocate(scores, constraint, floors, round_to)
+    cfg = dict(type=row) if isinstance(row, str) else row
+    return build(ALLOCATORS, cfg, '').allocate(scores, constraint, floors, round_to)
 
 
 def removed_score(scores, counts) -> float:
@@ -128,7 +129,7 @@ def test_knapsack_is_close_to_the_fractional_optimum(seed):
     assert by_ratio <= by_score
 
 
-@pytest.mark.parametrize('row', ALLOCATOR_ROWS, ids=lambda r: r['type'])
+@pytest.mark.parametrize('row', ALLOCATOR_ROWS, ids=lambda r: '-'.join(map(str, r.values())))
 @pytest.mark.parametrize('seed', range(20))
 @pytest.mark.parametrize(('floor', 'round_to'), [(0, 1), (1, 1), (2, 1), (1, 2), (0, 3)])
 def test_limit_floors_and_rounding(row, seed, floor, round_to):
@@ -139,9 +140,9 @@ def test_limit_floors_and_rounding(row, seed, floor, round_to):
         with pytest.raises(
             UserError, match=r'prune_cfg.budget.ratio is .* at most .* can be removed'
         ):
-            allocate(row['type'], scores, constraint, floor, round_to)
+            allocate(row, scores, constraint, floor, round_to)
         return
-    counts = allocate(row['type'], scores, constraint, floor, round_to)
+    counts = allocate(row, scores, constraint, floor, round_to)
     assert constraint.cost.total(counts) <= constraint.limit
     assert counts.dtype == torch.long
     for kept, size, lowest in zip(counts.tolist(), sizes.tolist(), least, strict=True):

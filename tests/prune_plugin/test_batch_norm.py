@@ -16,7 +16,8 @@ from torch import nn
 from projects.prune_plugin import UserError, distributed
 from projects.prune_plugin.batch_norm import recalibrate
 from projects.prune_plugin.calibration import CalibrationData
-from projects.prune_plugin.pipeline import Options, prune_to_files, pruner_of
+from projects.prune_plugin.outcome import Options
+from projects.prune_plugin.pipeline import prune_to_files, pruner_of
 from projects.prune_plugin.settings import CalibrationSettings, read_settings
 
 

@@ -49,8 +49,8 @@ def measured(quantity: str, model) -> float:
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-@pytest.mark.parametrize('allocator', ALLOCATOR_ROWS, ids=lambda r: r['type'])
-@pytest.mark.parametrize('budget', BUDGET_ROWS, ids=lambda r: r['type'])
+@pytest.mark.parametrize('allocator', ALLOCATOR_ROWS, ids=lambda r: '-'.join(map(str, r.values())))
+@pytest.mark.parametrize('budget', BUDGET_ROWS, ids=lambda r: '-'.join(map(str, r.values())))
 def test_asked_is_achieved(family, allocator, budget, steady_clock):
     case, dense = BY_NAME[family], BY_NAME[family].dense()
     pruner = StructuredPruner(
@@ -89,8 +89,9 @@ def test_predicted_cost_is_the_slim_model_s(family, kind):
         assert cost.total(kept) == pytest.approx(measured(kind, slimmed), rel=1e-12)
 
 
-@pytest.mark.parametrize('name', ['vit-layers', 'llama-gqa', 'llama-layers', 'opt', 'mmcv_decoder',
-                                  'resnet18-coupled', 'torch_encoder', 'cross_attention'])  # fmt: skip
+@pytest.mark.parametrize('name', ['vit-layers', 'llama-gqa', 'llama-layers', 'opt', 'neox',
+                                  'qwen3', 'mmcv_decoder', 'resnet18-coupled', 'torch_encoder',
+                                  'cross_attention'])  # fmt: skip
 def test_predicted_params_are_the_slim_model_s(name):
     case = BY_NAME[name]
     cost = build(BUDGETS, dict(type='params'), '').cost(case.dense(), case.groups(), {})
@@ -100,8 +101,8 @@ def test_predicted_params_are_the_slim_model_s(name):
         assert cost.total(torch.tensor(list(kept.values()))) == case.count(kept)
 
 
-@pytest.mark.parametrize('name', ['vit-layers', 'llama-gqa', 'llama-layers', 'opt', 'mmcv_decoder',
-                                  'torch_encoder', 'cross_attention'])  # fmt: skip
+@pytest.mark.parametrize('name', ['vit-layers', 'llama-gqa', 'llama-layers', 'opt', 'neox',
+                                  'qwen3', 'mmcv_decoder', 'torch_encoder', 'cross_attention'])  # fmt: skip
 def test_predicted_flops_are_the_slim_model_s(name):
     from projects.prune_plugin.budgets import flops_cost
 
@@ -127,15 +128,15 @@ def test_marginal_is_a_difference(kind):
         assert float(cost.marginal(counts)[g]) == pytest.approx(difference)
 
 
-@pytest.mark.parametrize('row', BUDGET_ROWS, ids=lambda r: r['type'])
+@pytest.mark.parametrize('row', BUDGET_ROWS, ids=lambda r: '-'.join(map(str, r.values())))
 @pytest.mark.parametrize('bad', [-0.1, 1.0, 1.5, 0, 'abc', None, True, float('nan'), [0.3]])
 def test_bad_ratios_are_refused(row, bad):
     with pytest.raises(UserError, match=r'prune_cfg\.budget\.ratio is .*fraction removed'):
         StructuredPruner(budget={**row, 'ratio': bad})
 
 
-@pytest.mark.parametrize('allocator', ALLOCATOR_ROWS, ids=lambda r: r['type'])
-@pytest.mark.parametrize('row', BUDGET_ROWS, ids=lambda r: r['type'])
+@pytest.mark.parametrize('allocator', ALLOCATOR_ROWS, ids=lambda r: '-'.join(map(str, r.values())))
+@pytest.mark.parametrize('row', BUDGET_ROWS, ids=lambda r: '-'.join(map(str, r.values())))
 def test_unreachable_budgets_are_refused(row, allocator, steady_clock):
     case, dense = BY_NAME['vit'], BY_NAME['vit'].dense()
     before = {name: tensor.clone() for name, tensor in dense.state_dict().items()}

@@ -48,7 +48,7 @@ def test_every_converter_is_used_by_a_case():
     used = set()
     for case in cases.CASES:
         for group in case.groups():
-            used |= {converter for _, converter in group.converts}
+            used |= {converter for _, converter in (*group.converts, *group.emptied)}
     assert used == set(CONVERTERS)
 
 

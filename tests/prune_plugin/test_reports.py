@@ -5,18 +5,20 @@ import io
 import json
 import math
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 from cases import BY_NAME
 from rich.console import Console
 
-from projects.prune_plugin import StructuredPruner, UserError, slim
+from projects.prune_plugin import PruneState, StructuredPruner, UserError, slim
 from projects.prune_plugin.files import output_directory
 from projects.prune_plugin.reports import (
     UnitTable,
     print_report,
     read_scores,
+    tables,
     write_csv,
     write_groups,
     write_json,
@@ -64,6 +66,32 @@ def test_units_csv(tmp_path, plan):
         assert row['pruned'] == str(int(unit not in plan.state.kept[group.name].tolist()))
         seen.add((*key, unit))
     assert len(seen) == len(rows)
+
+
+def test_the_global_table_and_what_goes(tmp_path, plan, monkeypatch):
+    monkeypatch.setattr(tables, 'ROWS', 100)  # several chunks, the last one smaller
+    UnitTable(plan).write_tables(tmp_path)
+    UnitTable(plan).write_units(tmp_path / 'alone.csv')
+    assert (tmp_path / 'alone.csv').read_bytes() == (tmp_path / 'units.csv').read_bytes()
+    units = rows_of(tmp_path / 'units.csv')
+    table = (tmp_path / 'global_group_table.csv').read_text()
+    assert table.startswith('layer_idx,group_type,group_idx,importance,cost,score\n')
+    assert rows_of(tmp_path / 'global_group_table.csv') == [
+        {key: row[key] for key in row if key != 'pruned'} for row in units
+    ]
+    gone = [row for row in units if row.pop('pruned') == '1']
+    assert rows_of(tmp_path / 'groups_to_prune.csv') == gone
+    assert len(gone) == sum(len(plan.state.removed(g.name)) for g in plan.groups)
+
+
+def test_names_that_csv_must_quote(tmp_path, plan):
+    odd = {'a,"b"': plan.groups[0].name}
+    groups = [replace(plan.groups[0], name='a,"b"', kind='x,y'), *plan.groups[1:]]
+    kept = {g.name: plan.state.kept[odd.get(g.name, g.name)] for g in groups}
+    state = PruneState({g.name: g for g in groups}, kept)
+    UnitTable(replace(plan, groups=groups, state=state)).write_scores(tmp_path / 'scores.csv')
+    found = read_scores(tmp_path / 'scores.csv', groups)
+    assert all(map(torch.equal, found, plan.importance))
 
 
 def test_report_csv(tmp_path, plan):
@@ -208,8 +236,8 @@ def test_the_console_says_what_the_report_says(report):
     report['achieved']['zeros'] = 0.4
     text = shown(report)
     assert 'recovered' in text and 'zeros in' in text
-    report.update(groups=[])
-    assert 'parameters' in shown(report)
+    report.update(groups=[], removed_layers=['blocks.0', 'blocks.4'])
+    assert 'parameters' in shown(report) and 'whole layers' in shown(report)
 
 
 def test_plots(tmp_path, report):

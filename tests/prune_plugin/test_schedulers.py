@@ -57,4 +57,4 @@ def test_the_scheduler_in_a_runner(tmp_path):
 
 def test_one_shot():
     schedule = OneShot()
-    assert schedule.rounds == 1 and schedule.ratio(0.3, 0) == 0.3
+    assert schedule.ratios(0.3) == [0.3]

@@ -141,7 +141,7 @@ def test_the_real_toy(call_tool, tmp_path):
 
 NUSCENES = 'nuscenes --root-path {root} --canbus {root}'
 ROWS = [
-    ('', 'the following arguments are required: {nuscenes,toy}'),
+    ('', 'the following arguments are required: {nuscenes,toy,wikitext2}'),
     ('waymo', "invalid choice: 'waymo'"),
     (NUSCENES, 'the following arguments are required: --version'),
     (f'{NUSCENES} --version v1.0-test', "invalid choice: 'v1.0-test'"),

@@ -1,14 +1,16 @@
 """Run every benchmark, one after another, and write docs/benchmarks.md from their results."""
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+import llm_tables
+from tables import DOCS, has_result, result, table
+
 HERE = Path(__file__).resolve().parent
-DOCS = HERE.parents[1] / 'docs'
+WIKITEXT = HERE.parents[1] / 'data' / 'wikitext2'
 SCRIPTS = (
     'vit_latency',
     'pruning_speed',
@@ -19,17 +21,6 @@ SCRIPTS = (
     'vad_toy',
     'vad_prune',
 )
-
-
-def result(name: str) -> dict:
-    """A benchmark's saved result."""
-    return json.loads((DOCS / 'benchmarks' / f'{name}.json').read_text())
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ['---'] * len(header), *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def vit_latency() -> str:
@@ -78,16 +69,31 @@ The median here is {r['here_per_torch_pruning']:.3f} of torch-pruning's.
 
 
 def llama_plan() -> str:
-    """Section on planning for a large model."""
+    """Section on planning for large models."""
     r = result('llama_plan')
-    steps = ', '.join(f'{step} {s:.2f}' for step, s in r['seconds'].items())
-    return f"""## Planning a Llama-3-8B
+    rows = [
+        [
+            name,
+            f'{m["units"]:,}',
+            f'{m["params"]["dense"]:,}',
+            f'{100 * m["removed"]:.4f} %',
+            *(f'{m[key]["median"]:.1f}' for key in ('planned_seconds', 'cpu_seconds')),
+            f'{m["process_seconds"]["median"]:.1f}',
+            f'{m["peak_mb"]:,.0f}',
+        ]
+        for name, m in r['models'].items()
+    ]
+    header = ['model', 'units', 'parameters', 'removed', 'planning', 'processor', 'process', 'MB']
+    return f"""## Planning Llama-3-8B and 70B without weights
 
-On the meta device, random scores, {r['units']:,} units (a GQA group costs
-{r['cost_per_unit']['attention']:,} parameters, an MLP channel {r['cost_per_unit']['mlp']:,}); 25 % of
-all parameters asked, {100 * r['removed']:.4f} % achieved. A fresh process, imports included:
-{r['process_seconds']['median']:.1f} s (median of three; {r['process_seconds']['min']:.1f} to
-{r['process_seconds']['max']:.1f}), peak memory {r['peak_mb']:.0f} MB. Steps in seconds: {steps}.
+`tools/analysis_struct.py --meta`: shapes alone, random scores, {100 * r['ratio']:.0f} % of all parameters
+asked. Fresh processes, imports, FLOPs and the table of units included; seconds, medians of three
+runs in turn. "Planning" is the tool's own steps, "processor" and "process" the
+whole process. Imports alone take {r['imports']['process_seconds']['median']:.1f} s
+({r['imports']['cpu_seconds']['median']:.1f} s of processor) and
+{r['imports']['peak_mb']:,.0f} MB.
+
+{table(header, rows)}
 """
 
 
@@ -242,7 +248,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     if not args.only_docs:
-        for name in SCRIPTS:
+        language = (*llm_tables.SECTIONS, 'llm_curve') if WIKITEXT.is_dir() else ()
+        for name in (*SCRIPTS, *language):
             print(f'\n$ python tools/benchmarks/{name}.py', flush=True)
             subprocess.run([sys.executable, str(HERE / f'{name}.py')], check=True)
     environment = result('vit_latency')['environment']
@@ -262,6 +269,7 @@ Written by `make bench` from the JSON files in [benchmarks/](benchmarks/); don't
         vad_speed(),
         vad_toy(),
         vad_prune(),
+        *(section() for name, section in llm_tables.SECTIONS.items() if has_result(name)),
     ]
     (DOCS / 'benchmarks.md').write_text('\n'.join(sections))
     print(f'written to {DOCS / "benchmarks.md"}')

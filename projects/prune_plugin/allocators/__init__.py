@@ -3,6 +3,7 @@
 from .base import Allocator, greedy
 from .global_ranking import Global
 from .knapsack import Knapsack
+from .layer_wise import LayerWise
 from .uniform import Uniform
 
-__all__ = ['Allocator', 'Global', 'Knapsack', 'Uniform', 'greedy']
+__all__ = ['Allocator', 'Global', 'Knapsack', 'LayerWise', 'Uniform', 'greedy']

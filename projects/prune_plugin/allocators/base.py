@@ -1,12 +1,13 @@
 """From scores and a budget to the number of units each group keeps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..budgets.base import Constraint
 from ..errors import UserError
+from ..units.base import UnitGroup
 
 
 class Allocator:
@@ -14,6 +15,9 @@ class Allocator:
 
     A group always keeps its most important units, so an allocator only decides how many each keeps.
     """
+
+    def check(self, groups: Sequence[UnitGroup]) -> None:
+        """Raise :class:`UserError` if the settings don't suit these unit groups."""
 
     def allocate(
         self, scores: Sequence[Tensor], constraint: Constraint, floors: Tensor, round_to: int = 1
@@ -51,6 +55,52 @@ def check_reachable(constraint: Constraint, floors: Tensor) -> None:
             f'prune_cfg.budget.ratio is {asked:.4g}, but with min_keep and round_to at most '
             f'{most:.4g} of {constraint.what or "the cost"} can be removed; lower the ratio or the floors'
         )
+
+
+def whole_units(left: Tensor, sizes: Tensor, floors: Tensor, round_to: int) -> Tensor:
+    """Fractional counts rounded down to multiples of ``round_to``, but not below the floors."""
+    kept = (left + 1e-9).floor().long()
+    kept = torch.where(kept < sizes, kept // round_to * round_to, kept)
+    return torch.maximum(kept, floors)
+
+
+def least_scale(total: Callable[[float], float], limit: float, most: float) -> float:
+    """The smallest number in [0, most] at which ``total``, which falls with it, keeps ``limit``."""
+    low, high = 0.0, most
+    for _ in range(60):
+        middle = (low + high) / 2
+        if total(middle) > limit:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def give_back(
+    left: Tensor, counts: Tensor, sizes: Tensor, constraint: Constraint, round_to: int
+) -> Tensor:
+    """Return units that rounding down took too many, at most one chunk to each group.
+
+    The groups that rounding cost the largest part of a chunk come first. One whose chunk would
+    break the limit is passed over.
+
+    Args:
+        left: What each group would keep without rounding, float64.
+        counts: What it keeps.
+        sizes: Units of each group.
+        constraint: The limit.
+        round_to: Units in a chunk.
+
+    Returns:
+        New counts.
+    """
+    counts = counts.clone()
+    for g in (left - counts).argsort(descending=True, stable=True).tolist():
+        more = counts.clone()
+        more[g] = min(int(counts[g]) + round_to, int(sizes[g]))
+        if left[g] > counts[g] and constraint.cost.total(more) <= constraint.limit:
+            counts = more
+    return counts
 
 
 class Items:

@@ -23,6 +23,7 @@ class Constraint:
         dense: What there is before.
         ratio: The fraction to be removed, as it was asked for.
         what: What it is a fraction of, for messages.
+        members: The groups themselves, for allocators that go by layer or kind.
     """
 
     groups: list[int]
@@ -31,6 +32,7 @@ class Constraint:
     dense: float
     ratio: float | None = None
     what: str = ''
+    members: Sequence[UnitGroup] = ()
 
 
 class Budget:
@@ -45,6 +47,8 @@ class Budget:
 
     #: The quantity's name, as in ``budget=dict(type=...)`` and the reports.
     quantity = ''
+    #: Whether the cost of whole layers may be counted beside that of the units in them.
+    counts_layers = False
 
     def __init__(self, ratio: float = 0.3):
         self.ratio = checked_ratio(ratio)
@@ -63,7 +67,8 @@ class Budget:
         """The limits to keep: here, one over all groups."""
         dense = cost.total(sizes(groups))
         everything, limit = list(range(len(groups))), dense * (1 - self.ratio)
-        return [Constraint(everything, cost, limit, dense, self.ratio, self.quantity)]
+        what = self.quantity
+        return [Constraint(everything, cost, limit, dense, self.ratio, what, tuple(groups))]
 
 
 def checked_ratio(ratio: float, key: str = 'prune_cfg.budget.ratio') -> float:

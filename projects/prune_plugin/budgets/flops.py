@@ -20,6 +20,7 @@ class FlopsBudget(Budget):
     """
 
     quantity = 'flops'
+    counts_layers = True
 
     def cost(self, model, groups, profile):
         """See :meth:`Budget.cost`."""

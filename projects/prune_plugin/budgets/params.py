@@ -14,6 +14,7 @@ class ParamsBudget(Budget):
     """
 
     quantity = 'params'
+    counts_layers = True
 
     def cost(self, model, groups, profile):
         """See :meth:`Budget.cost`."""

@@ -26,5 +26,6 @@ class UnitsBudget(Budget):
             members = [g for g, group in enumerate(groups) if group.kind == kind]
             dense = sum(groups[g].size for g in members)
             limit = int(dense * (1 - self.ratio) + 1e-9)
-            result.append(Constraint(members, cost, limit, dense, self.ratio, f'{kind} units'))
+            own = tuple(groups[g] for g in members)
+            result.append(Constraint(members, cost, limit, dense, self.ratio, f'{kind} units', own))
         return result

@@ -27,7 +27,7 @@ class Criterion:
 
     Class attributes:
         statistics: What it needs from calibration batches: a subset of
-            ``{'gradients', 'squared_gradients', 'activations', 'usage'}``. Empty: no data set is
+            ``{'gradients', 'squared_gradients', 'activations', 'fisher', 'usage'}``. Empty: no data set is
             touched.
     """
 

@@ -4,6 +4,7 @@ from .carry_over_hook import CarryOverHook
 from .distill_hook import DistillHook
 from .epoch_seed_hook import EpochSeedHook
 from .latest_checkpoint_hook import LatestCheckpointHook
+from .lora_hook import LoraHook
 from .mask_hook import MaskHook
 from .model_meta_hook import ModelMetaHook
 from .prune_state_hook import PruneStateHook
@@ -13,6 +14,7 @@ __all__ = [
     'DistillHook',
     'EpochSeedHook',
     'LatestCheckpointHook',
+    'LoraHook',
     'MaskHook',
     'ModelMetaHook',
     'PruneStateHook',

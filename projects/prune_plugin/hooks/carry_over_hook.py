@@ -11,7 +11,13 @@ class CarryOverHook(Hook):
 
     Unlike ``resume=True`` it leaves the new learning rate and schedule alone. When the fine-tuning
     itself is resumed it does nothing.
+
+    Args:
+        optimizer: Whether to take the optimizer state; False if other parameters are trained now.
     """
+
+    def __init__(self, optimizer: bool = True):
+        self.optimizer = optimizer
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Set the loop's counters and the optimizer's state."""
@@ -20,7 +26,7 @@ class CarryOverHook(Hook):
         meta = checkpoint.get('meta', {})
         runner.train_loop._epoch = meta.get('epoch', 0)
         runner.train_loop._iter = runner.train_loop._epoch * len(runner.train_loop.dataloader)
-        state = (checkpoint.get('optimizer') or {}).get('state')
+        state = (checkpoint.get('optimizer') or {}).get('state') if self.optimizer else None
         if state:
             optimizer = runner.optim_wrapper.optimizer
             groups = optimizer.state_dict()['param_groups']

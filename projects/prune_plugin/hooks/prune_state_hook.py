@@ -4,6 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from torch.distributed.tensor import DTensor
 
 from ..checkpoint import prune_state_of
 from ..distributed import check_same, weights_digest
@@ -19,7 +20,7 @@ def unwrapped(runner):
 class PruneStateHook(Hook):
     """Writes ``meta.prune_state`` into checkpoints, and refuses checkpoints of another structure.
 
-    After training it checks that all ranks hold the same weights.
+    After training it checks that all ranks hold the same weights, where each holds all.
     """
 
     priority = 'VERY_LOW'
@@ -41,6 +42,9 @@ class PruneStateHook(Hook):
 
     def after_train(self, runner) -> None:
         """Compare weights over ranks."""
-        check_same(weights_digest(unwrapped(runner)), 'the weights after training')
+        model = unwrapped(runner)
+        check_same(weights_digest(model), 'the weights after training')
         if runner.distributed:
-            print_log(f'weights are identical on all {runner.world_size} ranks', 'current')
+            divided = any(isinstance(p, DTensor) for p in model.parameters())
+            how = 'divided among' if divided else 'identical on all'
+            print_log(f'weights are {how} {runner.world_size} ranks', 'current')

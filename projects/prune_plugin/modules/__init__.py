@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from .skip_layer import SkipLayer
+from .empty_attention import EmptyAttention
+from .skip_layer import SkipLayer, cache_index
 from .slim_attention import SlimMultiheadAttention
 from .slim_layer_norm import SlimLayerNorm
 
@@ -27,16 +28,24 @@ def to_slim_layer_norm(module: nn.Module) -> SlimLayerNorm:
 
 def to_skip_layer(module: nn.Module) -> SkipLayer:
     """Any layer -> :class:`SkipLayer`."""
-    return SkipLayer()
+    return SkipLayer(cache_index(module))
 
 
 CONVERTERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     'SlimMultiheadAttention': to_slim_attention,
     'SlimLayerNorm': to_slim_layer_norm,
     'SkipLayer': to_skip_layer,
+    'EmptyAttention': EmptyAttention,
 }
 
 #: Converters whose result computes the same as long as nothing has been cut.
 EQUIVALENT = frozenset({'SlimMultiheadAttention'})
 
-__all__ = ['CONVERTERS', 'EQUIVALENT', 'SkipLayer', 'SlimLayerNorm', 'SlimMultiheadAttention']
+__all__ = [
+    'CONVERTERS',
+    'EQUIVALENT',
+    'EmptyAttention',
+    'SkipLayer',
+    'SlimLayerNorm',
+    'SlimMultiheadAttention',
+]

@@ -8,6 +8,7 @@ from ..budgets.base import Budget
 from ..calibration import CalibrationData
 from ..errors import UserError
 from ..registry import BUDGETS, PRUNERS, SCHEDULES, build
+from ..schedules import OneShot, Round, Schedule
 from ..settings import CalibrationSettings, ProfileSettings, RecoverySettings, read_settings
 
 #: Gives the calibration batches when, and only when, a method needs them.
@@ -87,20 +88,57 @@ class Pruner:
         profile: Mapping,
         name: str | None,
     ):
+        self.schedule: Schedule = build(SCHEDULES, schedule, 'prune_cfg.schedule')
         if isinstance(budget, Mapping):
             budget = {'type': self.default_budget, **with_ratio(budget)}
+            if self.schedule.own_ratio is not None:
+                budget.setdefault('ratio', self.schedule.own_ratio)
         self.budget: Budget = build(BUDGETS, budget, 'prune_cfg.budget')
-        self.schedule = build(SCHEDULES, schedule, 'prune_cfg.schedule')
         self.include = as_patterns('include', include)
         self.exclude = as_patterns('exclude', exclude)
         self.calibration = read_settings(CalibrationSettings, calibration, 'prune_cfg.calibration')
         self.recovery = read_settings(RecoverySettings, recovery, 'prune_cfg.recovery')
         self.profile = read_settings(ProfileSettings, profile, 'prune_cfg.profile')
+        self.rounds = self._rounds(calibration, recovery)
         if name is not None and not re.fullmatch(r'[\w.-]+', str(name)):
             raise UserError(
                 f'prune_cfg.name is {name!r}; it must be a word to begin file names with'
             )
         self.name = name
+
+    def _rounds(self, calibration: Mapping, recovery: Mapping) -> list[Round]:
+        """What the schedule says, round by round."""
+        try:
+            ratios = self.schedule.ratios(self.budget.ratio)
+        except UserError as error:
+            raise UserError(f'prune_cfg.schedule.{error}') from error
+        rounds = []
+        for number, ratio in enumerate(ratios, 1):
+            data, training = self.schedule.overrides(number)
+            own = f'[{number - 1}]'
+            rounds.append(
+                Round(
+                    number,
+                    ratio,
+                    read_settings(
+                        CalibrationSettings,
+                        {**calibration, **data},
+                        f'prune_cfg.schedule.calibration{own}' if data else 'prune_cfg.calibration',
+                    ),
+                    read_settings(
+                        RecoverySettings,
+                        {**recovery, **training},
+                        f'prune_cfg.schedule.recovery{own}' if training else 'prune_cfg.recovery',
+                    ),
+                    self.schedule.lr_decay ** (number - 1),
+                )
+            )
+        return rounds
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether pruning and training take turns, be it once."""
+        return not isinstance(self.schedule, OneShot)
 
     @property
     def asked(self) -> dict[str, Any]:

@@ -10,11 +10,22 @@ from torch import Tensor, nn
 
 from ..budgets.base import sizes
 from ..calibration import collect, mmengine_loss
+from ..compensation import Compensation
 from ..costs import Cost
+from ..depth import (
+    DepthCost,
+    check_range,
+    emptied_layers,
+    find_blocks,
+    in_range,
+    needed_blocks,
+    with_layers,
+)
 from ..distributed import check_same, on_rank_0
 from ..errors import UserError
-from ..registry import ALLOCATORS, CRITERIA, PRUNERS, UNITS, build
+from ..registry import ALLOCATORS, COMPENSATIONS, CRITERIA, PRUNERS, UNITS, build
 from ..settings import at_least
+from ..slim import slim
 from ..state import PruneState
 from ..timing import timed
 from ..units.base import UnitGroup, named_tensors
@@ -22,7 +33,7 @@ from ..units.finder import UnitFinder, discover
 from .base import DataFactory, Pruner
 
 #: Statistics that depend on the loss.
-GRADIENTS = frozenset(('gradients', 'squared_gradients'))
+GRADIENTS = frozenset(('gradients', 'squared_gradients', 'fisher'))
 
 
 @dataclass
@@ -60,6 +71,13 @@ class StructuredPruner(Pruner):
         exclude: See :class:`Pruner`.
         min_keep: Fewest units that a group keeps (for whole layers: that the model keeps).
         round_to: What is left of a group that loses units is a multiple of this.
+        layer_start: First layer of which units may go; None: the model's first.
+        layer_end: First layer after those; None: all to the end.
+        remove_empty_layers: Remove whole pre-norm layers once all their units are gone, if that
+            changes no output. Needs ``min_keep=0``.
+        compensation: Makes up for what goes with the weights that stay; None: nothing.
+        weight_level: Whether a second checkpoint, ``<name>_pruned.pth``, is written for comparison: of
+            the same ratio, but single weights, by their magnitude.
         calibration: See :class:`Pruner`.
         recovery: See :class:`Pruner`.
         profile: See :class:`Pruner`.
@@ -87,12 +105,22 @@ class StructuredPruner(Pruner):
         exclude: Sequence[str] = (),
         min_keep: int = 1,
         round_to: int | None = None,
+        layer_start: int | None = None,
+        layer_end: int | None = None,
+        remove_empty_layers: bool = False,
+        compensation: Mapping | None = None,
+        weight_level: bool = True,
         calibration: Mapping = {},  # noqa: B006
         recovery: Mapping = {},  # noqa: B006
         profile: Mapping = {},  # noqa: B006
         name: str | None = None,
     ):
         super().__init__(budget, schedule, include, exclude, calibration, recovery, profile, name)
+        if self.in_rounds:
+            raise UserError(
+                f'prune_cfg.schedule.type is {type(self.schedule).__name__!r}, but a StructuredPruner '
+                'prunes in one round; use OneShot'
+            )
         self.finders: list[UnitFinder] | None = None
         if units is not None:
             if isinstance(units, str | Mapping) or not isinstance(units, Sequence) or not units:
@@ -104,16 +132,42 @@ class StructuredPruner(Pruner):
         if self.calibration.loss_weights and not self.criterion.statistics & GRADIENTS:
             raise UserError(
                 f'prune_cfg.calibration.loss_weights does nothing for {type(self.criterion).__name__}, '
-                'which reads no gradients; leave it out or take Taylor'
+                'which reads no gradients; leave it out or take Taylor or Fisher'
             )
         self.allocator = build(ALLOCATORS, allocator, 'prune_cfg.allocator')
         at_least('prune_cfg.min_keep', min_keep, 0)
         round_to = 1 if round_to is None else round_to
         at_least('prune_cfg.round_to', round_to, 1)
         self.min_keep, self.round_to = min_keep, round_to
+        check_range(layer_start, layer_end)
+        self.layers = layer_start, layer_end
+        if not isinstance(remove_empty_layers, bool):
+            raise UserError(
+                f'prune_cfg.remove_empty_layers is {remove_empty_layers!r}; it must be True or False'
+            )
+        if remove_empty_layers and min_keep:
+            raise UserError(
+                f'prune_cfg.remove_empty_layers needs min_keep=0, but it is {min_keep}, so no layer '
+                'can be emptied'
+            )
+        self.remove_empty_layers = remove_empty_layers
+        if not isinstance(weight_level, bool):
+            raise UserError(f'prune_cfg.weight_level is {weight_level!r}; it must be True or False')
+        self.weight_level = weight_level
+        self.compensation: Compensation | None = None
+        if compensation is not None:
+            self.compensation = build(COMPENSATIONS, compensation, 'prune_cfg.compensation')
 
     def discover(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
-        """The model's unit groups, and what can't be cut; see :func:`discover`."""
+        """The model's unit groups in the layers asked for, and what can't be cut."""
+        groups, refused = self._discover(model)
+        groups = in_range(groups, *self.layers)
+        if self.remove_empty_layers:
+            refused = {**refused, **find_blocks(model, groups)[1]}
+        return groups, refused
+
+    def _discover(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
+        """In all layers; see :func:`discover`."""
         if self.finders is not None:
             return discover(model, self.finders, self.include, self.exclude)
         candidates = [cls() for cls in UNITS.module_dict.values() if cls.default]
@@ -159,6 +213,10 @@ class StructuredPruner(Pruner):
                 {g.name: k for g, k in zip(groups, kept, strict=True)},
                 self.asked,
             )
+            if self.remove_empty_layers:
+                for layer in emptied_layers(needed_blocks(model, groups), kept):
+                    state.groups[layer.name] = layer
+                    state.kept[layer.name] = torch.arange(0)
             check_same(state.digest(), 'the units kept')
         return Plan(groups, scores, cost, state, refused, seconds)
 
@@ -199,17 +257,56 @@ class StructuredPruner(Pruner):
         with timed(seconds, 'score'):
             return self.criterion.scores(groups, named_tensors(model), statistics)
 
+    def slim(
+        self,
+        model: nn.Module,
+        state: PruneState,
+        data: DataFactory | None = None,
+        loss: Callable[[nn.Module, Any], Tensor] = mmengine_loss,
+        seconds: dict[str, float] | None = None,
+    ) -> nn.Module:
+        """Compensate for what goes, if the config says so, and cut the model; both in place.
+
+        Args:
+            model: The model that ``state`` was planned for.
+            state: Which units stay.
+            data: Gives calibration batches, for a compensation.
+            loss: Runs the model on a batch.
+            seconds: Where to add the time that the steps take.
+
+        Raises:
+            UserError: no data for a compensation.
+        """
+        seconds = {} if seconds is None else seconds
+        if self.compensation is not None:
+            if data is None:
+                raise UserError(
+                    f'prune_cfg.compensation {type(self.compensation).__name__} needs calibration '
+                    'data; give a train_dataloader, or leave it out'
+                )
+            with timed(seconds, 'compensate'):
+                self.compensation.apply(model, state, data(self.calibration), loss)
+        with timed(seconds, 'slim'):
+            return slim(model, state)
+
     def allocate(
         self, model: nn.Module, groups: list[UnitGroup], scores: list[Tensor]
     ) -> tuple[list[Tensor], Tensor]:
         """Kept units of every group, and what one unit of each costs."""
-        cost = self.budget.cost(model, groups, vars(self.profile))
+        if self.remove_empty_layers and self.budget.counts_layers:
+            blocks = needed_blocks(model, groups)
+            extended, positions = with_layers(groups, blocks)
+            full = self.budget.cost(model, extended, vars(self.profile))
+            cost = DepthCost(full, len(groups), blocks, positions)
+        else:
+            cost = self.budget.cost(model, groups, vars(self.profile))
         return self.choose(groups, scores, cost), cost.marginal(sizes(groups))
 
     def choose(self, groups: list[UnitGroup], scores: list[Tensor], cost: Cost) -> list[Tensor]:
         """Kept units of every group: those with the highest scores, as many as the allocator says."""
         kept: list[Tensor] = [torch.arange(group.size) for group in groups]
         floors = self.floors(groups, scores)
+        self.allocator.check(groups)
         for constraint in self.budget.constraints(groups, cost):
             members = constraint.groups
             own = [scores[g] for g in members]

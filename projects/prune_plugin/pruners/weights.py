@@ -10,7 +10,7 @@ from ..calibration import mmengine_loss
 from ..errors import UserError
 from ..registry import PRUNERS, SPARSIFIERS, build
 from ..sparsify import Progress, sparsify_by_weight, sparsify_in_lockstep
-from ..weights import check_finite, matches, prunable_weights, select_weights
+from ..weights import check_finite, check_still_gone, matches, prunable_weights, select_weights
 from .base import DataFactory, Pruner, as_patterns
 
 
@@ -64,13 +64,18 @@ class WeightPruner(Pruner):
             )
         if not isinstance(layer_ratios, Mapping):
             raise UserError(f'prune_cfg.layer_ratios is {layer_ratios!r}; it must be a dict')
-        self.layer_ratios = {
-            pattern: checked_ratio(ratio, f'prune_cfg.layer_ratios[{pattern!r}]')
-            for pattern, ratio in layer_ratios.items()
-        }
-        as_patterns('layer_ratios', list(self.layer_ratios))
-        for ratio in (self.budget.ratio, *self.layer_ratios.values()):
-            self.sparsifier.check_ratio(ratio)
+        if self.in_rounds and self.sparsifier.pattern:
+            raise UserError(
+                f'prune_cfg.schedule.type is {type(self.schedule).__name__!r}, but a pattern has one '
+                'ratio; use OneShot'
+            )
+        self.sparsifier.check_ratio(self.budget.ratio)
+        as_patterns('layer_ratios', list(layer_ratios))
+        self.layer_ratios = {}
+        for pattern, ratio in layer_ratios.items():
+            key = f'prune_cfg.layer_ratios[{pattern!r}]'
+            self.layer_ratios[pattern] = checked_ratio(ratio, key)
+            self.sparsifier.check_ratio(ratio, key)
 
     def chosen(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """The weights to prune, by name.
@@ -89,8 +94,12 @@ class WeightPruner(Pruner):
         return chosen
 
     def ratios(self, names: Iterable[str], ratio: float) -> dict[str, float]:
-        """The fraction to remove of each weight: of ``layer_ratios`` the first that matches."""
-        own = list(self.layer_ratios.items())
+        """The fraction to remove of each weight: of ``layer_ratios`` the first that matches.
+
+        In rounds those approach their targets as ``ratio`` does the budget's.
+        """
+        so_far = ratio / self.budget.ratio if self.in_rounds else 1.0
+        own = [(pattern, own * so_far) for pattern, own in self.layer_ratios.items()]
         names = list(names)
         for pattern, _ in own:
             if not any(matches(pattern, name) for name in names):
@@ -106,6 +115,7 @@ class WeightPruner(Pruner):
         loss: Callable[[nn.Module, Any], Tensor] = mmengine_loss,
         ratio: float | None = None,
         progress: Progress | None = None,
+        before: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Set weights to zero, in place; a method may change the others too.
 
@@ -115,6 +125,7 @@ class WeightPruner(Pruner):
             loss: Runs the model on a batch.
             ratio: Fraction to remove instead of the budget's.
             progress: Where finished layers are kept, so that a killed run can go on.
+            before: Masks of an earlier round, by parameter name: what it removed stays removed.
 
         Returns:
             Which weights stay: bool tensors by parameter name.
@@ -133,5 +144,11 @@ class WeightPruner(Pruner):
                     'give a train_dataloader, or use Magnitude'
                 )
             batches = data(self.calibration)
-            return sparsify_in_lockstep(model, self.sparsifier, ratios, batches, loss, progress)
-        return sparsify_by_weight(weights, self.sparsifier, ratios)
+            masks = sparsify_in_lockstep(
+                model, self.sparsifier, ratios, batches, loss, progress, before
+            )
+        else:
+            masks = sparsify_by_weight(weights, self.sparsifier, ratios, before)
+        if before is not None:
+            check_still_gone(masks, before)
+        return masks

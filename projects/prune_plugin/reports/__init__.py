@@ -1,9 +1,10 @@
 """What a run leaves behind: tables, JSON, pictures, and a table for the terminal."""
 
 from .comparison import print_comparison, write_comparison
-from .console import print_groups, print_report
+from .console import print_groups, print_kinds, print_memory, print_report
 from .formats import write_csv, write_json
 from .heatmap import plot_sensitivity
+from .history import print_history, write_history
 from .plots import write_plots
 from .sensitivity import evaluation_bar, print_sensitivity, write_sensitivity
 from .tables import UnitTable, read_scores, write_groups
@@ -14,12 +15,16 @@ __all__ = [
     'plot_sensitivity',
     'print_comparison',
     'print_groups',
+    'print_history',
+    'print_kinds',
+    'print_memory',
     'print_report',
     'print_sensitivity',
     'read_scores',
     'write_comparison',
     'write_csv',
     'write_groups',
+    'write_history',
     'write_json',
     'write_plots',
     'write_sensitivity',

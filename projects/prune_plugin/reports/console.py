@@ -39,6 +39,34 @@ def print_groups(report: dict, console: Console | None = None) -> None:
     (console or Console(width=100)).print(table)
 
 
+def print_kinds(report: dict, console: Console | None = None) -> None:
+    """Print one line per kind of unit: how many groups, and how much their widths would vary."""
+    table = Table(title=f'unit groups; scores: {report["scores"]}', title_justify='left')
+    for column in ('kind', 'groups', 'units', 'kept', 'removed', 'kept by one group'):
+        table.add_column(column, justify='left' if column == 'kind' else 'right')
+    for kind, (size, kept) in kind_totals(report['groups']).items():
+        widths = [group['kept'] for group in report['groups'] if group['kind'] == kind]
+        counts = (f'{count:,}' for count in (len(widths), size, kept))
+        spread = f'{min(widths):,} to {max(widths):,}'
+        table.add_row(kind, *counts, share(size, kept), spread)
+    (console or Console(width=100)).print(table)
+
+
+def print_memory(report: dict, console: Console | None = None) -> None:
+    """Print what each rank would hold in training: GiB, dense and pruned side by side."""
+    table = Table(title='GiB on each rank in training, dense / pruned', title_justify='left')
+    parts = ('weights', 'gradients', 'adamw', 'total')
+    for column in ('', 'ranks', *parts):
+        table.add_column(column, justify='left' if not column else 'right')
+    rows = report['memory']
+    for dense, pruned in zip(rows[: len(rows) // 2], rows[len(rows) // 2 :], strict=True):
+        figures = (f'{dense[part]:.3g} / {pruned[part]:.3g}' for part in parts)
+        if dense['strategy'] != 'DDP' or dense['ranks'] == 1:  # under DDP every rank holds all
+            ranks = 'any' if dense['strategy'] == 'DDP' else str(dense['ranks'])
+            table.add_row(dense['strategy'], ranks, *figures)
+    (console or Console(width=100)).print(table)
+
+
 def print_report(report: dict, console: Console | None = None) -> None:
     """Print what ``report.json`` says: asked against achieved, dense against pruned."""
     console = console or Console(width=100)
@@ -60,6 +88,9 @@ def print_report(report: dict, console: Console | None = None) -> None:
     for kind, (size, kept) in kind_totals(report['groups']).items():
         values = [number(kept if is_slim(report, stage) else size) for stage in stages]
         table.add_row(f'{kind} units', *values, share(size, kept))
+    if report.get('removed_layers'):
+        blanks = [''] * len(stages)
+        table.add_row('whole layers', *blanks, f'{len(report["removed_layers"])}')
     for metric in report.get('headline') or {}:
         values = [(report[stage].get('metrics') or {}).get(metric) for stage in stages]
         table.add_row(metric, *(number(v) for v in values), '')

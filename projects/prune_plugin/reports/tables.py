@@ -3,24 +3,34 @@
 import csv
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain, compress
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import whole_file
 from ..pruners import Plan
 from ..state import PruneState
 from ..units.base import UnitGroup
 from .formats import write_csv
 
 UNIT_COLUMNS = ('layer_idx', 'group_type', 'group_idx', 'importance', 'cost', 'score', 'pruned')
+TABLE_COLUMNS = ('layer_idx', 'group_type', 'group_idx', 'importance', 'cost', 'score')
 SCORE_COLUMNS = ('name', 'layer_idx', 'group_type', 'group_idx', 'importance', 'cost', 'score')
 GROUP_COLUMNS = ('name', 'layer_idx', 'kind', 'size', 'kept', 'kept_share')
+#: Rows that are made into text at a time.
+ROWS = 16384
 
 
 class UnitTable:
     """One row per unit, in ascending order of score, as columns.
+
+    Rows are made into text some thousands at a time: a model may have millions of units. Importance
+    has the 17 digits that tell any two numbers apart, score has 10.
 
     Args:
         plan: The plan.
@@ -30,53 +40,85 @@ class UnitTable:
 
     def __init__(self, plan: Plan, before: PruneState | None = None):
         groups = plan.groups
-        counts = [group.size for group in groups]
-        which = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(counts))
+        counts = torch.tensor([group.size for group in groups])
+        which = torch.repeat_interleave(torch.arange(len(groups)), counts)
         importance = torch.cat(plan.importance)
-        cost = plan.cost[which]
-        removed = torch.cat([removed_mask(plan.state, group) for group in groups])
-        score = importance / cost
+        score = importance / plan.cost[which]
         order = score.argsort(stable=True)
-        index = torch.cat([dense_indices(group, before) for group in groups])
-        self.group = which[order].tolist()
-        self.index = index[order].tolist()
-        self.importance = importance[order].tolist()
-        whole = bool((cost == cost.round()).all())  # parameters and FLOPs read better without .0
-        self.cost = (cost.long() if whole else cost)[order].tolist()
-        self.score = score[order].tolist()
-        self.pruned = removed[order].long().tolist()
+        self.importance, self.score = importance[order], score[order]
+        self.index = torch.cat([dense_indices(group, before) for group in groups])[order]
+        self.pruned = torch.cat([removed_mask(plan.state, group) for group in groups])[order]
+        self.group = which[order]
         self.groups = groups
+        whole = bool((plan.cost == plan.cost.round()).all())  # they read better without .0
+        self.costs = (plan.cost.long() if whole else plan.cost).tolist()
+
+    def lines(self, name: bool = False) -> Iterator[tuple[list[str], list[bool]]]:
+        """Chunks of rows without line ends, and whether each one's unit goes.
+
+        Args:
+            name: Begin with the group's name.
+        """
+        starts = [
+            (f'{csv_field(g.name)},' if name else '') + f'{g.layer_idx},{csv_field(g.kind)},'
+            for g in self.groups
+        ]
+        costs = [f',{cost!r},' for cost in self.costs]
+        columns = (self.group, self.index, self.importance, self.score, self.pruned)
+        for at in range(0, len(self.group), ROWS):
+            group, index, importance, score, pruned = (c[at : at + ROWS].tolist() for c in columns)
+            cells = zip(
+                map(starts.__getitem__, group),
+                index,
+                importance,
+                map(costs.__getitem__, group),
+                score,
+                strict=True,
+            )
+            text = '%s%d,%.17g%s%.10g\n' * len(group) % tuple(chain.from_iterable(cells))
+            yield text.split('\n')[:-1], pruned
 
     def write_units(self, path: str | os.PathLike) -> None:
         """Write ``units.csv``."""
-        layers = [group.layer_idx for group in self.groups]
-        kinds = [group.kind for group in self.groups]
-        rows = zip(
-            map(layers.__getitem__, self.group),
-            map(kinds.__getitem__, self.group),
-            self.index,
-            self.importance,
-            self.cost,
-            self.score,
-            self.pruned,
-            strict=True,
-        )
-        write_csv(UNIT_COLUMNS, rows, path)
+        with whole_file(path) as file:
+            file.write(','.join(UNIT_COLUMNS) + '\n')
+            for lines, pruned in self.lines():
+                file.write(with_flags(lines, pruned))
 
     def write_scores(self, path: str | os.PathLike) -> None:
         """Write the table that :func:`read_scores` reads: ``--save-table``."""
-        rows = (
-            (g.name, g.layer_idx, g.kind, index, importance, cost, score)
-            for g, index, importance, cost, score in zip(
-                map(self.groups.__getitem__, self.group),
-                self.index,
-                self.importance,
-                self.cost,
-                self.score,
-                strict=True,
+        with whole_file(path) as file:
+            file.write(','.join(SCORE_COLUMNS) + '\n')
+            for lines, _ in self.lines(name=True):
+                file.write('\n'.join(lines) + '\n')
+
+    def write_tables(self, folder: str | os.PathLike) -> None:
+        """Write ``units.csv``, ``global_group_table.csv`` and ``groups_to_prune.csv``.
+
+        The second has every unit without the column ``pruned``, the third those that go.
+        """
+        names = ('units.csv', 'global_group_table.csv', 'groups_to_prune.csv')
+        with ExitStack() as stack:
+            units, table, chosen = (
+                stack.enter_context(whole_file(Path(folder) / name)) for name in names
             )
-        )
-        write_csv(SCORE_COLUMNS, rows, path)
+            units.write(','.join(UNIT_COLUMNS) + '\n')
+            for file in (table, chosen):
+                file.write(','.join(TABLE_COLUMNS) + '\n')
+            for lines, pruned in self.lines():
+                units.write(with_flags(lines, pruned))
+                table.write('\n'.join(lines) + '\n')
+                chosen.writelines(line + '\n' for line in compress(lines, pruned))
+
+
+def with_flags(lines: Sequence[str], pruned: Sequence[bool]) -> str:
+    """The lines with a last column, 1 for units that go."""
+    return ''.join([f'{line},{flag:d}\n' for line, flag in zip(lines, pruned, strict=True)])
+
+
+def csv_field(text: str) -> str:
+    """``text`` as a CSV field, quoted where it must be."""
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
 
 
 def removed_mask(state: PruneState, group: UnitGroup) -> Tensor:

@@ -1,18 +1,20 @@
 """Everything at once."""
 
 from ..registry import SCHEDULES
+from .base import Schedule
 
 
 @SCHEDULES.register_module()
-class OneShot:
+class OneShot(Schedule):
     """One round that goes straight to the target.
 
     Example:
         >>> prune_cfg = dict(schedule=dict(type='OneShot'))
     """
 
-    rounds = 1
+    def __init__(self):
+        super().__init__()
 
-    def ratio(self, target: float, round_index: int) -> float:
-        """Fraction removed, of the dense model, after round ``round_index``."""
-        return target
+    def ratios(self, target):
+        """See :meth:`Schedule.ratios`."""
+        return [target]

@@ -34,13 +34,11 @@ class Sparsifier:
         """The fraction removed that the method itself prescribes (N:M), or None."""
         return 1 - self.pattern[0] / self.pattern[1] if self.pattern else None
 
-    def check_ratio(self, ratio: float) -> None:
-        """Raise :class:`UserError` for a ratio that the pattern doesn't remove."""
+    def check_ratio(self, ratio: float, key: str = 'prune_cfg.budget.ratio') -> None:
+        """Raise :class:`UserError` for a ratio, found under ``key``, that the pattern doesn't remove."""
         if self.own_ratio is not None and abs(ratio - self.own_ratio) > 1e-9:
             n, m = self.pattern
-            raise UserError(
-                f'prune_cfg.budget.ratio is {ratio}, but pattern {n}:{m} removes {self.own_ratio}'
-            )
+            raise UserError(f'{key} is {ratio}, but pattern {n}:{m} removes {self.own_ratio}')
 
     def check_widths(self, weights: Mapping[str, Tensor]) -> None:
         """Raise :class:`UserError` for a weight whose rows the pattern doesn't divide."""
@@ -77,7 +75,11 @@ class Sparsifier:
         raise NotImplementedError
 
     def prune(
-        self, weights: Mapping[str, Tensor], statistic: Any, ratios: Mapping[str, float]
+        self,
+        weights: Mapping[str, Tensor],
+        statistic: Any,
+        ratios: Mapping[str, float],
+        before: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Pruned]:
         """Prune layers that read the same input.
 
@@ -85,6 +87,7 @@ class Sparsifier:
             weights: (outputs, inputs) by name; left as they are.
             statistic: From :meth:`statistic`.
             ratios: Fraction to remove of each.
+            before: Masks of an earlier round, shaped as the weights: what it removed goes first.
 
         Returns:
             For each name the weights with zeros in place, and a bool mask, True where they stay.

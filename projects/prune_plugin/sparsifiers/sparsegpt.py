@@ -1,6 +1,7 @@
 """Pruning with the optimal-brain-surgeon update of the weights that stay."""
 
 from collections.abc import Sequence
+from math import inf
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ def sparsegpt(
     pattern: tuple[int, int] | None = None,
     block_size: int = 128,
     mask_block_size: int = 128,
+    before: Sequence[Tensor] | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Prune layers that read the same input, column by column, correcting the columns to come.
 
@@ -37,6 +39,7 @@ def sparsegpt(
         block_size: Columns after which all columns to the right are brought up to date ("B").
         mask_block_size: Columns whose mask is chosen together ("Bs"); divides ``block_size`` or is a
             multiple of it. Not read with a pattern.
+        before: Masks of an earlier round: what it removed goes first.
 
     Returns:
         For each the new weights, float32 with zeros in place, and a bool mask, True where they stay.
@@ -47,7 +50,8 @@ def sparsegpt(
     # Transposed, a column to be pruned lies in one piece of memory.
     work = torch.cat([weight.float() for weight in weights]).T.contiguous()
     inputs = len(work)
-    stays = torch.ones_like(work, dtype=torch.bool)
+    goes = torch.zeros_like(work, dtype=torch.bool)
+    gone = None if before is None else ~torch.cat(list(before)).T
     chosen = pattern[1] if pattern else mask_block_size
     diagonal = factor.diagonal()
     dropped = [0] * len(rows)
@@ -55,22 +59,27 @@ def sparsegpt(
     def choose(start: int) -> None:
         end = min(start + chosen, inputs)
         scores = (work[start:end] / diagonal[start:end, None]).square()
+        if gone is not None:
+            scores.masked_fill_(gone[start:end], -1)
         if pattern:
             least = scores.topk(pattern[1] - pattern[0], dim=0, largest=False, sorted=False)
-            stays[start:end].scatter_(0, least.indices, False)
+            goes[start:end].scatter_(0, least.indices, True)
             return
         first = 0
         for layer, (count, ratio) in enumerate(zip(rows, ratios, strict=True)):
             part = scores[:, first : first + count]
             drop = round(ratio * end * count) - dropped[layer]
+            if gone is not None:
+                drop = max(drop, int(gone[start:end, first : first + count].sum()))
             dropped[layer] += drop
-            flat = torch.ones(part.numel(), dtype=torch.bool, device=part.device)
-            flat[part.flatten().topk(drop, largest=False, sorted=False).indices] = False
-            stays[start:end, first : first + count] = flat.view(part.shape)
+            least = part.flatten().topk(drop, largest=False, sorted=False)
+            flat = goes.new_zeros(part.numel()).index_fill_(0, least.indices, True)
+            goes[start:end, first : first + count] = flat.view(part.shape)
             first += count
 
     # A mask must be chosen where all its columns are up to date.
     step = chosen if chosen % STEP and STEP % chosen else STEP
+    columns, going, divisors = work.unbind(), goes.unbind(), diagonal.tolist()
     for start in range(0, inputs, block_size):
         end = min(start + block_size, inputs)
         errors = torch.empty_like(work[start:end])
@@ -79,9 +88,9 @@ def sparsegpt(
             for j in range(low, high):
                 if j % chosen == 0:
                     choose(j)
-                error = torch.div(work[j], diagonal[j], out=errors[j - start])
-                error.masked_fill_(stays[j], 0)
-                work[j].mul_(stays[j])
+                error = torch.mul(columns[j], going[j], out=errors[j - start])
+                columns[j].sub_(error)
+                error.div_(divisors[j])
                 if j + 1 < high:
                     work[j + 1 : high].addr_(factor[j, j + 1 : high], error, alpha=-1)
             if high < end:
@@ -91,8 +100,8 @@ def sparsegpt(
         if end < inputs:
             work[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
     return [
-        (new.T.contiguous(), keep.T.contiguous())
-        for new, keep in zip(work.split(rows, 1), stays.split(rows, 1), strict=True)
+        (new.T.contiguous(), gone.logical_not().T.contiguous())
+        for new, gone in zip(work.split(rows, 1), goes.split(rows, 1), strict=True)
     ]
 
 
@@ -134,7 +143,11 @@ class SparseGPT(Sparsifier):
                 f'mask_block_size is {mask_block_size}; it must divide block_size {block_size} or be '
                 'a multiple of it'
             )
-        if isinstance(damping, bool) or not isinstance(damping, int | float) or not damping > 0:
+        if (
+            isinstance(damping, bool)
+            or not isinstance(damping, int | float)
+            or not 0 < damping < inf
+        ):
             raise UserError(f'damping is {damping!r}; it must be a number > 0')
         if self.pattern and block_size % self.pattern[1]:
             raise UserError(
@@ -147,9 +160,9 @@ class SparseGPT(Sparsifier):
     def statistic(self, module, inputs):
         """Mean over rows of the inputs' outer products, float32 (inputs, inputs)."""
         total, rows = input_gram(module, inputs)
-        return total / max(rows, 1)
+        return total.div_(max(rows, 1))
 
-    def prune(self, weights, statistic, ratios):
+    def prune(self, weights, statistic, ratios, before=None):
         """See :meth:`Sparsifier.prune`."""
         factor = damped_factor(statistic, self.damping, ', '.join(weights), of_inverse=True)
         unused = statistic.diagonal() == 0
@@ -160,6 +173,7 @@ class SparseGPT(Sparsifier):
             self.pattern,
             self.block_size,
             self.mask_block_size,
+            before and [before[name] for name in weights],
         )
         return {
             name: (new.to(weight.dtype), keep)

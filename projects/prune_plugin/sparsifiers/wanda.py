@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..criteria.wanda import wanda_elements
-from ..layer_inputs import input_squares
+from ..layer_inputs import check_inputs, input_squares
 from ..registry import SPARSIFIERS
 from .base import Sparsifier
 from .patterns import keep_n_of_m
@@ -46,11 +46,15 @@ class Wanda(Sparsifier):
         total, rows = input_squares(module, inputs)
         return (total / max(rows, 1)).sqrt()
 
-    def prune(self, weights, statistic, ratios):
+    def prune(self, weights, statistic, ratios, before=None):
         """See :meth:`Sparsifier.prune`."""
+        check_inputs(statistic, ', '.join(weights))
         done = {}
         for name, weight in weights.items():
-            scores = wanda_elements(weight, statistic)
+            # In half precision many scores would tie.
+            scores = wanda_elements(weight.float(), statistic)
+            if before is not None:
+                scores = scores.masked_fill(~before[name], -1)
             if self.pattern:
                 keep = keep_n_of_m(scores, *self.pattern, name)
             else:

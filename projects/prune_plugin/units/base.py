@@ -75,6 +75,7 @@ class UnitGroup:
         layer_idx: Index of the block, counted through the model.
         repeated: Regular expressions of the modules that run once per unit (a query's decoder): their
             FLOPs shrink with the units, although their weights don't.
+        emptied: ``(module, converter)`` pairs: modules to replace after cutting when no unit is left.
     """
 
     name: str
@@ -87,6 +88,7 @@ class UnitGroup:
     least: int = 0
     layer_idx: int = field(default=0, compare=False)
     repeated: tuple[str, ...] = ()
+    emptied: tuple[tuple[str, str], ...] = ()
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ def hidden_group(
         f'{", ".join(linears)} are not all linear layers',
     )
     size = linears[consumer].in_features
+    require(size > 0, 'no neurons are left')
     cuts = []
     for path in producers:
         sections = tuple(range(0, linears[path].out_features, size))
@@ -69,10 +70,24 @@ def torch_layer(name: str, module: nn.Module) -> list[UnitGroup]:
     return [hidden_group(name, module, ('linear1',), 'linear2', join(name, 'linear1'))]
 
 
-@FFNNeurons.layout('LlamaMLP', 'MistralMLP', 'Qwen2MLP', 'Qwen3MLP', 'GemmaMLP', 'Gemma2MLP')
+@FFNNeurons.layout(
+    'LlamaMLP', 'MistralMLP', 'Qwen2MLP', 'Qwen3MLP', 'GemmaMLP', 'Gemma2MLP', 'Gemma3MLP'
+)
 def gated_mlp(name: str, module: nn.Module) -> list[UnitGroup]:
     """Hugging Face's gated MLP: gate, up and down projections."""
     return [hidden_group(name, module, ('gate_proj', 'up_proj'), 'down_proj')]
+
+
+@FFNNeurons.layout('Phi3MLP')
+def fused_gated_mlp(name: str, module: nn.Module) -> list[UnitGroup]:
+    """Phi-3: one matrix holds the gates and then the values."""
+    return [hidden_group(name, module, ('gate_up_proj',), 'down_proj')]
+
+
+@FFNNeurons.layout('GPTNeoXMLP')
+def neox_mlp(name: str, module: nn.Module) -> list[UnitGroup]:
+    """GPT-NeoX: two linear layers."""
+    return [hidden_group(name, module, ('dense_h_to_4h',), 'dense_4h_to_h')]
 
 
 @FFNNeurons.layout('OPTDecoderLayer')

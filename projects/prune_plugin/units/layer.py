@@ -34,10 +34,22 @@ def timm_block(name: str, layer: nn.Module) -> list[UnitGroup]:
 
 
 @PreNormLayers.layout(
-    'LlamaDecoderLayer', 'MistralDecoderLayer', 'Qwen2DecoderLayer', 'Qwen3DecoderLayer'
+    'LlamaDecoderLayer',
+    'MistralDecoderLayer',
+    'Qwen2DecoderLayer',
+    'Qwen3DecoderLayer',
+    'GemmaDecoderLayer',
+    'Gemma2DecoderLayer',
+    'Gemma3DecoderLayer',
+    'Phi3DecoderLayer',
+    'GPTNeoXLayer',
 )
 def llama_layer(name: str, layer: nn.Module) -> list[UnitGroup]:
-    """Llama and its kin."""
+    """Llama, GPT-NeoX and their kin.
+
+    Gemma 2 and 3 norm what attention and MLP give once more, but not the residual stream. In
+    GPT-NeoX both read the stream side by side.
+    """
     return whole_layer(name, layer)
 
 

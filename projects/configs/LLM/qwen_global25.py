@@ -1,0 +1,1 @@
+_base_ = ['./qwen.py', '../_base_/prune/llm_global.py']

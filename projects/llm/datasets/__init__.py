@@ -1,0 +1,3 @@
+from .token_windows import TokenWindows
+
+__all__ = ['TokenWindows']

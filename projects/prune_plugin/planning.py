@@ -1,0 +1,90 @@
+"""``--meta``: planning a pruning by shapes alone, on the meta device."""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from .criteria import Random
+from .errors import UserError
+from .loading import Loaded
+from .outcome import Options
+from .pipeline import make_plan
+from .profiling import profile
+from .pruners import Pruner, StructuredPruner
+from .rank_memory import memory_table
+from .reports import UnitTable, write_groups, write_json
+from .run_report import start_report
+from .slim import slim
+from .timing import timed
+
+#: What the report says of scores that stand in for the criterion's.
+RANDOM = 'random, in the place of {criterion}, which reads weights or data'
+
+
+def build_on_meta(cfg: Config) -> nn.Module:
+    """The config's dense model on the meta device: shapes and types, no weights."""
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    if not cfg.get('model'):
+        raise UserError(f'{cfg.filename} has no model')
+    with torch.device('meta'):
+        return MODELS.build(deepcopy(cfg.model)).eval()
+
+
+def plan_on_meta(cfg: Config, pruner: Pruner, options: Options, write: bool) -> dict[str, Any]:
+    """Plan without weights and data: what would be left, what it costs, what a rank would hold.
+
+    Args:
+        cfg: The config.
+        pruner: A structured one. Its criterion gives way to ``Random`` unless a table has scores.
+        options: Those that say where scores and results go.
+        write: Whether to write ``report.json``, ``report.csv`` and ``units.csv``.
+
+    Returns:
+        The report, with ``scores`` (where they come from) and ``memory`` beside the usual keys.
+
+    Raises:
+        UserError: what needs weights or a clock is asked for.
+    """
+    if not isinstance(pruner, StructuredPruner):
+        raise UserError(
+            f'--meta plans by shapes, which a {type(pruner).__name__} does not change; '
+            'take a StructuredPruner'
+        )
+    if pruner.budget.quantity == 'latency':
+        raise UserError(
+            '--meta: nothing can be timed without weights; take a params or flops budget'
+        )
+    seconds: dict[str, float] = {}
+    scores = f'from {options.from_table}'
+    if not options.from_table:
+        scores = type(pruner.criterion).__name__
+        if not isinstance(pruner.criterion, Random):
+            scores = RANDOM.format(criterion=scores)
+            pruner.criterion = Random()
+    with timed(seconds, 'load'):
+        model = build_on_meta(cfg)
+    plan = make_plan(cfg, pruner, Loaded(model, {'meta': {}}, None), options)
+    seconds.update(plan.seconds)
+    with timed(seconds, 'slim'):
+        slimmed = slim(deepcopy(model), plan.state)
+    with timed(seconds, 'profile'):
+        profiles = profile([model, slimmed], pruner.profile, latency=False)
+    report = start_report(cfg, pruner, options, model, plan, profiles, {})
+    report['scores'] = scores
+    report['memory'] = memory_table({'dense': model, 'pruned': slimmed})
+    report['notes']['memory'] = (
+        'GiB on the fullest rank for weights, gradients and the moments of AdamW, in the types that '
+        'the parameters have; without activations, and the blocks that FSDP2 gathers'
+    )
+    report['seconds'] = seconds
+    if write and dist.is_main_process():
+        with timed(seconds, 'save'):
+            write_groups(plan, options.output_dir / 'report.csv')
+            UnitTable(plan).write_units(options.output_dir / 'units.csv')
+        write_json(report, options.output_dir / 'report.json')
+    return report

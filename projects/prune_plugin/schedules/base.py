@@ -1,0 +1,63 @@
+"""What a schedule is: the target of each round, and what changes from round to round."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import UserError
+from ..settings import CalibrationSettings, RecoverySettings
+
+#: Where the weights that stay go back to, after each round's pruning.
+REWINDS = (None, 'initial')
+
+
+@dataclass(frozen=True)
+class Round:
+    """One prune-train cycle.
+
+    Attributes:
+        number: From 1.
+        ratio: Fraction removed after its pruning, of the dense model.
+        calibration: Data for its pruning.
+        recovery: Its training; the learning rate is still to be multiplied by ``lr_scale``.
+        lr_scale: Factor on the learning rate.
+    """
+
+    number: int
+    ratio: float
+    calibration: CalibrationSettings
+    recovery: RecoverySettings
+    lr_scale: float
+
+
+class Schedule:
+    """Base of the schedules.
+
+    Args:
+        lr_decay: Factor on the learning rate of recovery from each round to the next, in (0, 1].
+        rewind: None, or ``'initial'``: after each pruning, the weights that stay go back to what
+            they are in the model that was pruned first.
+    """
+
+    #: The target that the schedule itself prescribes, or None.
+    own_ratio: float | None = None
+
+    def __init__(self, lr_decay: float = 1.0, rewind: str | None = None):
+        if isinstance(lr_decay, bool) or not isinstance(lr_decay, int | float):
+            raise UserError(f'lr_decay is {lr_decay!r}; it must be a number in (0, 1]')
+        if not 0 < lr_decay <= 1:
+            raise UserError(f'lr_decay is {lr_decay}; it must be in (0, 1], 1 for a constant rate')
+        if rewind not in REWINDS:
+            raise UserError(f"rewind is {rewind!r}; valid are None and 'initial'")
+        self.lr_decay, self.rewind = float(lr_decay), rewind
+
+    def ratios(self, target: float) -> list[float]:
+        """Fraction removed after each round, of the dense model: ascending, the last is ``target``.
+
+        Raises:
+            UserError: the schedule doesn't lead to this target.
+        """
+        raise NotImplementedError
+
+    def overrides(self, number: int) -> tuple[Mapping, Mapping]:
+        """Keys of ``calibration`` and of ``recovery`` that differ in round ``number`` (from 1)."""
+        return {}, {}

@@ -1,0 +1,154 @@
+"""Iterative magnitude pruning of SmolLM2 to 50 %, against one shot and the dense model.
+
+All get the same number of AdamW steps on the same batches of WikiText-2's valid split; training on
+it lowers the dense model's perplexity too, so that is printed beside the others. "ours" is a history
+written by tools/train.py, given with --history.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from llm_common import (  # noqa: E402
+    add_common_options,
+    check_data,
+    check_dense,
+    common_arguments,
+    in_fresh_process,
+    load_model,
+    load_tokens,
+    perplexity,
+    random_sequences,
+    test_windows,
+    watch,
+    zeros_of_linears,
+)
+
+
+def batches(args: Namespace) -> 'Iterator':
+    """Two sequences at a time from random places of the valid split, the same for every method."""
+    import torch
+
+    number = 2 * args.rounds * args.steps
+    sequences = random_sequences(load_tokens(args.data, 'valid'), number, seed=1)
+    return iter([torch.cat(pair) for pair in zip(sequences[::2], sequences[1::2], strict=True)])
+
+
+def iterative(model, args: Namespace, note) -> None:
+    """Prune and train in rounds."""
+    from plain import iterative as plain
+
+    ratios = getattr(plain, args.schedule)(args.ratio, args.rounds)
+    for number, done in plain.iterate(model, ratios, batches(args), args.steps, args.rate):
+        note(round=number, done=done)
+
+
+def one_shot(model, args: Namespace, note) -> None:
+    """Prune once, train as long."""
+    from plain.iterative import train
+    from plain.magnitude import prune_magnitude
+
+    prune_magnitude(model, args.ratio)
+    note(round=1, done='pruned')
+    train(model, batches(args), args.rate)
+    note(round=1, done='trained')
+
+
+def dense(model, args: Namespace, note) -> None:
+    """Train as long without pruning."""
+    from plain.iterative import train
+
+    note(round=0, done='loaded')
+    train(model, batches(args), args.rate, keep_zeros=False)
+    note(round=0, done='trained')
+
+
+METHODS = dict(dense=dense, one_shot=one_shot, iterative=iterative)
+
+
+def measure(method: str, args: Namespace) -> dict[str, Any]:
+    """Do the work in this process; the seconds include the evaluations."""
+    windows, model, history = test_windows(args.data, args.windows), load_model(), []
+
+    def note(**about) -> None:
+        value = dict(perplexity=perplexity(model, windows), sparsity=zeros_of_linears(model))
+        history.append({**about, **value})
+
+    found = watch(lambda: METHODS[method](model, args, note))
+    del found['value']
+    if method == 'dense':
+        check_dense(history[0]['perplexity'], args.windows)
+    return dict(**found, perplexity=history[-1]['perplexity'], history=history)
+
+
+def read_history(path: Path) -> dict[str, Any]:
+    """A history table of the plugin, as it is, with its last line's perplexity."""
+    with path.open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    wanted = [key for key in rows[-1] if 'perplexity' in key or key == 'ppl' or 'ppl' in key]
+    last = next((rows[-1][key] for key in reversed(wanted) if rows[-1][key]), 'nan')
+    return dict(perplexity=float(last), history=rows)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_common_options(parser)
+    parser.add_argument('--ratio', type=float, default=0.5)
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--steps', type=int, default=20, help='after each round')
+    parser.add_argument('--rate', type=float, default=1e-5)
+    parser.add_argument('--schedule', choices=('geometric', 'linear'), default='geometric')
+    parser.add_argument('--methods', default=','.join(METHODS), help='comma-separated')
+    parser.add_argument('--history', type=Path, help="history table of the plugin's own run")
+    parser.add_argument(
+        '--quick', action='store_true', help='2 steps a round, 2 windows, nothing is saved'
+    )
+    parser.add_argument('--output', default='llm_iterative', help='name of the result')
+    parser.add_argument('--worker', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.quick:
+        args.steps, args.windows = 2, 2
+    check_data(args.data)
+    if args.worker:
+        with redirect_stdout(sys.stderr):
+            found = measure(args.worker, args)
+        print(json.dumps(found))
+        return
+    settings = ('ratio', 'rounds', 'steps', 'rate', 'schedule')
+    own = [f'--{key}={getattr(args, key)}' for key in settings]
+    found = {}
+    for method in args.methods.split(','):
+        if method not in METHODS:
+            parser.error(f'--methods has {method!r}; valid are {", ".join(METHODS)}')
+        found[method] = in_fresh_process(
+            __file__, f'--worker={method}', *own, *common_arguments(args)
+        )
+        print(f'{method:10} {json.dumps(found[method])}', flush=True)
+    if args.history:
+        found['ours'] = read_history(args.history)
+    result = {key: getattr(args, key) for key in ('windows', *settings)}
+    result['methods'] = found
+    if 'one_shot' in found:
+        result['against_one_shot'] = {
+            method: found[method]['perplexity'] / found['one_shot']['perplexity']
+            for method in ('iterative', 'ours')
+            if method in found
+        }
+    if args.quick:
+        return
+    from common import save
+
+    save(args.output, result)
+
+
+if __name__ == '__main__':
+    main()

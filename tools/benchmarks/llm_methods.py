@@ -1,0 +1,153 @@
+"""Weight-level methods under one signature: plain ones, reference repositories' and this plugin's."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+#: (model, calibration sequences, fraction removed, (N, M) or None, options); prunes in place.
+Method = Callable[['nn.Module', 'list[Tensor]', float, 'tuple[int, int] | None', Namespace], None]
+
+
+def forward(model, sequences, ratio, pattern, args) -> None:
+    """Two bare passes of the decoder over the sequences: what no block-wise method goes below."""
+    import torch
+
+    with torch.no_grad():
+        for _ in range(2):
+            for sequence in sequences:
+                model.model(sequence)
+
+
+def magnitude(model, sequences, ratio, pattern, args) -> None:
+    """Plain magnitude, per layer."""
+    from plain.magnitude import prune_magnitude
+
+    prune_magnitude(model, ratio, pattern)
+
+
+def plain_sparsegpt(model, sequences, ratio, pattern, args) -> None:
+    """Plain SparseGPT."""
+    from plain.driver import block_by_block
+    from plain.sparsegpt import SparseGPT
+
+    block_by_block(model, sequences, SparseGPT, ratio, pattern)
+
+
+def plain_wanda(model, sequences, ratio, pattern, args) -> None:
+    """Plain Wanda."""
+    from plain.driver import block_by_block
+    from plain.wanda import Wanda
+
+    block_by_block(model, sequences, Wanda, ratio, pattern)
+
+
+def import_from(folder: Path, module: str):
+    """A module of a checkout, which stays as it is."""
+    sys.path.insert(0, str(folder))
+    return import_module(module)
+
+
+def reference_sparsegpt(model, sequences, ratio, pattern, args) -> None:
+    """The class of a checkout of IST-DASLab/sparsegpt, under the plain driver."""
+    import torch
+    from plain.driver import block_by_block
+
+    torch.cuda.synchronize = lambda *_: None  # called after every layer, GPU or not
+    theirs = import_from(args.reference_sparsegpt, 'sparsegpt').SparseGPT
+
+    class Adapter:
+        def __init__(self, layer):
+            self.gpt = theirs(layer)
+
+        def add(self, inputs):
+            self.gpt.add_batch(inputs, None)
+
+        def prune(self, ratio, pattern):
+            kept, of = pattern or (0, 0)
+            with redirect_stdout(sys.stderr):
+                self.gpt.fasterprune(
+                    ratio, prunen=of - kept, prunem=of, blocksize=128, percdamp=0.01
+                )
+            self.gpt.free()
+
+    block_by_block(model, sequences, Adapter, ratio, pattern)
+
+
+def reference_wanda(model, sequences, ratio, pattern, args) -> None:
+    """The statistics class of a checkout of locuslab/wanda, under the plain driver.
+
+    The repository chooses the weights in its driver, which wants a GPU; here the plain code does.
+    """
+    from plain.driver import block_by_block
+    from plain.wanda import Wanda
+
+    theirs = import_from(args.reference_wanda / 'lib', 'layerwrapper').WrappedGPT
+
+    class Adapter(Wanda):
+        def __init__(self, layer):
+            super().__init__(layer)
+            self.wrapped = theirs(layer)
+
+        def add(self, inputs):
+            self.wrapped.add_batch(inputs, None)
+
+        def prune(self, ratio, pattern=None):
+            self.squares = self.wrapped.scaler_row
+            super().prune(ratio, pattern)
+
+    block_by_block(model, sequences, Adapter, ratio, pattern)
+
+
+def ours(sparsifier: str) -> Method:
+    """The plugin's method of that name, on the same layers and sequences."""
+
+    def prune(model, sequences, ratio, pattern, args) -> None:
+        from projects.prune_plugin import build_pruner
+        from projects.prune_plugin.calibration import CalibrationData
+
+        method = {'type': sparsifier}
+        if pattern:
+            method['pattern'] = '{}:{}'.format(*pattern)
+        pruner = build_pruner(
+            dict(
+                type='WeightPruner',
+                sparsifier=method,
+                budget=dict(type='weights', ratio=ratio),
+                include=[r'model\.layers\..*'],
+                calibration=dict(num_samples=len(sequences), batch_size=args.batch_size),
+            )
+        )
+        loader = dict(
+            dataset=[sequence[0] for sequence in sequences],
+            collate_fn=dict(type='default_collate'),
+        )
+        with redirect_stdout(sys.stderr):
+            pruner.sparsify(
+                model,
+                lambda settings: CalibrationData(loader, **settings.sampling),
+                loss=lambda model, batch: model.model(batch),
+            )
+
+    return prune
+
+
+METHODS: dict[str, Method] = dict(
+    forward=forward,
+    magnitude=magnitude,
+    plain_wanda=plain_wanda,
+    reference_wanda=reference_wanda,
+    ours_wanda=ours('Wanda'),
+    plain_sparsegpt=plain_sparsegpt,
+    reference_sparsegpt=reference_sparsegpt,
+    ours_sparsegpt=ours('SparseGPT'),
+    ours_magnitude=ours('Magnitude'),
+)
+#: Need a checkout, whose folder is the option of that name.
+REFERENCES = ('reference_sparsegpt', 'reference_wanda')

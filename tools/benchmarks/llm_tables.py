@@ -1,0 +1,154 @@
+"""Sections of docs/benchmarks.md on language models."""
+
+from statistics import median
+
+from tables import DOCS, result, table
+
+LABELS = dict(
+    forward='two bare forward passes',
+    magnitude='plain magnitude',
+    plain_wanda='plain Wanda',
+    reference_wanda="Wanda with the authors' class",
+    ours_wanda='**Wanda here**',
+    plain_sparsegpt='plain SparseGPT',
+    reference_sparsegpt="SparseGPT with the authors' class",
+    ours_sparsegpt='**SparseGPT here**',
+    ours_magnitude='**magnitude here**',
+)
+PROTOCOL = (
+    'SmolLM2-135M-Instruct (GGUF Q4_1 read into float32); WikiText-2 raw, {windows} windows of 512 '
+    'tokens of the test split'
+)
+
+
+def short(value: float) -> str:
+    """A perplexity, as precise as it deserves."""
+    return f'{value:.2f}' if value < 1000 else f'{value:,.0f}' if value < 1e6 else f'{value:.1e}'
+
+
+def llm_weights() -> str:
+    """Section on weight-level pruning."""
+    r = result('llm_weights')
+    rows = []
+    for setting, method in dict.fromkeys((row['setting'], row['method']) for row in r['results']):
+        own = [row for row in r['results'] if (row['setting'], row['method']) == (setting, method)]
+        forwards = [
+            row['seconds']
+            for row in r['results']
+            if (row['setting'], row['method']) == (setting, 'forward')
+        ]
+        seconds = median(row['seconds'] for row in own)
+        rows.append(
+            [
+                setting,
+                LABELS[method],
+                short(own[0]['perplexity']) if 'perplexity' in own[0] else '',
+                f'{seconds:.0f}',
+                f'{seconds / median(forwards):.2f}' if forwards else '',
+                f'{median(row["peak_mb"] for row in own):,.0f}',
+            ]
+        )
+    ratio_rows = [
+        [
+            setting,
+            LABELS[method].strip('*'),
+            LABELS[base],
+            f'{values["perplexity"]:.3f}',
+            f'{values["seconds"]:.2f}',
+            f'{values["peak_mb"]:.2f}',
+        ]
+        for setting, methods in r['ratios'].items()
+        for method, bases in methods.items()
+        for base, values in bases.items()
+        if 'perplexity' in values
+    ]
+    quantities = ['perplexity', 's', 'of two forwards', 'peak memory, MB']
+    curve = ''
+    if (DOCS / 'images' / 'llm_curve.png').is_file():
+        curve = (
+            '\n![Perplexity against sparsity](images/llm_curve.png)\n\n'
+            'The points are in [benchmarks/llm_curve.csv](benchmarks/llm_curve.csv).\n'
+        )
+    return f"""## SmolLM2, single weights
+
+{PROTOCOL.format(windows=r['windows'])}; dense {r['dense_perplexity']:.2f}. Calibrated on {r['samples']}
+sequences of the valid split. All methods in turn, each in a fresh process; the time is that of
+pruning, and memory is the process's peak meanwhile, the model included. Plain ones are written from
+the papers (tools/benchmarks/plain): every block forwarded twice, one Hessian per layer. Rounds:
+{r['rounds']}.
+
+{table(['', 'method', *quantities], rows)}
+
+Ratios of the plugin's methods to the others:
+
+{table(['', 'here', 'against', 'perplexity', 's', 'peak memory'], ratio_rows)}
+{curve}"""
+
+
+def llm_global() -> str:
+    """Section on global structured pruning."""
+    r = result('llm_global')
+    labels = dict(
+        plain_global='plain Taylor, global',
+        plain_uniform='plain Taylor, uniform per layer, MLP only',
+        ours='**this plugin**',
+    )
+    rows = [
+        [
+            f'{100 * run["ratio"]:.0f} %',
+            labels[method],
+            f'{100 * run["removed"]:.3f} %',
+            short(run['perplexity']),
+            f'{found["seconds"]:.0f}',
+            f'{run["seconds_after"]:.1f}',
+            f'{found["peak_mb"]:,.0f}',
+        ]
+        for index in range(max(len(found.get('pruned', [])) for found in r['methods'].values()))
+        for method, found in r['methods'].items()
+        for run in found.get('pruned', [])[index : index + 1]
+    ]
+    header = ['asked', 'method', 'removed', 'perplexity', 'importance, s', 'after it, s']
+    bare = r['methods'].get('bare')
+    pace = ''
+    if bare and 'importance_seconds_per_bare' in r['ratios']:
+        pace = (
+            f'Bare forward and backward passes over the same sequences take {bare["seconds"]:.0f} s; '
+            f"the plugin's importance pass {r['ratios']['importance_seconds_per_bare']:.2f} of that.\n"
+        )
+    return f"""## SmolLM2, GQA groups and MLP channels
+
+{PROTOCOL.format(windows=r['windows'])}; dense {r['dense_perplexity']:.2f}. Importance from
+{r['samples']} sequences of the valid split; a fraction of all parameters is removed, and nothing is
+trained afterwards. After the importance pass come choosing, cutting and saving.
+
+{table([*header, 'peak memory, MB'], rows)}
+
+{pace}"""
+
+
+def llm_iterative() -> str:
+    """Section on iterative magnitude pruning."""
+    r = result('llm_iterative')
+    labels = dict(
+        dense='dense',
+        one_shot='one shot',
+        iterative='plain, iterative',
+        ours='**this plugin, iterative**',
+    )
+    rows = []
+    for method, found in r['methods'].items():
+        path = [step.get('perplexity') for step in found['history']]
+        steps = ', '.join(short(float(value)) for value in path if value)
+        rows.append([labels[method], steps, short(found['perplexity'])])
+    return f"""## SmolLM2, magnitude pruning to {100 * r['ratio']:.0f} % with training
+
+{PROTOCOL.format(windows=r['windows'])}. {r['rounds']} rounds, {r['rounds'] * r['steps']} AdamW steps in all
+(learning rate {r['rate']:g}, batches of two sequences of the valid split); one shot and the dense
+model get as many steps. Training on the valid split adapts to the text, so compare with the dense
+model trained the same way.
+
+{table(['', 'perplexity after each pruning and training', 'in the end'], rows)}
+"""
+
+
+SECTIONS = dict(llm_weights=llm_weights, llm_global=llm_global, llm_iterative=llm_iterative)
