@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 0
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-vit test test-slow lint format bench clean distclean
+.PHONY: help venv demo demo-vit demo-llm test test-slow lint format bench clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,9 @@ demo: venv ## train a small VAD on a toy drive, prune 30 % of it, retrain, evalu
 
 demo-vit: venv ## train a small ViT on real scans of digits, prune half of it, fine-tune, evaluate
 	$(PY) tools/demo_vit.py
+
+demo-llm: venv ## prune SmolLM2-135M by units and by weights, train it briefly, compare perplexity and text
+	$(PY) tools/demo_llm.py
 
 test: venv ## the test suite, without the slow tests
 	$(PY) -m pytest -q -m 'not slow' --durations=15 --durations-min=1

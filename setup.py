@@ -10,11 +10,11 @@ ROOT = Path(__file__).resolve().parent
 # mmengine and mmcv are not here on purpose: the maintained fork of mmengine is another distribution
 # (onedl-mmengine) of the same module, and naming either would install it over the other one. With a
 # working OpenMMLab stack this is all there is to install; `make venv` adds `mm` and builds mmcv.
-REQUIRES = ['numpy', 'rich', 'torch>=2.4']
+REQUIRES = ['greenlet', 'numpy', 'rich', 'torch>=2.4']
 
 FEATURES = {
     'vit': ['pillow', 'pyarrow', 'scikit-learn', 'timm>=1.0', 'torchvision'],
-    'llm': ['accelerate', 'datasets', 'gguf', 'greenlet', 'peft', 'pyarrow', 'transformers>=5'],
+    'llm': ['accelerate', 'datasets', 'gguf', 'peft', 'pyarrow', 'transformers>=5'],
     # What mmdet3d, nuscenes-devkit and lyft_dataset_sdk import. They themselves pin numpy 1 or
     # bring open3d and a second OpenCV, so `make venv` adds them with --no-deps.
     'vad': [

@@ -19,6 +19,7 @@ from .pruners import StructuredPruner, WeightPruner, build_pruner
 from .registry import (
     ALLOCATORS,
     BUDGETS,
+    COMPENSATIONS,
     CRITERIA,
     PRUNERS,
     SCHEDULES,
@@ -32,6 +33,7 @@ from .version import __version__
 __all__ = [
     'ALLOCATORS',
     'BUDGETS',
+    'COMPENSATIONS',
     'CRITERIA',
     'PRUNERS',
     'SCHEDULES',

@@ -1,8 +1,9 @@
 """Running calibration batches and gathering the statistics that criteria ask for."""
 
+import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import mmengine.dataset  # noqa: F401  registers the collate functions
 import torch
 from mmengine import dist
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS, FUNCTIONS
 from rich.progress import track
 from torch import Tensor, nn
@@ -24,6 +26,8 @@ from .units.base import UnitGroup
 
 #: Usage of units of which their module says nothing.
 UNTOLD = -math.inf
+#: Statistics as large as the weights.
+WEIGHT_GRADIENTS = frozenset(('gradients', 'squared_gradients'))
 #: (model, batch) -> scalar loss, the mean over the batch's samples.
 LossFunction = Callable[[nn.Module, Any], Tensor]
 
@@ -140,6 +144,22 @@ def weighted_losses(
 
 
 @contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """No dropout, batch norms on their running statistics; then every module's mode as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    model.eval()
+    # PyTorch's fused layers compute something else to rounding, depending on who asks for gradients.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
 def observable(model: nn.Module, groups: Sequence[UnitGroup]) -> Iterator[None]:
     """Swap modules that run their children's weights unseen for equals whose children do run."""
     swapped = []
@@ -158,7 +178,7 @@ def observable(model: nn.Module, groups: Sequence[UnitGroup]) -> Iterator[None]:
 
 @contextmanager
 def gradient_hooks(
-    model: nn.Module, names: set[str], statistics: Statistics, kinds: frozenset[str], batch: dict
+    model: nn.Module, names: Collection[str], statistics: Statistics, kinds: frozenset[str], batch: dict
 ) -> Iterator[None]:
     """Fold each parameter's gradient into the statistics as soon as it is there, then free it.
 
@@ -248,6 +268,49 @@ def usage_hooks(
             handle.remove()
 
 
+def scored_weights(model: nn.Module, groups: Sequence[UnitGroup]) -> dict[str, int]:
+    """Number of elements of each parameter that the groups cut, by name."""
+    cut = {cut.name for group in groups for cut in group.cuts}
+    return {name: p.numel() for name, p in model.named_parameters() if name in cut}
+
+
+def within_memory(
+    model: nn.Module, groups: Sequence[UnitGroup], kinds: frozenset[str], gigabytes: float | None
+) -> list[list[UnitGroup]]:
+    """The groups in their order, in parts whose statistics of gradients fit into ``gigabytes``.
+
+    A group that doesn't fit is a part of its own, which is logged.
+
+    Args:
+        model: The model.
+        groups: The unit groups to be scored.
+        kinds: As of :func:`collect`.
+        gigabytes: 10^9 bytes, on each rank; None: no limit.
+    """
+    per_element = 8 * len(kinds & {'squared_gradients'} | {'gradients'})  # see gradient_hooks
+    if gigabytes is None or not kinds & WEIGHT_GRADIENTS:
+        return [list(groups)]
+    parts: list[list[UnitGroup]] = []
+    held: dict[str, int] = {}
+    for group in groups:
+        own = scored_weights(model, [group])
+        both = {**held, **own}
+        if parts and sum(both.values()) * per_element <= gigabytes * 1e9:
+            parts[-1].append(group)
+            held = both
+            continue
+        parts.append([group])
+        held, size = own, sum(own.values()) * per_element / 1e9
+        if size > gigabytes:
+            print_log(
+                f'gradients of {group.name} alone take {size:.3g} GB, more than '
+                f'prune_cfg.calibration.gradient_memory={gigabytes:g}',
+                'current',
+                logging.WARNING,
+            )
+    return parts
+
+
 def collect(
     model: nn.Module,
     groups: Sequence[UnitGroup],
@@ -274,19 +337,16 @@ def collect(
     sums: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
     batch_info = {'samples': 0}
-    parameters = dict(model.named_parameters())
-    scored = {cut.name for group in groups for cut in group.cuts if cut.name in parameters}
+    scored = scored_weights(model, groups)
     read = {cut.name for group in groups for cut in group.cuts if cut.side == 'out'}
-    of_weights = bool(kinds & {'gradients', 'squared_gradients'})
-    backward = of_weights or 'fisher' in kinds
-    training = model.training
-    model.eval()
-    with kept_random_state(), observable(model, groups):
+    of_weights = bool(kinds & WEIGHT_GRADIENTS)
+    with evaluation_mode(model), kept_random_state(), observable(model, groups):
         gates = Gates(model, groups if 'fisher' in kinds else [])
         statistics.fisher = gates.squares
+        backward = of_weights or bool(gates.groups)
         with (
             gates.watching(),
-            gradient_hooks(model, scored if of_weights else set(), statistics, kinds, batch_info),
+            gradient_hooks(model, scored if of_weights else (), statistics, kinds, batch_info),
             activation_hooks(model, read if 'activations' in kinds else set(), sums, counts),
             usage_hooks(model, groups if 'usage' in kinds else [], statistics.usage),
             torch.set_grad_enabled(backward),
@@ -298,9 +358,15 @@ def collect(
                 seed_everything(data.seed + number)
                 value = loss(model, batch)
                 if backward:
+                    if not value.requires_grad:
+                        raise UserError(
+                            'the calibration loss depends on none of the units to be scored; choose '
+                            'other units, or a criterion without gradients'
+                        )
                     value.backward()
                     gates.settle(samples)
-    model.train(training)
+        if statistics.samples:  # a rank may have no batch
+            gates.warn()
     return reduce_statistics(statistics, sums, counts)
 
 

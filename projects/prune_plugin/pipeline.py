@@ -194,6 +194,12 @@ def check_before(cfg: Config, pruner: Pruner, model: nn.Module) -> None:
         raise UserError(
             'prune_cfg.calibration.recalibrate_bn needs data, but the config has no train_dataloader'
         )
+    compensation = getattr(pruner, 'compensation', None)
+    if compensation is not None and not calibration_dataloader(cfg):
+        raise UserError(
+            f'prune_cfg.compensation {type(compensation).__name__} needs calibration data, but the '
+            'config has no train_dataloader; leave it out'
+        )
 
 
 def calibration_dataloader(cfg: Config) -> dict | None:

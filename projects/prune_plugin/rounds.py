@@ -95,6 +95,13 @@ def check_zeros(trained: dict, pruned: dict, where: Path) -> None:
         raise RuntimeError(f'{where}: training has changed the masks')
 
 
+def clear(folder: Path, *patterns: str) -> None:
+    """Remove files of an earlier run."""
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
 def link(path: Path, target: str) -> None:
     """Point ``path`` to ``target``, a path relative to its folder, in one step (on rank 0)."""
     if dist.is_main_process():
@@ -120,22 +127,27 @@ class Rounds:
         self.file_name = f'{file_stem(cfg, pruner)}_pruned.pth'
         self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
         self.seconds: dict[str, float] = {}
+        self.dense: Loaded | None = None
 
     def run(self) -> Outcome:
         """See :func:`prune_in_rounds`."""
-        dense: Loaded | None = self.load(self.options.checkpoint)
-        report = self.check(dense.model)
+        self.dense = self.load(self.options.checkpoint)
+        report = self.check(self.dense.model)
         self.test_set = TestSet(self.cfg)
-        self.history = self.begin(dense.model)
+        self.history = self.begin(self.dense.model)
+        if self.history.rows:
+            self.dense = None
         for number in self.pruner.rounds:
-            self.one_round(number, dense)
-            dense = None
+            self.one_round(number)
             gc.collect()  # what the Runner leaves holds itself in a circle
         return self.finish(report)
 
     def check(self, dense: nn.Module) -> dict[str, Any]:
         """The report's beginning, after a look at everything that may be wrong with the input."""
-        check_before(self.cfg, self.pruner, dense)
+        for number in self.pruner.rounds:
+            own = copy(self.pruner)
+            own.calibration, own.recovery = number.calibration, number.recovery
+            check_before(self.cfg, own, dense)
         self.pruner.ratios(self.pruner.chosen(dense), self.pruner.budget.ratio)
         if self.pruner.sparsifier.reads_inputs:
             data_factory(self.cfg, self.pruner)(self.pruner.rounds[0].calibration)
@@ -176,17 +188,11 @@ class Rounds:
         if dist.is_main_process():
             path.unlink(missing_ok=True)
             for folder in self.folder.glob('round_[0-9]*'):
-                self.clear(folder)
+                clear(folder, 'progress/*.pth', *LEFTOVERS)
         history = History(plain(key), len(rounds), self.evaluate(dense, 'dense'))
         history.headline = headline(self.test_set.metrics, history.dense or {})
         self.write(history)
         return history
-
-    def clear(self, folder: Path) -> None:
-        """Remove what an earlier run has left of a round."""
-        for pattern in (*LEFTOVERS, *(() if self.options.resume else ('progress/*.pth',))):
-            for path in folder.glob(pattern):
-                path.unlink()
 
     def write(self, history: History) -> None:
         """Write the history (on rank 0)."""
@@ -194,18 +200,13 @@ class Rounds:
             history.save(self.folder / 'history.json')
             write_history(history, self.folder)
 
-    def one_round(self, number: Round, dense: Loaded | None) -> None:
-        """Do what is left to do of a round.
-
-        Args:
-            number: The round.
-            dense: The model that is pruned first, if it is still in memory.
-        """
+    def one_round(self, number: Round) -> None:
+        """Do what is left to do of a round."""
         rows = self.history.rows
         if len(rows) >= number.number and rows[number.number - 1].complete:
             return
         if len(rows) < number.number:
-            rows.append(self.prune(number, dense))
+            rows.append(self.prune(number))
             self.write(self.history)
             if dist.is_main_process():
                 Progress(self.folder_of(number.number) / 'progress', {}).clear()
@@ -219,20 +220,20 @@ class Rounds:
         self.write(self.history)
         self.tell(row)
 
-    def prune(self, number: Round, dense: Loaded | None) -> Row:
+    def prune(self, number: Round) -> Row:
         """Prune what the round before left, and save it in this round's folder."""
         folder, rows = self.folder_of(number.number), self.history.rows
         if dist.is_main_process():
             folder.mkdir(exist_ok=True)
-            self.clear(folder)
+            clear(folder, *LEFTOVERS)
             self.drop_optimizer(rows)
         dist.barrier()
         print_log(
             f'pruning state {number.number} of {len(self.pruner.rounds)}: ratio {number.ratio:.4g}',
             'current',
         )
-        source = self.folder / rows[-1].checkpoint if rows else self.options.checkpoint
-        loaded = self.load(source) if rows or dense is None else dense
+        loaded = self.load(self.folder / rows[-1].checkpoint) if rows else self.dense
+        self.dense = None  # so that it isn't in memory while training
         before = unpack_masks(loaded.checkpoint['masks']) if rows else None
         pruner = copy(self.pruner)
         pruner.calibration = number.calibration

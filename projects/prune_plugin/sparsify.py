@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine import dist
 from mmengine.logging import print_log
@@ -181,12 +182,17 @@ def sparsify_in_lockstep(
     modules = {path: model.get_submodule(path) for path in owners}
     for path, module in modules.items():
         check_layer(path, module)
-    masks: dict[str, Tensor] = {}
+    packed: dict[str, np.ndarray] = {}  # a byte per weight would be a quarter of the model
 
     def install(name: str, weight: Tensor, keep: Tensor) -> None:
         module = modules[name.rpartition('.')[0]]
         module.weight.copy_(weight.view(module.weight.shape))
-        masks[name] = keep.view(module.weight.shape).to(module.weight.device)
+        packed[name] = np.packbits(keep.cpu().numpy())
+
+    def mask(name: str) -> Tensor:
+        weight = modules[name.rpartition('.')[0]].weight
+        bits = np.unpackbits(packed.pop(name), count=weight.numel())
+        return torch.from_numpy(bits).bool().view(weight.shape).to(weight.device)
 
     with evaluating(model), Bar(disable=not dist.is_main_process()) as bar:
         stops = stations(model, list(modules), partial(loss, model, data.first_sample()))
@@ -215,4 +221,4 @@ def sparsify_in_lockstep(
         lockstep(model, calls_of(model, data, loss), stops, visit)
     if dist.get_world_size() > 1:
         check_same(weights_digest(model), 'the pruned weights')
-    return {name: masks[name] for name in ratios}
+    return {name: mask(name) for name in ratios}

@@ -41,14 +41,36 @@ TOOLS = (
     'train',
     'test',
     'compare',
+    'generate',
     'create_data toy',
     'create_data nuscenes',
     'create_data wikitext2',
     'visualize',
 )
-#: Flags of torch.distributed.run, the demos, tools/benchmarks/vad_parity.py and the requirement of
-#: iterative pruning.
+#: Flags of torch.distributed.run, the demos, tools/benchmarks/vad_parity.py and the requirements of
+#: iterative and global pruning.
 OTHER_FLAGS = {
+    '--base_model',
+    '--save_ckpt_log_name',
+    '--pruning_ratio',
+    '--importance_method',
+    '--num_samples',
+    '--layer_start',
+    '--layer_end',
+    '--remove_empty_layers',
+    '--head_dim',
+    '--gqa_ratio',
+    '--finetune',
+    '--finetune_method',
+    '--lora_r',
+    '--lora_alpha',
+    '--finetune_samples',
+    '--finetune_epochs',
+    '--finetune_lr',
+    '--test_before_prune',
+    '--test_after_prune',
+    '--save_model',
+    '--save_table_path',
     '--model',
     '--target-sparsity',
     '--prune-percentage',

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from projects.prune_plugin.calibration import CalibrationData
 
@@ -96,6 +97,7 @@ class Truth:
         gradient: Mean gradient over samples.
         fisher: Squared gradient of each batch's mean loss, averaged with the batches' sizes.
         rms: Root mean square of the inputs of each layer, by its weight's name.
+        gates: Squared derivative of each batch's mean loss by a gate on each unit, likewise averaged.
     """
 
     units: Callable[[str, int], list[Piece]]
@@ -103,6 +105,7 @@ class Truth:
     gradient: dict[str, Tensor]
     fisher: dict[str, Tensor]
     rms: dict[str, Tensor]
+    gates: dict[str, Tensor]
 
     def elements(
         self, values: dict[str, Tensor], group: str, unit: int, parts: str, least_dim: int
@@ -146,8 +149,12 @@ def wanda(truth: Truth, group: str, unit: int, cfg: dict) -> float:
     return total
 
 
+def fisher(truth: Truth, group: str, unit: int, cfg: dict) -> float:
+    return float(truth.gates[group][unit])
+
+
 #: Criteria by type; Random has properties instead of a definition.
-DEFINITIONS = {'L1': l1, 'L2': l2, 'Taylor': taylor, 'Wanda': wanda}
+DEFINITIONS = {'L1': l1, 'L2': l2, 'Taylor': taylor, 'Wanda': wanda, 'Fisher': fisher}
 
 
 def normalised(scores: list[float], how: str) -> list[float]:
@@ -207,6 +214,59 @@ def gradients(model: nn.Module, samples: list[dict], data: CalibrationData):
         for name, g in zip(fisher, grad_of(model, batch), strict=True):
             fisher[name] += g.double() ** 2 * number / total
     return mean, fisher
+
+
+def gated(model: nn.Module, readers: dict[str, list[Piece]]) -> tuple[dict, dict]:
+    """Gates of ones on what reads units, and the parameters as they are with these gates.
+
+    A factor on a column of a weight is a factor on the input that it multiplies.
+
+    Args:
+        model: The model.
+        readers: For each group the pieces of its readers, unit by unit.
+    """
+    gates, parameters = {}, dict(model.named_parameters())
+    for group, units in readers.items():
+        gates[group] = gate = torch.ones(len(units), requires_grad=True)
+        for number in range(len(units[0])):
+            name, dim, _, _ = units[0][number]
+            columns = list(torch.ones(parameters[name].shape[dim]))
+            for unit, pieces in enumerate(units):
+                for index in pieces[number][2]:
+                    columns[index] = gate[unit]
+            shape = [1] * parameters[name].dim()
+            shape[dim] = -1
+            parameters[name] = parameters[name] * torch.stack(columns).view(shape)
+    return gates, parameters
+
+
+def gate_squares(
+    loss: Callable[[dict], Tensor], gates: dict[str, Tensor], batches: list[dict]
+) -> dict[str, Tensor]:
+    """Squared derivatives of each batch's loss by the gates, averaged with the batches' sizes."""
+    sizes = [len(batch['labels']) for batch in batches]
+    squares = {group: torch.zeros(len(gate), dtype=torch.float64) for group, gate in gates.items()}
+    for batch, size in zip(batches, sizes, strict=True):
+        found = torch.autograd.grad(loss(batch), list(gates.values()), retain_graph=True)
+        for group, derivative in zip(squares, found, strict=True):
+            squares[group] += derivative.double() ** 2 * size / sum(sizes)
+    return squares
+
+
+def gates_by_hand(
+    model: nn.Module, units: Callable[[str, int], list[Piece]], sizes: dict[str, int], batches
+) -> dict[str, Tensor]:
+    """:func:`gate_squares` of the groups ``sizes`` with units written out by hand."""
+    readers = {
+        group: [[p for p in units(group, u) if p[3] == 'out'] for u in range(size)]
+        for group, size in sizes.items()
+    }
+    gates, parameters = gated(model, readers)
+
+    def loss(batch: dict) -> Tensor:
+        return loss_of(lambda x: functional_call(model, parameters, (x,)), batch)
+
+    return gate_squares(loss, gates, list(batches))
 
 
 def grad_of(model: nn.Module, batch: dict):

@@ -287,6 +287,7 @@ CRITERIA_ROWS = [
     dict(type='Taylor', order=1),
     dict(type='Taylor', order=2, normalize='max'),
     dict(type='Wanda'),
+    dict(type='Fisher'),
     dict(type='Random', seed=5),
 ]
 #: These go by kinds of units or by what modules say: tested one by one in test_criteria.py.
@@ -316,6 +317,9 @@ SPARSIFIER_ROWS = [
     dict(type='Wanda', pattern='2:4'),
     dict(type='SparseGPT'),
     dict(type='SparseGPT', pattern='2:4'),
+]
+COMPENSATION_ROWS = [
+    dict(type='LeastSquares'),
 ]
 SCHEDULE_ROWS = [
     dict(type='OneShot'),

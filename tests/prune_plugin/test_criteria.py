@@ -40,7 +40,10 @@ def truth_of(family: str) -> brute.Truth:
     gradient, fisher = brute.gradients(model, samples, data)
     rms = brute.input_rms(model, samples, data)
     parameters = {n: p.detach() for n, p in model.named_parameters()}
-    return brute.Truth(brute.UNITS_BY_HAND[family], parameters, gradient, fisher, rms)
+    units = brute.UNITS_BY_HAND[family]
+    sizes = {group.name: group.size for group in BY_NAME[family].groups()}
+    gates = brute.gates_by_hand(model, units, sizes, brute.batches(samples, data))
+    return brute.Truth(units, parameters, gradient, fisher, rms, gates)
 
 
 def statistics_of(family: str, model: nn.Module, kinds, groups=None):

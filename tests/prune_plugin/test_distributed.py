@@ -22,10 +22,11 @@ CRITERIA = [
     dict(type='Taylor', order=1),
     dict(type='Taylor', order=2),
     dict(type='Wanda'),
+    dict(type='Fisher'),
     dict(type='L1'),
     dict(type='Random', seed=3),
 ]
-KINDS = frozenset(('gradients', 'squared_gradients', 'activations'))
+KINDS = frozenset(('gradients', 'squared_gradients', 'activations', 'fisher'))
 
 
 def kept_by(criterion: dict) -> str:
@@ -114,7 +115,7 @@ def test_two_ranks_keep_what_one_keeps(ranks):
 def test_statistics_of_two_ranks_are_those_of_one(ranks):
     alone = vars(statistics())
     assert [rank['statistics']['samples'] for rank in ranks] == [alone['samples']] * 2
-    for table in ('gradients', 'squared_gradients', 'input_rms'):
+    for table in ('gradients', 'squared_gradients', 'input_rms', 'fisher'):
         for name, expected in alone[table].items():
             first, second = (rank['statistics'][table][name] for rank in ranks)
             assert torch.equal(first, second)

@@ -30,7 +30,7 @@ BAD = [
     ),
     (dict(budget=0.3), 'prune_cfg.budget is 0.3; it must be a dict'),
     (dict(allocator=dict(type='Best')), "prune_cfg.allocator.type is 'Best'; valid are Global, Kn"),
-    (dict(schedule=dict(type='Twice')), "prune_cfg.schedule.type is 'Twice'; valid are Cubic, Geometric, OneShot, Steps"),
+    (dict(schedule=dict(type='Twice')), "prune_cfg.schedule.type is 'Twice'; valid are Cubic, Geo"),
     (
         dict(calibration=dict(samples=3)),
         'prune_cfg.calibration.samples is not a key; valid are num',

@@ -6,6 +6,7 @@ import pytest
 from projects.prune_plugin import (
     ALLOCATORS,
     BUDGETS,
+    COMPENSATIONS,
     CRITERIA,
     PRUNERS,
     SCHEDULES,
@@ -33,6 +34,7 @@ def unit_types(rows) -> set[str]:
         (ALLOCATORS, types(cases.ALLOCATOR_ROWS)),
         (BUDGETS, types(cases.BUDGET_ROWS) | set(cases.WEIGHT_BUDGETS)),
         (SPARSIFIERS, types(cases.SPARSIFIER_ROWS)),
+        (COMPENSATIONS, types(cases.COMPENSATION_ROWS)),
         (SCHEDULES, types(cases.SCHEDULE_ROWS)),
         (PRUNERS, {'StructuredPruner', 'WeightPruner'}),
     ],
@@ -53,7 +55,9 @@ def test_every_converter_is_used_by_a_case():
 
 
 def test_everything_registered_says_what_it_is():
-    for registry in (UNITS, CRITERIA, ALLOCATORS, BUDGETS, SPARSIFIERS, SCHEDULES, PRUNERS):
+    for registry in (
+        UNITS, CRITERIA, ALLOCATORS, BUDGETS, SPARSIFIERS, COMPENSATIONS, SCHEDULES, PRUNERS,
+    ):  # fmt: skip
         for name, cls in registry.module_dict.items():
             assert cls.__doc__ and 'Example:' in cls.__doc__, f'{name} has no example'
 

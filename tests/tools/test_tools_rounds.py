@@ -188,6 +188,11 @@ def test_train_does_the_same_and_goes_on_from_any_state(whole, checkpoint, call_
     history = json.loads((out / 'history.json').read_text())
     history['rows'][2] |= dict(complete=False, after_training=None, checkpoint='')
     (out / 'history.json').write_text(json.dumps(history))
+    (out / 'round_03' / 'last_checkpoint').write_text('')
+    (out / 'round_03' / 'latest.pth').unlink()
+    assert 'resumed epoch: 8' in resume()  # trained, but not evaluated
+
+    (out / 'history.json').write_text(json.dumps(history))
     cut(out / 'round_03' / 'epoch_8.pth')  # while it was written
     (out / 'round_03' / 'last_checkpoint').write_text('')
     (out / 'round_03' / 'latest.pth').unlink()

@@ -1,23 +1,28 @@
 """Refitting what reads the units that stay, in closed form."""
 
+import logging
 import math
+from collections.abc import Mapping
 from functools import partial
 
 import torch
 from mmengine import dist
+from mmengine.logging import print_log
 from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
 from ..calibration import observable
 from ..distributed import check_same, weights_digest
 from ..errors import UserError
-from ..layer_inputs import input_gram, input_rows, over_ranks, weight_matrix
+from ..gates import reading_cuts
+from ..layer_inputs import add_gram, input_rows, mirror, over_ranks, weight_matrix
 from ..lockstep import Station, lockstep, stations
 from ..obs import damped_factor
 from ..registry import COMPENSATIONS
-from ..slim import without_removed_layers
+from ..slim import mask, without_removed_layers
 from ..sparsify import calls_of, evaluating
 from ..state import PruneState
+from ..units.base import UnitGroup
 from .base import Compensation
 
 
@@ -25,7 +30,7 @@ def refit(weight: Tensor, gram: Tensor, keep: Tensor, damping: float, name: str)
     """Weights on the kept inputs alone that come closest to what all weights put out.
 
     Minimises ``||X W.T - X_S V.T||^2 + d ||V - W_S||^2`` over V, where S are the kept inputs and d is
-    ``damping`` times the mean diagonal of the Gram matrix. This is the optimal-brain-surgeon update
+    ``damping`` times the mean diagonal of their Gram matrix. This is the optimal-brain-surgeon update
     for the removal of many inputs at once.
 
     Args:
@@ -38,17 +43,43 @@ def refit(weight: Tensor, gram: Tensor, keep: Tensor, damping: float, name: str)
     Returns:
         float32 (outputs, inputs), zero in the columns that aren't kept.
     """
+    new = torch.zeros_like(weight, dtype=torch.float32)
+    if not keep.any():
+        return new
     factor = damped_factor(gram[keep][:, keep], damping, name, of_inverse=False)
     # V (H_SS + d) = W H_:S + d W_S, and so V - W_S = W_R H_RS (H_SS + d)^-1 with the removed ones R.
     missed = weight[:, ~keep].float() @ gram[~keep][:, keep]
-    new = torch.zeros_like(weight, dtype=torch.float32)
     new[:, keep] = weight[:, keep].float() + torch.cholesky_solve(missed.T, factor).T
     return new
 
 
-def input_sums(module: nn.Module, inputs: list[Tensor]) -> Tensor:
-    """Sum of each input feature over all rows and ranks, float32 (inputs,)."""
-    return over_ranks(sum(input_rows(module, x).sum(0) for x in inputs), 0)[0]
+def input_mean(module: nn.Module, inputs: list[Tensor]) -> Tensor:
+    """Mean of each input feature over all rows and ranks, float32 (inputs,)."""
+    total, count = module.weight.new_zeros(weight_matrix(module).shape[1], dtype=torch.float64), 0
+    for x in inputs:
+        rows = input_rows(module, x)
+        total += rows.double().sum(0)
+        count += len(rows)
+    total, count = over_ranks(total, count)
+    return (total / max(count, 1)).float()
+
+
+def mean_gram(module: nn.Module, inputs: list[Tensor], origin: Tensor | None) -> Tensor:
+    """Mean over all rows and ranks of the inputs' outer products, float32 (inputs, inputs).
+
+    Args:
+        module: The layer.
+        inputs: What it reads, batch by batch.
+        origin: Taken off every row, (inputs,); None: nothing.
+    """
+    width = weight_matrix(module).shape[1]
+    total, count = module.weight.new_zeros(width, width, dtype=torch.float64), 0
+    for x in inputs:
+        rows = input_rows(module, x)
+        add_gram(total, rows if origin is None else rows - origin)
+        count += len(rows)
+    total, count = over_ranks(total, count)
+    return mirror((total / max(count, 1)).float())
 
 
 def is_matrix_product(module: nn.Module) -> bool:
@@ -56,22 +87,50 @@ def is_matrix_product(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
+def can_refit(model: nn.Module, group: UnitGroup) -> bool:
+    """Whether all that reads a group's units can make up for those that go.
+
+    Not if what the units put out depends on the other units of the group, as behind a layer norm over
+    them or where they are tokens: then what the ones that stay will be isn't known yet.
+    """
+    tokens = group.repeated or any(cut.side == 'flag' for cut in group.cuts)
+    if tokens or any(converter == 'SlimLayerNorm' for _, converter in group.converts):
+        return False
+    cuts = reading_cuts(group)
+    return bool(cuts) and all(
+        cut.dim == 1
+        and cut.name.endswith('.weight')
+        and is_matrix_product(model.get_submodule(cut.name.rpartition('.')[0]))
+        for cut in cuts
+    )
+
+
 def kept_inputs(model: nn.Module, state: PruneState) -> dict[str, Tensor]:
-    """Which inputs of the units' readers stay: bool (inputs,) by module, where some go."""
+    """Which inputs of the readers to refit stay: bool (inputs,) by module."""
     kept: dict[str, Tensor] = {}
-    for group in without_removed_layers(state):
+    groups = without_removed_layers(state)
+    refitted = {c.name for g in groups if can_refit(model, g) for c in reading_cuts(g)}
+    for group in groups:
         gone = state.removed(group.name)
-        for cut in group.cuts:
+        for cut in reading_cuts(group):
+            if cut.name not in refitted:
+                continue
             path = cut.name.rpartition('.')[0]
-            if cut.side != 'out' or cut.dim != 1:
-                continue
-            module = model.get_submodule(path)
-            if not is_matrix_product(module) or cut.name != f'{path}.weight':
-                continue
-            taps = module.weight[0, 0].numel()  # of a convolution's kernel
-            mask = kept.setdefault(path, torch.ones(module.weight.shape[1], taps, dtype=torch.bool))
-            mask[cut.indices(group.size)[gone].flatten()] = False
-    return {path: mask.flatten() for path, mask in kept.items()}
+            shape = model.get_submodule(path).weight.shape
+            taps = shape[2:].numel()  # of a convolution's kernel
+            stays = kept.setdefault(path, torch.ones(shape[1], taps, dtype=torch.bool))
+            stays[cut.indices(group.size)[gone].flatten()] = False
+    return {path: stays.flatten() for path, stays in kept.items()}
+
+
+def remove_the_rest(model: nn.Module, state: PruneState) -> None:
+    """Set to zero, in place, what goes without being made up for: so later layers don't read it."""
+    rest = {
+        group.name: group
+        for group in without_removed_layers(state)
+        if not can_refit(model, group)
+    }
+    mask(model, PruneState(rest, {name: state.kept[name] for name in rest}))
 
 
 @COMPENSATIONS.register_module()
@@ -80,12 +139,13 @@ class LeastSquares(Compensation):
 
     One forward pass over the calibration data, batches in lockstep: each reader (``o_proj``,
     ``down_proj``, ``fc2`` ...) is refitted in closed form on inputs that the readers before it, already
-    refitted, have made. Biases are refitted too. Readers that are no linear layer or 2-D convolution
-    stay as they are.
+    refitted, have made. With a bias, which isn't held, its mean output stays as it was. Units are
+    removed without making up for them where a reader is no linear layer or 2-D convolution, where
+    they stand under a layer norm of their own, and where they are tokens or whole layers.
 
     Args:
-        damping: Share of the mean diagonal of the inputs' Gram matrix by which the weights are held
-            where they were.
+        damping: Share of the mean diagonal of the inputs' Gram matrix (of their covariance, if there
+            is a bias) by which the weights are held where they were.
 
     Source: the optimal-brain-surgeon step for groups, Hassibi & Stork 1993; as in Kwon et al., "A Fast
     Post-Training Pruning Framework for Transformers", arXiv 2204.09656 (mask tuning), but of all weights.
@@ -104,37 +164,51 @@ class LeastSquares(Compensation):
         """See :meth:`Compensation.apply`."""
         kept = kept_inputs(model, state)
         if not kept:
+            print_log('LeastSquares finds nothing to refit', 'current', logging.WARNING)
             return []
         with (
             evaluating(model),
             observable(model, list(state.groups.values())),
             Bar(disable=not dist.is_main_process()) as bar,
         ):
+            calls = calls_of(model, data, loss)
             stops = stations(model, list(kept), partial(loss, model, data.first_sample()))
+            remove_the_rest(model, state)
             task = bar.add_task('refitting layers', total=len(stops))
 
             def visit(station: Station, inputs: list[Tensor]) -> None:
-                for path in station:
-                    self.refit_layer(path, model.get_submodule(path), inputs, kept[path])
+                self.refit_layers(model, station, inputs, kept)
                 bar.advance(task)
 
-            lockstep(model, calls_of(model, data, loss), stops, visit)
+            lockstep(model, calls, stops, visit)
         if dist.get_world_size() > 1:
             check_same(weights_digest(model), 'the refitted weights')
-        return [f'{path}.weight' for path in kept]
+        own = {path: model.get_submodule(path) for path in kept}
+        return [
+            f'{path}.{name}'
+            for path, module in own.items()
+            for name in ('weight', *(() if module.bias is None else ('bias',)))
+        ]
 
-    def refit_layer(self, path: str, module: nn.Module, inputs: list[Tensor], keep: Tensor) -> None:
-        """Refit one reader, in place."""
-        gram, rows = input_gram(module, inputs)
-        weight, keep = weight_matrix(module).float(), keep.to(gram.device)
-        if module.bias is not None:  # it is the weight of an input that is always 1
-            sums = input_sums(module, inputs)
-            last = torch.cat([sums, sums.new_tensor([rows])])
-            gram = torch.cat([torch.cat([gram, sums[:, None]], 1), last[None]])
-            weight = torch.cat([weight, module.bias[:, None].float()], 1)
-            keep = torch.cat([keep, keep.new_ones(1)])
-        new = refit(weight, gram / max(rows, 1), keep, self.damping, path)
-        if module.bias is not None:
-            module.bias.copy_(new[:, -1])
-            new = new[:, :-1]
-        module.weight.copy_(new.reshape(module.weight.shape))
+    def refit_layers(
+        self,
+        model: nn.Module,
+        station: Station,
+        inputs: list[Tensor],
+        kept: Mapping[str, Tensor],
+    ) -> None:
+        """Refit the readers of one input, in place; those with a bias share a Gram matrix."""
+        modules = {path: model.get_submodule(path) for path in station}
+        for biased in (False, True):
+            members = {p: m for p, m in modules.items() if (m.bias is not None) == biased}
+            if not members:
+                continue
+            one = next(iter(members.values()))
+            mean = input_mean(one, inputs) if biased else None
+            gram = mean_gram(one, inputs, mean)
+            for path, module in members.items():
+                old, keep = weight_matrix(module).float(), kept[path].to(gram.device)
+                new = refit(old, gram, keep, self.damping, path)
+                if biased:
+                    module.bias.add_((old - new) @ mean)
+                module.weight.copy_(new.view(module.weight.shape))

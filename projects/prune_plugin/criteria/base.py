@@ -51,6 +51,9 @@ class Criterion:
         """
         raise NotImplementedError
 
+    def check(self, groups: Sequence[UnitGroup]) -> None:
+        """Raise :class:`UserError` for groups that this criterion can't score; before any data is read."""
+
     @torch.no_grad()
     def scores(
         self,

@@ -39,8 +39,8 @@ class ByKind(Criterion):
         parts = (self.default, *self.kinds.values())
         self.statistics = frozenset().union(*(part.statistics for part in parts))
 
-    def scores(self, groups, tensors, statistics=None):
-        """See :meth:`Criterion.scores`."""
+    def check(self, groups):
+        """See :meth:`Criterion.check`."""
         present = list(dict.fromkeys(group.kind for group in groups))
         for kind in self.kinds:
             if kind not in present:
@@ -48,7 +48,9 @@ class ByKind(Criterion):
                     f'prune_cfg.criterion.kinds has {kind!r}, but there are only units of the kinds '
                     f'{", ".join(present)}'
                 )
-        return super().scores(groups, tensors, statistics)
+        self.default.check(groups)
+        for kind, criterion in self.kinds.items():
+            criterion.check([group for group in groups if group.kind == kind])
 
     def score(self, group, tensors, statistics):
         """See :meth:`Criterion.score`."""

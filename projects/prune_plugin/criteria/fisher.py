@@ -1,6 +1,7 @@
 """Squared derivative of the loss by a gate on each unit."""
 
 from ..errors import UserError
+from ..gates import has_gate
 from ..registry import CRITERIA
 from .base import Criterion
 
@@ -11,8 +12,9 @@ class Fisher(Criterion):
 
     The diagonal Fisher information of the mask: twice what the loss gains, to second order, when the
     unit goes and the model was at a minimum. Unlike Taylor's sums over weights it lets a unit's
-    contributions to one sample cancel. It reads no gradients of weights: beside the model it holds one
-    number per unit. With ``calibration=dict(batch_size=1)`` a batch is a sample, as the theory wants.
+    contributions to one sample cancel. It reads no gradients of weights: beside the model and its
+    activations it holds one number per unit. With ``calibration=dict(batch_size=1)`` a batch is a
+    sample, as the theory wants.
 
     Whole layers (``PreNormLayers``) are scored too, by a factor on what the layer adds.
 
@@ -28,11 +30,15 @@ class Fisher(Criterion):
 
     statistics = frozenset(('fisher',))
 
+    def check(self, groups):
+        """See :meth:`Criterion.check`."""
+        for group in groups:
+            if not has_gate(group):
+                raise UserError(
+                    f'Fisher cannot score {group.name}: nothing reads a {group.kind} as input; use '
+                    'another criterion, other units, or ByKind'
+                )
+
     def score(self, group, tensors, statistics):
         """See :meth:`Criterion.score`."""
-        if group.name not in statistics.fisher:
-            raise UserError(
-                f'Fisher cannot score {group.name}: nothing reads a {group.kind} as input; use another '
-                'criterion, other units, or ByKind'
-            )
         return statistics.fisher[group.name]

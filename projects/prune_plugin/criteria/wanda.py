@@ -38,16 +38,19 @@ class Wanda(Criterion):
 
     statistics = frozenset(('activations',))
 
+    def check(self, groups):
+        """See :meth:`Criterion.check`."""
+        for group in groups:
+            if not any(cut.side == 'out' for cut in group.cuts):
+                raise UserError(
+                    f'Wanda cannot score {group.name}: nothing reads a {group.kind} as input; '
+                    'use another criterion or other units'
+                )
+
     def score(self, group, tensors, statistics):
         """See :meth:`Criterion.score`."""
         total = torch.zeros(group.size, dtype=torch.float64)
-        cuts = [cut for cut in group.cuts if cut.side == 'out']
-        if not cuts:
-            raise UserError(
-                f'Wanda cannot score {group.name}: nothing reads a {group.kind} as input; '
-                'use another criterion or other units'
-            )
-        for cut in cuts:
+        for cut in (cut for cut in group.cuts if cut.side == 'out'):
             elements = wanda_elements(tensors[cut.name], statistics.input_rms[cut.name])
             total = total + sum_per_unit(elements, cut, group.size).to(total)
         return total

@@ -26,9 +26,9 @@ class LatestCheckpointHook(Hook):
     def _renew(self, runner) -> None:
         folder = Path(runner.work_dir)
         pointer = folder / 'last_checkpoint'
-        if not pointer.is_file():
+        newest = Path(pointer.read_text().strip()).name if pointer.is_file() else ''
+        if not newest:  # nothing saved, or killed while the pointer was written
             return
-        newest = Path(pointer.read_text().strip()).name
         temporary = folder / f'.latest.{os.getpid()}'
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(newest)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..budgets.base import sizes
-from ..calibration import collect, mmengine_loss
+from ..calibration import collect, mmengine_loss, within_memory
 from ..compensation import Compensation
 from ..costs import Cost
 from ..depth import (
@@ -241,21 +241,28 @@ class StructuredPruner(Pruner):
             UserError: no data for a criterion that needs some.
         """
         seconds = {} if seconds is None else seconds
+        self.criterion.check(groups)
+        kinds = self.criterion.statistics
+        if not kinds:
+            with timed(seconds, 'score'):
+                return self.criterion.scores(groups, named_tensors(model))
+        if data is None:
+            raise UserError(
+                f'prune_cfg.criterion {type(self.criterion).__name__} needs calibration data; '
+                'give a train_dataloader, or use L1, L2 or Random'
+            )
+        if self.calibration.loss_weights and loss is mmengine_loss:
+            loss = partial(mmengine_loss, weights=self.calibration.loss_weights)
         with timed(seconds, 'calibrate'):
-            statistics = None
-            if self.criterion.statistics:
-                if data is None:
-                    raise UserError(
-                        f'prune_cfg.criterion {type(self.criterion).__name__} needs calibration data; '
-                        'give a train_dataloader, or use L1, L2 or Random'
-                    )
-                if self.calibration.loss_weights and loss is mmengine_loss:
-                    loss = partial(mmengine_loss, weights=self.calibration.loss_weights)
-                statistics = collect(
-                    model, groups, self.criterion.statistics, data(self.calibration), loss
-                )
-        with timed(seconds, 'score'):
-            return self.criterion.scores(groups, named_tensors(model), statistics)
+            batches = data(self.calibration)
+        scores = []
+        for part in within_memory(model, groups, kinds, self.calibration.gradient_memory):
+            with timed(seconds, 'calibrate'):
+                statistics = collect(model, part, kinds, batches, loss)
+            with timed(seconds, 'score'):
+                scores += self.criterion.scores(part, named_tensors(model), statistics)
+            del statistics  # before the next part's
+        return scores
 
     def slim(
         self,

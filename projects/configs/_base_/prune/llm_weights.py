@@ -5,6 +5,6 @@ prune_cfg = dict(
     sparsifier=dict(type='SparseGPT'),
     budget=dict(type='weights', ratio=0.5),
     include=[r'.*\.layers\.'],
-    calibration=dict(num_samples=128, batch_size=1),
+    calibration=dict(num_samples=128, batch_size=4),
     recovery=dict(mode='fine_tune', epochs=1, lr=1e-5),
 )
