@@ -52,7 +52,9 @@ def main() -> None:
     call('tools/generate.py', DENSE)
     call('tools/generate.py', DENSE, *checkpoints)
 
-    reports = [json.loads((ROOT / folder / 'report.json').read_text()) for folder in (whole, single)]
+    reports = [
+        json.loads((ROOT / folder / 'report.json').read_text()) for folder in (whole, single)
+    ]
     print('\nperplexity                          before   after  recovered   parameters      zeros')
     for name, report in zip(('25 % of all, by units', '50 %, SparseGPT'), reports, strict=True):
         stages = [report[s]['metrics']['ppl/perplexity'] for s in ('dense', 'pruned', 'recovered')]

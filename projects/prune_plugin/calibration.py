@@ -178,7 +178,11 @@ def observable(model: nn.Module, groups: Sequence[UnitGroup]) -> Iterator[None]:
 
 @contextmanager
 def gradient_hooks(
-    model: nn.Module, names: Collection[str], statistics: Statistics, kinds: frozenset[str], batch: dict
+    model: nn.Module,
+    names: Collection[str],
+    statistics: Statistics,
+    kinds: frozenset[str],
+    batch: dict,
 ) -> Iterator[None]:
     """Fold each parameter's gradient into the statistics as soon as it is there, then free it.
 

@@ -18,6 +18,7 @@ from mmengine.config import Config
 from projects.prune_plugin import (
     ALLOCATORS,
     BUDGETS,
+    COMPENSATIONS,
     CRITERIA,
     PRUNERS,
     SCHEDULES,
@@ -94,6 +95,7 @@ REGISTRIES = {
     'budget': BUDGETS,
     'schedule': SCHEDULES,
     'sparsifier': SPARSIFIERS,
+    'compensation': COMPENSATIONS,
 }
 SETTINGS = {
     'calibration': CalibrationSettings,

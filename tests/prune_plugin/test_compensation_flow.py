@@ -1,19 +1,14 @@
-"""Compensation from a config to files, and with two ranks."""
-
-import os
-import socket
+"""Compensation from a config to files."""
 
 import brute_force as brute
 import pytest
 import torch
-import torch.distributed as torch_dist
-import torch.multiprocessing
 import toy
-from cases import BY_NAME, HEADS, NEURONS
+from cases import BY_NAME, NEURONS, flat
 from mmengine.config import Config
 from test_criteria import samples_for
 
-from projects.prune_plugin import StructuredPruner, UserError, build_slim_model, distributed, slim
+from projects.prune_plugin import StructuredPruner, UserError, build_slim_model, slim
 from projects.prune_plugin.calibration import CalibrationData, mmengine_loss
 from projects.prune_plugin.compensation import LeastSquares
 from projects.prune_plugin.outcome import Options
@@ -36,6 +31,7 @@ def test_what_is_saved_has_been_refitted(tmp_path):
     torch.manual_seed(1)
     dense = toy.MODELS.build(dict(type='ToyModel', hidden=16, norm=True))
     torch.save(dict(state_dict=dense.state_dict()), tmp_path / 'dense.pth')
+    (tmp_path / 'out').mkdir()
     cfg, options = config(), Options(str(tmp_path / 'dense.pth'), tmp_path / 'out')
     outcome = prune_to_files(cfg, pruner_of(cfg), options)
     assert outcome.report['seconds']['compensate'] > 0 and outcome.weight_level is None
@@ -43,7 +39,7 @@ def test_what_is_saved_has_been_refitted(tmp_path):
     state = outcome.plan.state
     model = build_slim_model(dict(cfg.model), saved['meta']['prune_state'])
     model.load_state_dict(saved['state_dict'])
-    data = CalibrationData(toy.LOADER, 24, 0 + 5, seed=0)
+    data = CalibrationData(toy.LOADER, 24, 5, seed=0)
     inputs = toy.ToyData().inputs
     dense.eval(), model.eval()
     expected = torch.load(tmp_path / 'dense.pth', weights_only=True)['state_dict']
@@ -73,7 +69,9 @@ def test_without_data_nothing_is_written(tmp_path, criterion):
     cfg = config(criterion=dict(type=criterion))
     cfg.train_dataloader = None
     table, out = tmp_path / 'table.csv', tmp_path / 'out'
-    with pytest.raises(UserError, match='prune_cfg.compensation LeastSquares needs calibration data'):
+    with pytest.raises(
+        UserError, match='prune_cfg.compensation LeastSquares needs calibration data'
+    ):
         prune_to_files(cfg, pruner_of(cfg), Options(None, out, save_table=str(table)))
     assert not list(tmp_path.iterdir())
     pruner = StructuredPruner([NEURONS], compensation=dict(type='LeastSquares'))
@@ -99,7 +97,7 @@ def test_a_dry_run_does_not_compensate(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('name', ['llama-gqa', 'vit'])
 def test_pruned_by_fisher_and_refitted(name):
-    """The whole flow on the models themselves: the loss rises less than without."""
+    """The whole flow on the models themselves: the outputs move less than without."""
     case, samples = BY_NAME[name], samples_for(name)
     off = []
     for compensation in (None, dict(type='LeastSquares')):
@@ -113,60 +111,7 @@ def test_pruned_by_fisher_and_refitted(name):
         assert sum(p.numel() for p in model.parameters()) == case.count(
             {n: len(kept) for n, kept in plan.state.kept.items()}
         )
-        off.append(float((case.run(model) - case.run(case.dense())).norm()))
-    assert off[1] < off[0]
-
-
-# Two ranks
-
-RANKED = ('vit', 'resnet18-channel')
-
-
-def refitted(name: str, batch_size: int = 3):
-    case = BY_NAME[name]
-    model = case.dense()
-    data = brute.calibration_data(samples_for(name), batch_size)
-    groups = case.groups()[:4]
-    state = case.state('half')
-    state.groups, state.kept = ({g.name: d[g.name] for g in groups} for d in (state.groups, state.kept))
-    LeastSquares(0.1).apply(model, state, data, brute.loss_of)
-    return model.state_dict()
-
-
-def kept_by_parts(limit: float | None) -> str:
-    pruner = StructuredPruner(
-        [HEADS, NEURONS], dict(type='Taylor', order=2), budget=dict(type='params', ratio=0.4),
-        calibration=dict(gradient_memory=limit),
-    )  # fmt: skip
-    data = brute.calibration_data(samples_for('vit'))
-    return pruner.plan(BY_NAME['vit'].dense(), lambda s: data, loss=brute.loss_of).state.digest()
-
-
-def on_one_rank(rank: int, port: str, folder: str) -> None:
-    """What each process does; it leaves its findings in ``folder``."""
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank), MASTER_PORT=port)
-    distributed.init('pytorch')
-    found = {name: refitted(name) for name in RANKED}
-    found['digest'] = kept_by_parts(1e-4)
-    try:
-        refitted('vit', batch_size=7)
-    except UserError as error:
-        found['refused'] = str(error)
-    torch.save(found, f'{folder}/{rank}.pth')
-    torch_dist.destroy_process_group()
-
-
-def test_two_ranks_refit_as_one_does(tmp_path):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
-    torch.multiprocessing.spawn(on_one_rank, (port, str(tmp_path)), nprocs=2)
-    ranks = [torch.load(tmp_path / f'{rank}.pth', weights_only=True) for rank in range(2)]
-    for name in RANKED:
-        for key, tensor in refitted(name).items():
-            assert torch.equal(ranks[0][name][key], ranks[1][name][key]), key
-            torch.testing.assert_close(ranks[0][name][key], tensor, rtol=1e-5, atol=1e-5)
-    assert ranks[0]['digest'] == ranks[1]['digest'] == kept_by_parts(None)
-    for rank in ranks:
-        assert 'calibration gives 1 batches for 2 ranks; raise num_samples' in rank['refused']
+        inputs = torch.stack([sample['inputs'] for sample in samples])
+        with torch.no_grad():
+            off.append(float((flat(model(inputs)) - flat(case.dense()(inputs))).norm()))
+    assert off[1] < 0.8 * off[0]

@@ -16,6 +16,7 @@ from test_criteria import samples_for
 
 from projects.prune_plugin import StructuredPruner, UserError, distributed
 from projects.prune_plugin.calibration import collect
+from projects.prune_plugin.compensation import LeastSquares
 from projects.prune_plugin.recovery import fit_to_device
 
 CRITERIA = [
@@ -29,8 +30,10 @@ CRITERIA = [
 KINDS = frozenset(('gradients', 'squared_gradients', 'activations', 'fisher'))
 
 
-def kept_by(criterion: dict) -> str:
-    pruner = StructuredPruner([HEADS, NEURONS], criterion, budget=dict(type='params', ratio=0.4))
+def kept_by(criterion: dict, **calibration) -> str:
+    pruner = StructuredPruner(
+        [HEADS, NEURONS], criterion, budget=dict(type='params', ratio=0.4), calibration=calibration
+    )
     samples = samples_for('vit')
 
     def data(settings):
@@ -65,6 +68,22 @@ def trained(folder: str) -> dict:
     return {n: p.detach().clone() for n, p in runner.model.module.named_parameters()}
 
 
+def refitted(batch_size: int = 3) -> dict:
+    """Weights after least squares, on three batches or fewer."""
+    case = BY_NAME['vit']
+    model, data = case.dense(), brute.calibration_data(samples_for('vit'), batch_size)
+    LeastSquares(0.1).apply(model, case.state('half'), data, brute.loss_of)
+    return model.state_dict()
+
+
+def refused() -> str:
+    try:
+        refitted(batch_size=7)
+    except UserError as error:
+        return str(error)
+    return ''
+
+
 def free_port() -> str:
     with socket.socket() as found:
         found.bind(('127.0.0.1', 0))
@@ -79,6 +98,8 @@ def on_one_rank(rank: int, port: str, folder: str) -> None:
     distributed.init('pytorch')  # a second call does nothing
     found = dict(backend=torch_dist.get_backend(), statistics=vars(statistics()))
     found['kept'] = [kept_by(criterion) for criterion in CRITERIA]
+    found['kept_in_parts'] = kept_by(CRITERIA[0], gradient_memory=1e-4)
+    found['refitted'], found['refused'] = refitted(), refused()
     found['from_rank_0'] = distributed.from_rank_0([f'said by {rank}'])
     tensors = {name: torch.full((2,), float(rank + 1)) for name in ('ba'[rank], 'ab'[rank])}
     found['sums'] = {name: t.tolist() for name, t in distributed.sum_over_ranks(tensors).items()}
@@ -110,6 +131,16 @@ def test_gloo_on_cpus(ranks):
 def test_two_ranks_keep_what_one_keeps(ranks):
     alone = [kept_by(criterion) for criterion in CRITERIA]
     assert ranks[0]['kept'] == ranks[1]['kept'] == alone
+    assert ranks[0]['kept_in_parts'] == ranks[1]['kept_in_parts'] == alone[0]
+
+
+def test_two_ranks_refit_as_one_does(ranks):
+    for name, tensor in refitted().items():
+        first, second = (rank['refitted'][name] for rank in ranks)
+        assert torch.equal(first, second), name
+        torch.testing.assert_close(first, tensor, rtol=1e-5, atol=1e-5)
+    for rank in ranks:
+        assert 'calibration gives 1 batches for 2 ranks; raise num_samples' in rank['refused']
 
 
 def test_statistics_of_two_ranks_are_those_of_one(ranks):

@@ -73,10 +73,11 @@ def test_every_kind_of_reader(name):
     model, groups = case.dense(), case.groups()
     expected = {}
     for group in groups:  # one by one: two groups may have the same reader
+        cuts = [c for c in group.cuts if c.side == 'out']
         pieces = [
-            [(c.name, c.dim, c.indices(group.size)[u].tolist(), 'out') for c in group.cuts if c.side == 'out']
+            [(c.name, c.dim, c.indices(group.size)[u].tolist(), 'out') for c in cuts]
             for u in range(group.size)
-        ]  # fmt: skip
+        ]
         ones, parameters = brute.gated(model, {group.name: pieces})
 
         def loss(batch, parameters=parameters):
@@ -334,7 +335,9 @@ def test_units_that_nothing_reads_are_refused_before_data_is_read():
         dict(type='ByKind', default=dict(type='Fisher'), kinds=dict(mlp=dict(type='L1'))),
     ):
         pruner = StructuredPruner(case.units, criterion)
-        with pytest.raises(UserError, match='Fisher cannot score blocks.0.mlp: nothing reads a mlp'):
+        with pytest.raises(
+            UserError, match='Fisher cannot score blocks.0.mlp: nothing reads a mlp'
+        ):
             pruner.scores(case.dense(), [*case.groups()[1:], unread], data, brute.loss_of)
 
 

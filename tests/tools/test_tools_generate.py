@@ -58,7 +58,9 @@ def test_own_weights_and_a_checkpoint(tmp_path, call_tool, folder):
     state = AutoModelForCausalLM.from_pretrained(folder).state_dict()
     other = {name: torch.roll(weight, 1, 0) for name, weight in state.items()}
     checkpoint = tmp_path / 'other.pth'
-    torch.save(dict(state_dict={f'lm.{name}': weight for name, weight in other.items()}), checkpoint)
+    torch.save(
+        dict(state_dict={f'lm.{name}': weight for name, weight in other.items()}), checkpoint
+    )
     words = ('--prompt', 'a b c', '--max-new-tokens', '5')
     for weights, arguments in ((state, ()), (other, (str(checkpoint),))):
         ended = call_tool('generate', config, *arguments, *words)

@@ -79,7 +79,7 @@ def mean_gram(module: nn.Module, inputs: list[Tensor], origin: Tensor | None) ->
         add_gram(total, rows if origin is None else rows - origin)
         count += len(rows)
     total, count = over_ranks(total, count)
-    return mirror((total / max(count, 1)).float())
+    return mirror(total.div_(max(count, 1)).float())
 
 
 def is_matrix_product(module: nn.Module) -> bool:
@@ -126,9 +126,7 @@ def kept_inputs(model: nn.Module, state: PruneState) -> dict[str, Tensor]:
 def remove_the_rest(model: nn.Module, state: PruneState) -> None:
     """Set to zero, in place, what goes without being made up for: so later layers don't read it."""
     rest = {
-        group.name: group
-        for group in without_removed_layers(state)
-        if not can_refit(model, group)
+        group.name: group for group in without_removed_layers(state) if not can_refit(model, group)
     }
     mask(model, PruneState(rest, {name: state.kept[name] for name in rest}))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..budgets.base import sizes
-from ..calibration import collect, mmengine_loss, within_memory
+from ..calibration import collect, mmengine_loss, observable, within_memory
 from ..compensation import Compensation
 from ..costs import Cost
 from ..depth import (
@@ -244,6 +244,7 @@ class StructuredPruner(Pruner):
         self.criterion.check(groups)
         kinds = self.criterion.statistics
         if not kinds:
+            seconds.setdefault('calibrate', 0.0)
             with timed(seconds, 'score'):
                 return self.criterion.scores(groups, named_tensors(model))
         if data is None:
@@ -256,12 +257,13 @@ class StructuredPruner(Pruner):
         with timed(seconds, 'calibrate'):
             batches = data(self.calibration)
         scores = []
-        for part in within_memory(model, groups, kinds, self.calibration.gradient_memory):
-            with timed(seconds, 'calibrate'):
-                statistics = collect(model, part, kinds, batches, loss)
-            with timed(seconds, 'score'):
-                scores += self.criterion.scores(part, named_tensors(model), statistics)
-            del statistics  # before the next part's
+        with observable(model, groups):  # all groups in every pass, so that they compute the same
+            for part in within_memory(model, groups, kinds, self.calibration.gradient_memory):
+                with timed(seconds, 'calibrate'):
+                    statistics = collect(model, part, kinds, batches, loss)
+                with timed(seconds, 'score'):
+                    scores += self.criterion.scores(part, named_tensors(model), statistics)
+                del statistics  # before the next part's
         return scores
 
     def slim(
