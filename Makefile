@@ -31,8 +31,11 @@ demo-vit: venv ## train a small ViT on real scans of digits, prune half of it, f
 demo-llm: venv ## prune SmolLM2-135M by units and by weights, train it briefly, compare perplexity and text
 	$(PY) tools/demo_llm.py
 
+# A process per core runs test files of its own, each with one thread: TEST_WORKERS says how many.
+TEST_WORKERS ?= 2
+
 test: venv ## the test suite, without the slow tests
-	$(PY) -m pytest -q -m 'not slow' --durations=15 --durations-min=1
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m 'not slow' -n $(TEST_WORKERS) --dist loadfile --durations=15 --durations-min=1
 
 test-slow: venv ## the slow tests alone
 	$(PY) -m pytest -q -m slow --durations=15

@@ -67,11 +67,10 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
     if path:
         load_weights(model, checkpoint, path)
     else:
-        print_log(
-            'no checkpoint given: weights are freshly initialised, or those that the model names',
-            'current',
-            logging.WARNING,
-        )
+        source = getattr(model, 'weights_source', None)
+        said = f'those of {source}' if source else 'freshly initialised'
+        level = logging.INFO if source else logging.WARNING
+        print_log(f'no checkpoint given: weights are {said}', 'current', level)
         if hasattr(model, 'init_weights'):
             model.init_weights()
         before = getattr(model, 'prune_state', None)

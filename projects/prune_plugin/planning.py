@@ -42,7 +42,7 @@ def plan_on_meta(cfg: Config, pruner: Pruner, options: Options, write: bool) -> 
         cfg: The config.
         pruner: A structured one. Its criterion gives way to ``Random`` unless a table has scores.
         options: Those that say where scores and results go.
-        write: Whether to write ``report.json``, ``report.csv`` and ``units.csv``.
+        write: Whether to write ``report.json``, ``report.csv`` and the tables of units.
 
     Returns:
         The report, with ``scores`` (where they come from) and ``memory`` beside the usual keys.
@@ -85,6 +85,6 @@ def plan_on_meta(cfg: Config, pruner: Pruner, options: Options, write: bool) -> 
     if write and dist.is_main_process():
         with timed(seconds, 'save'):
             write_groups(plan, options.output_dir / 'report.csv')
-            UnitTable(plan).write_units(options.output_dir / 'units.csv')
+            UnitTable(plan).write_tables(options.output_dir)
         write_json(report, options.output_dir / 'report.json')
     return report

@@ -310,6 +310,11 @@ def test(
         cfg.test_dataloader.dataset = []
     # Everything is checked before the Runner writes its first file.
     model = load_model(cfg, checkpoint).model
+    if checkpoint is None and not getattr(model, 'weights_source', None):
+        raise UserError(
+            f'checkpoint is missing: the {type(model).__name__} of {cfg.filename} names no pretrained '
+            'weights; give a .pth file'
+        )
     check_evaluators(model, evaluators)
     if content is None:
         checkpoint, content = 'of the config', {'state_dict': model.state_dict()}

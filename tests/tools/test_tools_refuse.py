@@ -81,7 +81,7 @@ ROWS = [
     (TEST, '{config} {folder}/other.pth --work-dir {out}', (), 'belongs to another model'),
     (TEST, '{config} {ckpt} --work-dir {out}', ('test_evaluator=None',), 'has no test_dataloader'),
     (TEST, '{config} {ckpt} --work-dir {folder}/file', (), '--work-dir'),
-    (TEST, '{config} --work-dir {out}', None, 'the following arguments are required: checkpoint'),
+    (TEST, '{config} --work-dir {out}', (), 'checkpoint is missing: the TimmClassifier of '),
     (TRAIN, '{config} --load-from {folder}/gone.pth --work-dir {out}', (), 'gone.pth does not exist'),
     (TRAIN, '{config} --load-from {folder}/noise.pth --work-dir {out}', (), 'noise.pth'),
     (TRAIN, '{config} --load-from {folder}/other.pth --work-dir {out}', (), 'other.pth'),

@@ -32,11 +32,21 @@ from llm_common import (  # noqa: E402
     watch,
 )
 
-#: What "ours" is without --config. A config's prune_cfg stands in its place.
-DEFAULT = dict(
-    criterion=dict(type='Taylor', order=1),
-    allocator=dict(type='Knapsack'),
-    budget=dict(type='params'),
+#: The plugin's methods: what their prune_cfg says beside budget and calibration.
+REFIT = dict(compensation=dict(type='LeastSquares'))
+OURS = dict(
+    ours=dict(criterion=dict(type='Fisher'), **REFIT),
+    ours_without_refit=dict(criterion=dict(type='Fisher')),
+    ours_normalised=dict(criterion=dict(type='Fisher', normalize='mean'), **REFIT),
+    ours_taylor=dict(criterion=dict(type='Taylor', order=1), **REFIT),
+    ours_taylor2=dict(criterion=dict(type='Taylor', order=2), **REFIT),
+    ours_wanda=dict(criterion=dict(type='Wanda', normalize='mean'), **REFIT),
+    ours_uniform=dict(
+        units=[dict(type='FFNNeurons')],
+        criterion=dict(type='Fisher'),
+        allocator=dict(type='Uniform'),
+        **REFIT,
+    ),
 )
 #: Prunes a copy of the model to a ratio and returns it, with the time of each step.
 Pruning = Callable[[Any, float], tuple[Any, dict[str, float]]]
@@ -87,51 +97,58 @@ def plain(choice: str) -> Callable:
     return method
 
 
-def ours(model, sequences, args) -> Pruning:
-    """The plugin, with the default settings or a config's."""
-    from mmengine.config import Config
+def ours(name: str) -> Callable:
+    """The plugin, with a config's prune_cfg or what is listed under a name."""
 
-    from projects.prune_plugin import build_pruner, slim
-    from projects.prune_plugin.calibration import CalibrationData
+    def method(model, sequences, args) -> Pruning:
+        from mmengine.config import Config
 
-    cfg = dict(Config.fromfile(args.config).prune_cfg) if args.config else DEFAULT
+        from projects.prune_plugin import build_pruner
+        from projects.prune_plugin.calibration import CalibrationData
 
-    def pruner(ratio: float):
-        blocks = dict(
-            budget={**cfg.get('budget', {}), 'ratio': ratio},
-            calibration=dict(num_samples=len(sequences), batch_size=args.batch_size),
+        cfg = dict(Config.fromfile(args.config).prune_cfg) if args.config else OURS[name]
+
+        def pruner(ratio: float):
+            blocks = dict(
+                budget={**cfg.get('budget', {}), 'ratio': ratio},
+                calibration=dict(num_samples=len(sequences), batch_size=args.batch_size),
+            )
+            return build_pruner({**cfg, **blocks})
+
+        loader = dict(
+            dataset=[sequence[0] for sequence in sequences], collate_fn=dict(type='default_collate')
         )
-        return build_pruner({**cfg, **blocks})
 
-    loader = dict(
-        dataset=[sequence[0] for sequence in sequences], collate_fn=dict(type='default_collate')
-    )
-    first = pruner(args.ratios[0])
-    groups, _ = first.discover(model)
-    scores = first.scores(
-        model,
-        groups,
-        lambda settings: CalibrationData(loader, **settings.sampling),
-        lambda model, batch: model(batch, labels=batch).loss,
-    )
+        def data(settings):
+            return CalibrationData(loader, **settings.sampling)
 
-    def prune(model, ratio: float):
-        start = time.perf_counter()
-        plan = pruner(ratio).plan(model, table=scores)
-        chosen = time.perf_counter()
-        model = slim(model, plan.state)
-        cut = time.perf_counter()
-        save_model(model)
-        return model, dict(choose=chosen - start, cut=cut - chosen, save=time.perf_counter() - cut)
+        def loss(model, batch):
+            return model(batch, labels=batch, use_cache=False).loss
 
-    return prune
+        first = pruner(args.ratios[0])
+        groups, _ = first.discover(model)
+        scores = first.scores(model, groups, data, loss)
+
+        def prune(model, ratio: float):
+            start = time.perf_counter()
+            own = pruner(ratio)
+            plan = own.plan(model, table=scores)
+            steps = dict(choose=time.perf_counter() - start)
+            model = own.slim(model, plan.state, data, loss, steps)
+            start = time.perf_counter()
+            save_model(model)
+            return model, dict(steps, save=time.perf_counter() - start)
+
+        return prune
+
+    return method
 
 
 METHODS = dict(
     bare=bare,
     plain_global=plain('global_choice'),
     plain_uniform=plain('uniform_choice'),
-    ours=ours,
+    **{name: ours(name) for name in OURS},
 )
 
 
@@ -158,7 +175,8 @@ def measure(method: str, args: Namespace) -> dict[str, Any]:
                 removed=1 - params / dense,
                 params=params,
                 perplexity=perplexity(pruned, windows),
-                seconds_after=sum(steps.values()),
+                seconds_after=sum(v for step, v in steps.items() if step != 'compensate'),
+                seconds_refit=steps.get('compensate'),
                 steps=steps,
             )
         )
@@ -174,8 +192,8 @@ def ratios(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if 'bare' in found:
         for key in ('seconds', 'cpu_seconds'):
             result[f'importance_{key}_per_bare'] = here[key] / found['bare'][key]
-    for method in ('plain_global', 'plain_uniform'):
-        if method in found:
+    for method in found:
+        if method not in ('bare', 'ours'):
             result[method] = {
                 str(a['ratio']): a['perplexity'] / b['perplexity']
                 for a, b in zip(here['pruned'], found[method]['pruned'], strict=True)

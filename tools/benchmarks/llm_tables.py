@@ -91,7 +91,13 @@ def llm_global() -> str:
     labels = dict(
         plain_global='plain Taylor, global',
         plain_uniform='plain Taylor, uniform per layer, MLP only',
-        ours='**this plugin**',
+        ours='**here: Fisher, refitted**',
+        ours_without_refit='here: Fisher',
+        ours_normalised='here: Fisher by group mean, refitted',
+        ours_taylor='here: Taylor, refitted',
+        ours_taylor2='here: Taylor of order 2, refitted',
+        ours_wanda='here: Wanda by group mean, refitted',
+        ours_uniform='here: Fisher, uniform, MLP only, refitted',
     )
     rows = [
         [
@@ -101,13 +107,14 @@ def llm_global() -> str:
             short(run['perplexity']),
             f'{found["seconds"]:.0f}',
             f'{run["seconds_after"]:.1f}',
+            f'{run["seconds_refit"]:.0f}' if run.get('seconds_refit') else '',
             f'{found["peak_mb"]:,.0f}',
         ]
         for index in range(max(len(found.get('pruned', [])) for found in r['methods'].values()))
         for method, found in r['methods'].items()
         for run in found.get('pruned', [])[index : index + 1]
     ]
-    header = ['asked', 'method', 'removed', 'perplexity', 'importance, s', 'after it, s']
+    header = ['asked', 'method', 'removed', 'perplexity', 'importance, s', 'after it, s', 'refit, s']
     bare = r['methods'].get('bare')
     pace = ''
     if bare and 'importance_seconds_per_bare' in r['ratios']:
@@ -119,7 +126,8 @@ def llm_global() -> str:
 
 {PROTOCOL.format(windows=r['windows'])}; dense {r['dense_perplexity']:.2f}. Importance from
 {r['samples']} sequences of the valid split; a fraction of all parameters is removed, and nothing is
-trained afterwards. After the importance pass come choosing, cutting and saving.
+trained afterwards. After the importance pass come choosing, cutting and saving; refitting by least
+squares is one more forward pass over the same sequences.
 
 {table([*header, 'peak memory, MB'], rows)}
 

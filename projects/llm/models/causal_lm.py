@@ -132,6 +132,11 @@ class HFCausalLM(BaseModel):
 
         return {'lm_eval': LMEval(self)}
 
+    @property
+    def weights_source(self) -> str | None:
+        """Where ``init_weights`` takes weights from; None: they are random."""
+        return self.path
+
     def init_weights(self) -> None:
         """Load the pretrained weights, once; without ``path`` the random ones stay.
 

@@ -67,6 +67,11 @@ class TimmClassifier(BaseModel):
         self.input_shape = input_shape(self.backbone, dict(model_kwargs or {}))
         self.arch, self.pretrained = arch, pretrained
 
+    @property
+    def weights_source(self) -> str | None:
+        """Where ``init_weights`` takes weights from; None: they are random."""
+        return self.arch if self.pretrained is True else self.pretrained or None
+
     def init_weights(self) -> None:
         """Apply ``init_cfg`` or load the pretrained weights, once.
 
