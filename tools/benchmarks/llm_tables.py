@@ -114,7 +114,15 @@ def llm_global() -> str:
         for method, found in r['methods'].items()
         for run in found.get('pruned', [])[index : index + 1]
     ]
-    header = ['asked', 'method', 'removed', 'perplexity', 'importance, s', 'after it, s', 'refit, s']
+    header = [
+        'asked',
+        'method',
+        'removed',
+        'perplexity',
+        'importance, s',
+        'after it, s',
+        'refit, s',
+    ]
     bare = r['methods'].get('bare')
     pace = ''
     if bare and 'importance_seconds_per_bare' in r['ratios']:
