@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
-from .calibration import CalibrationData
+from .calibration import CalibrationData, evaluation_mode
 from .checkpoint import load_file, save_file
 from .distributed import check_same, from_rank_0, weights_digest
 from .errors import UserError
@@ -118,14 +118,8 @@ def sparsify_by_weight(
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients; then every module's mode and random numbers as before."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with kept_random_state(), torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluation_mode(model), kept_random_state(), torch.no_grad():
+        yield
 
 
 def calls_of(

@@ -46,7 +46,7 @@ def rows_of(path) -> list[dict]:
 
 
 def test_units_csv(tmp_path, plan):
-    UnitTable(plan).write_units(tmp_path / 'units.csv')
+    UnitTable(plan).write_tables(tmp_path)
     text = (tmp_path / 'units.csv').read_text()
     assert text.splitlines()[0] == 'layer_idx,group_type,group_idx,importance,cost,score,pruned'
     assert '\r' not in text
@@ -71,8 +71,6 @@ def test_units_csv(tmp_path, plan):
 def test_the_global_table_and_what_goes(tmp_path, plan, monkeypatch):
     monkeypatch.setattr(tables, 'ROWS', 100)  # several chunks, the last one smaller
     UnitTable(plan).write_tables(tmp_path)
-    UnitTable(plan).write_units(tmp_path / 'alone.csv')
-    assert (tmp_path / 'alone.csv').read_bytes() == (tmp_path / 'units.csv').read_bytes()
     units = rows_of(tmp_path / 'units.csv')
     table = (tmp_path / 'global_group_table.csv').read_text()
     assert table.startswith('layer_idx,group_type,group_idx,importance,cost,score\n')

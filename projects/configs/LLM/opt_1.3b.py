@@ -1,20 +1,10 @@
 # OPT-1.3B, 1,315,758,080 parameters, from the hub or where LLM_PATH says.
-_base_ = [
-    '../_base_/default_runtime.py',
-    '../_base_/datasets/wikitext2.py',
-    '../_base_/schedules/llm_adamw.py',
-]
-custom_imports = dict(imports=['projects.prune_plugin', 'projects.llm'], allow_failed_imports=False)
+_base_ = './opt_125m.py'
 path = '{{$LLM_PATH:facebook/opt-1.3b}}'
 
 model = dict(
-    type='HFCausalLM',
     path=path,
-    window=2048,
     architecture=dict(
-        model_type='opt',
-        vocab_size=50272,
-        max_position_embeddings=2048,
         hidden_size=2048,
         ffn_dim=8192,
         num_hidden_layers=24,

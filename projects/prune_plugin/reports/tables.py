@@ -78,13 +78,6 @@ class UnitTable:
             text = '%s%d,%.17g%s%.10g\n' * len(group) % tuple(chain.from_iterable(cells))
             yield text.split('\n')[:-1], pruned
 
-    def write_units(self, path: str | os.PathLike) -> None:
-        """Write ``units.csv``."""
-        with whole_file(path) as file:
-            file.write(','.join(UNIT_COLUMNS) + '\n')
-            for lines, pruned in self.lines():
-                file.write(with_flags(lines, pruned))
-
     def write_scores(self, path: str | os.PathLike) -> None:
         """Write the table that :func:`read_scores` reads: ``--save-table``."""
         with whole_file(path) as file:
