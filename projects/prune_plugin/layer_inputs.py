@@ -97,6 +97,25 @@ def input_gram(module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, float]:
     return mirror(total.float()), rows
 
 
+def input_drift(module: nn.Module, inputs: list[Tensor], dense: list[Tensor]) -> Tensor:
+    """Sum over all rows and ranks of what was, less what is, times what is: (dense - x).T @ x.
+
+    Args:
+        module: The layer.
+        inputs: What it reads, one tensor per batch.
+        dense: What it read before anything was changed.
+
+    Returns:
+        float32 (inputs, inputs).
+    """
+    width = weight_matrix(module).shape[1]
+    total = module.weight.new_zeros(width, width, dtype=torch.float64)
+    for x, was in zip(inputs, dense, strict=True):
+        rows = input_rows(module, x)
+        total.add_((input_rows(module, was) - rows).T @ rows)
+    return over_ranks(total, 0)[0].float()
+
+
 def over_ranks(total: Tensor, count: int) -> tuple[Tensor, float]:
     """Both summed over all ranks."""
     rows = torch.tensor(float(count), dtype=torch.float64, device=total.device)

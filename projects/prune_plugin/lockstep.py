@@ -4,10 +4,11 @@ Each batch runs through the whole model in a coroutine of its own (a greenlet). 
 to run, its batch halts; when all batches have come there, the layer's inputs are seen together, the
 layer may be changed, and all go on with what it has become. One forward pass over the data is enough
 to change every layer knowing what the layers before it have become, and nothing is known of the model
-but that it calls its layers in the same order for every batch.
+but that it calls its layers in the same order for every batch. Other batches may run beside them through
+the layers as they were.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
@@ -106,11 +107,71 @@ def stations(model: nn.Module, names: Sequence[str], call: Call) -> list[Station
 
 
 @torch.no_grad()
+def layers_that_run_later(model: nn.Module, stops: Sequence[Station], call: Call) -> set[str]:
+    """The layers that run once more when a later station has been reached.
+
+    Args:
+        model: The model.
+        stops: From :func:`stations`.
+        call: Runs it on a small batch.
+    """
+    numbers = {name: number for number, station in enumerate(stops) for name in station}
+    found, reached = set(), 0
+
+    def halt(name: str, x: Tensor) -> None:
+        nonlocal reached
+        if numbers[name] < reached:
+            found.add(name)
+        reached = max(reached, numbers[name])
+
+    with halting({name: model.get_submodule(name) for name in numbers}, halt):
+        call()
+    return found
+
+
+def go_on(runs: Sequence[Any], station: Station) -> list[Tensor]:
+    """Let all runs come to the station, one after the other; the inputs that they halt with.
+
+    Raises:
+        UserError: one halts elsewhere, or has ended.
+    """
+    inputs = []
+    for run in runs:
+        arrived = run.switch()
+        if arrived is None or arrived[0] != station[0]:
+            raise UserError(
+                f'{station[0]} is not called in the same order for every calibration batch; '
+                'name such layers in prune_cfg.exclude'
+            )
+        inputs.append(arrived[1])
+    return inputs
+
+
+@contextmanager
+def holding(values: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
+    """Let parameters have other values for a while, without a copy."""
+
+    def install(values: Mapping[nn.Parameter, Tensor]) -> None:
+        for parameter, value in values.items():
+            parameter.data = value
+        torch.clear_autocast_cache()  # may hold the parameters as they were
+
+    own = {parameter: parameter.data for parameter in values}
+    install(values)
+    try:
+        yield
+    finally:
+        install(own)
+
+
+@torch.no_grad()
 def lockstep(
     model: nn.Module,
     calls: Sequence[Call],
     stops: Sequence[Station],
-    visit: Callable[[Station, list[Tensor]], None],
+    visit: Callable[[Station, list[Tensor], list[Tensor]], None],
+    dense_calls: Sequence[Call] = (),
+    run_later: Collection[str] = (),
 ) -> None:
     """Run all calls side by side, and ``visit`` every station once with the inputs of all.
 
@@ -123,10 +184,15 @@ def lockstep(
         model: The model, in evaluation mode.
         calls: Each runs the model on one batch.
         stops: From :func:`stations`.
-        visit: Takes a station and the inputs of its layers, one per call; may change the layers.
+        visit: Takes a station, the inputs of its layers, one per call, and those of the dense calls;
+            may change the layers.
+        dense_calls: Run the layers with the parameters that they had before they were visited.
+        run_later: From :func:`layers_that_run_later`; of these, and of one station, such parameters are
+            held. Not read without dense calls.
 
     Raises:
-        UserError: the calls don't come to the stations in their order, or greenlet isn't installed.
+        UserError: the calls don't come to the stations in their order, another layer runs later in a
+            dense call, or greenlet isn't installed.
     """
     try:
         from greenlet import getcurrent, greenlet
@@ -142,36 +208,45 @@ def lockstep(
         if name not in done:
             with set_aside(x.device.type):
                 main.switch((name, x))
+        elif getcurrent() in dense_runs and name not in station and name not in run_later:
+            raise UserError(
+                f'{name} runs again in some calibration batches only, so that its dense inputs cannot '
+                'be had; set dense_targets to 0, or name it in prune_cfg.exclude'
+            )
 
-    def run(call: Call) -> None:
-        try:
-            call()
-        except _Over:
-            pass
+    def start(call: Call) -> Any:
+        def run() -> None:
+            try:
+                call()
+            except _Over:
+                pass
 
-    runs = [greenlet(run) for _ in calls]
-    for one in runs:
+        one = greenlet(run)
         one.gr_context = copy_context()
-    firsts = {station[0]: model.get_submodule(station[0]) for station in stops}
+        return one
+
+    runs, dense_runs = [start(call) for call in calls], [start(call) for call in dense_calls]
+    halts = {name: model.get_submodule(name) for station in stops for name in station[:1]}
+    if dense_runs:
+        halts = {name: model.get_submodule(name) for station in stops for name in station}
+    before: dict[str, dict[nn.Parameter, Tensor]] = {}
+    station: Station = ()
     try:
-        with halting(firsts, halt):
-            for number, station in enumerate(stops):
-                if number == 0:
-                    arrived = [one.switch(call) for one, call in zip(runs, calls, strict=True)]
-                else:
-                    arrived = [one.switch() for one in runs]
-                if any(at is None or at[0] != station[0] for at in arrived):
-                    raise UserError(
-                        f'{station[0]} is not called in the same order for every calibration batch; '
-                        'name such layers in prune_cfg.exclude'
-                    )
-                inputs = [x for _, x in arrived]
-                arrived.clear()
-                visit(station, inputs)
+        with halting(halts, halt):
+            for following in stops:
+                with holding({p: v for values in before.values() for p, v in values.items()}):
+                    dense_inputs = go_on(dense_runs, following)
+                inputs = go_on(runs, following)
+                station = following
+                before = {name: before[name] for name in before if name in run_later}
+                for name in station if dense_runs else ():
+                    parameters = model.get_submodule(name).parameters()
+                    before[name] = {p: p.detach().clone() for p in parameters}
+                visit(station, inputs, dense_inputs)
+                done.update(station)
                 inputs.clear()
-                torch.clear_autocast_cache()  # may hold the layers as they were
-                done.add(station[0])
+                dense_inputs.clear()
     finally:
-        for one in runs:
+        for one in (*runs, *dense_runs):
             if one:  # halted inside the model
                 one.throw(_Over)

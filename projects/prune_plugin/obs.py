@@ -1,6 +1,7 @@
 """Optimal-brain-surgeon algebra on the Hessian of a layer's squared output error."""
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from mmengine.logging import print_log
@@ -56,3 +57,30 @@ def damped_factor(gram: Tensor, damping: float, name: str, of_inverse: bool) -> 
         f'{name}: the Hessian is not positive definite even at damping {share:g}; raise damping or '
         'calibration.num_samples, or name the layer in prune_cfg.exclude'
     )
+
+
+def toward_dense(
+    weights: Sequence[Tensor],
+    gram: Tensor,
+    drift: Tensor,
+    strength: float,
+    damping: float,
+    name: str,
+) -> list[Tensor]:
+    """Weights that put out, on the inputs at hand, more of what they do on the dense model's inputs.
+
+    At full strength they minimise ``||X V.T - X' W.T||^2 / n + d ||V - W||^2`` over V, X and X' being n
+    inputs at hand and in the dense model, and d ``damping`` times the mean diagonal of ``gram``.
+
+    Args:
+        weights: W of layers with the same inputs, float32 (outputs, inputs) each.
+        gram: ``X.T @ X / n``, (inputs, inputs).
+        drift: ``(X' - X).T @ X / n``, (inputs, inputs).
+        strength: How far to go from W (0) to V (1).
+        damping: See above.
+        name: The layers, for messages.
+    """
+    stacked = torch.cat(list(weights))
+    factor = damped_factor(gram, damping, name, of_inverse=False)
+    change = torch.cholesky_solve((stacked @ drift).T, factor).T
+    return list(stacked.add_(change, alpha=strength).split([len(weight) for weight in weights]))

@@ -21,7 +21,7 @@ from .checkpoint import load_file, save_file
 from .distributed import check_same, from_rank_0, weights_digest
 from .errors import UserError
 from .layer_inputs import check_layer, weight_matrix
-from .lockstep import Station, lockstep, stations
+from .lockstep import Station, layers_that_run_later, lockstep, stations
 from .randomness import kept_random_state, seed_everything
 from .sparsifiers.base import Sparsifier
 
@@ -155,7 +155,8 @@ def sparsify_in_lockstep(
     """Prune layer by layer in one forward pass over the data, in place.
 
     Every layer sees inputs that the pruned layers before it made. Beside the model there are in memory
-    the activations of one layer for all batches, and the statistics of one input.
+    the activations of one layer for all batches (some of them twice, if the sparsifier wants the dense model's too),
+    and the statistics of one input.
 
     Args:
         model: The model.
@@ -193,14 +194,14 @@ def sparsify_in_lockstep(
         numbers = {station: number for number, station in enumerate(stops)}
         task = bar.add_task('pruning layers', total=len(stops))
 
-        def visit(station: Station, inputs: list[Tensor]) -> None:
+        def visit(station: Station, inputs: list[Tensor], dense: list[Tensor]) -> None:
             number = numbers[station]
             found = progress.load(number) if progress else None
             if found is not None:
                 for name, layer in found.items():
                     install(name, layer['weight'], layer['keep'])
             else:
-                statistic = sparsifier.statistic(modules[station[0]], inputs)
+                statistic = sparsifier.statistic(modules[station[0]], inputs, dense)
                 own = {owners[path]: weight_matrix(modules[path]) for path in station}
                 earlier = before and {
                     name: before[name].flatten(1).to(own[name].device) for name in own
@@ -212,7 +213,13 @@ def sparsify_in_lockstep(
                     progress.save(number, done)
             bar.advance(task)
 
-        lockstep(model, calls_of(model, data, loss), stops, visit)
+        calls, dense, later = calls_of(model, data, loss), (), ()
+        if sparsifier.dense_share:
+            rank, world = dist.get_dist_info()
+            number = max(1, round(sparsifier.dense_share * len(data.batches)))
+            dense = calls[: len(range(rank, number, world))]
+            later = layers_that_run_later(model, stops, partial(loss, model, data.first_sample()))
+        lockstep(model, calls, stops, visit, dense, later)
     if dist.get_world_size() > 1:
         check_same(weights_digest(model), 'the pruned weights')
     return {name: mask(name) for name in ratios}

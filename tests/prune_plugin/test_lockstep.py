@@ -63,7 +63,7 @@ def halve(model):
     """A visit that changes the layers and notes what they read."""
     seen = {}
 
-    def visit(station, inputs):
+    def visit(station, inputs, dense):
         seen[station] = [x.clone() for x in inputs]
         for name in station:
             model.get_submodule(name).weight.mul_(0.5)
@@ -189,7 +189,7 @@ def test_another_order_in_one_batch(model):
     stops = [('a',), ('b',), ('last',)]
     visited = []
     with pytest.raises(UserError, match='^a is not called in the same order .* prune_cfg.exclude'):
-        lockstep(model, calls, stops, lambda station, inputs: visited.append(station))
+        lockstep(model, calls, stops, lambda station, inputs, dense: visited.append(station))
     assert visited == [] and hooks_of(model) == 0 and not model.swapped
 
 
@@ -204,7 +204,7 @@ def test_a_batch_that_ends_early(model):
     calls[2] = lambda: model.a(batches()[2])
     visited = []
     with pytest.raises(UserError, match='^twice is not called in the same order'):
-        lockstep(model, calls, STOPS, lambda station, inputs: visited.append(station))
+        lockstep(model, calls, STOPS, lambda station, inputs, dense: visited.append(station))
     assert visited == [('a', 'b')] and hooks_of(model) == 0
 
 
@@ -231,7 +231,7 @@ def test_an_exception_leaves_nothing_behind(model, where):
     if where == 'first call':
         calls[0] = lambda: 1 / 0
 
-    def visit(station, inputs):
+    def visit(station, inputs, dense):
         if where == 'visit' and station == ('after',):
             raise ZeroDivisionError('in a visit')
 
@@ -260,7 +260,7 @@ def test_inputs_are_let_go_after_a_visit(model):
     """Only what is in flight stays in memory."""
     alive = []
 
-    def visit(station, inputs):
+    def visit(station, inputs, dense):
         gc.collect()
         assert all(ref() is None for ref in alive)
         alive[:] = [weakref.ref(x) for x in inputs]
@@ -290,7 +290,7 @@ def test_state_of_the_thread_is_each_call_own(model):
             assert y.dtype == (torch.float32 if number == 1 else torch.bfloat16)
             model.last(torch.rand(1, 6))
 
-    def visit(station, inputs):
+    def visit(station, inputs, dense):
         assert not torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu')
         assert NAME.get() == 'outside'
         torch.rand(7)
@@ -310,7 +310,7 @@ def test_autocast_sees_the_changed_weights(model):
     model.requires_grad_()
     read = []
 
-    def visit(station, inputs):
+    def visit(station, inputs, dense):
         read.append(inputs[0])
         for name in station:
             model.get_submodule(name).weight.zero_()

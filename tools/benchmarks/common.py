@@ -34,7 +34,7 @@ def spread(seconds: list[float]) -> dict[str, float]:
     return dict(min=min(seconds), median=statistics.median(seconds), max=max(seconds))
 
 
-def save(name: str, result: dict[str, Any]) -> Path:
+def write(name: str, result: dict[str, Any]) -> Path:
     """Write a result with its surroundings to ``docs/benchmarks/<name>.json``."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     surroundings = dict(
@@ -47,6 +47,12 @@ def save(name: str, result: dict[str, Any]) -> Path:
     )
     path = RESULTS / f'{name}.json'
     path.write_text(json.dumps({**result, 'environment': surroundings}, indent=2) + '\n')
+    return path
+
+
+def save(name: str, result: dict[str, Any]) -> Path:
+    """Write a result as :func:`write` does, and show it."""
+    path = write(name, result)
     print(json.dumps(result, indent=2))
     print(f'written to {path.relative_to(ROOT)}')
     return path

@@ -23,9 +23,14 @@ from llm_common import (  # noqa: E402
 TABLE = ROOT / 'docs' / 'benchmarks' / 'llm_curve.csv'
 PLOT = ROOT / 'docs' / 'images' / 'llm_curve.png'
 WEIGHTS = Path(__file__).with_name('llm_weights.py')
-SPARSITIES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SPARSITIES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 #: What each line of the plot is made by, of llm_methods.py.
-METHODS = dict(magnitude='ours_magnitude', Wanda='ours_wanda', SparseGPT='ours_sparsegpt')
+METHODS = {
+    'magnitude': 'ours_magnitude',
+    'Wanda': 'ours_wanda',
+    'SparseGPT of the paper': 'ours_sparsegpt_paper',
+    'SparseGPT': 'ours_sparsegpt',
+}
 STEPPED = 'stepped, with recovery'
 #: (method, sparsity) -> perplexity; the dense model is ('dense', 0.0).
 Points = dict[tuple[str, float], float]
@@ -78,7 +83,7 @@ def measure(points: Points, args: Namespace) -> None:
             str(WEIGHTS), f'--worker={worker}', f'--settings={sparsity:g}', *own
         )
         points[method, sparsity] = found['perplexity']
-        print(f'{method:10} {sparsity:4g} {found["perplexity"]:.6g}', flush=True)
+        print(f'{method:22} {sparsity:4g} {found["perplexity"]:.6g}', flush=True)
         write_points(points)
 
 

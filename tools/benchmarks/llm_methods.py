@@ -105,14 +105,14 @@ def reference_wanda(model, sequences, ratio, pattern, args) -> None:
     block_by_block(model, sequences, Adapter, ratio, pattern)
 
 
-def ours(sparsifier: str) -> Method:
-    """The plugin's method of that name, on the same layers and sequences."""
+def ours(sparsifier: str, **keys) -> Method:
+    """The plugin's method of that name and settings, on the same layers and sequences."""
 
     def prune(model, sequences, ratio, pattern, args) -> None:
         from projects.prune_plugin import build_pruner
         from projects.prune_plugin.calibration import CalibrationData
 
-        method = {'type': sparsifier}
+        method = {'type': sparsifier, **keys}
         if pattern:
             method['pattern'] = '{}:{}'.format(*pattern)
         pruner = build_pruner(
@@ -147,6 +147,8 @@ METHODS: dict[str, Method] = dict(
     plain_sparsegpt=plain_sparsegpt,
     reference_sparsegpt=reference_sparsegpt,
     ours_sparsegpt=ours('SparseGPT'),
+    ours_sparsegpt_paper=ours('SparseGPT', dense_targets=0),
+    ours_sparsegpt_full=ours('SparseGPT', dense_share=1),
     ours_magnitude=ours('Magnitude'),
 )
 #: Need a checkout, whose folder is the option of that name.

@@ -13,6 +13,8 @@ LABELS = dict(
     plain_sparsegpt='plain SparseGPT',
     reference_sparsegpt="SparseGPT with the authors' class",
     ours_sparsegpt='**SparseGPT here**',
+    ours_sparsegpt_paper='SparseGPT here, dense_targets=0',
+    ours_sparsegpt_full='SparseGPT here, dense_share=1',
     ours_magnitude='**magnitude here**',
 )
 PROTOCOL = (

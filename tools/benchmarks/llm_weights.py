@@ -82,10 +82,11 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for setting in dict.fromkeys(row['setting'] for row in rows):
         found = medians(rows, setting)
-        for name in ('sparsegpt', 'wanda', 'magnitude'):
-            here = found.get(f'ours_{name}')
-            if here is None:
+        for method, here in found.items():
+            owner, _, name = method.partition('_')
+            if owner != 'ours':
                 continue
+            name = name.partition('_')[0]
             against: dict[str, Any] = {}
             for base in (f'plain_{name}', f'reference_{name}', name):
                 if base in found:
@@ -97,7 +98,7 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 against['two_forwards'] = dict(
                     seconds=here['seconds'] / found['forward']['seconds']
                 )
-            result.setdefault(setting, {})[f'ours_{name}'] = against
+            result.setdefault(setting, {})[method] = against
     return result
 
 
@@ -145,14 +146,25 @@ def main() -> None:
             found = measure(args.worker, setting, args)
         print(json.dumps(found))
         return
+    from common import save, write
+
     dense = run('dense', '0', args)['perplexity']
-    rows = [
-        run(method, setting, args)
-        for _ in range(args.rounds)
-        for setting in args.settings
-        for method in args.methods
-    ]
-    result = dict(
+    rows: list[dict[str, Any]] = []
+    keep = (lambda *_: None) if args.quick else write
+    for _ in range(args.rounds):
+        for setting in args.settings:
+            for method in args.methods:
+                rows.append(run(method, setting, args))
+                keep(args.output, summary(dense, rows, args))
+    if args.quick:
+        print(json.dumps(ratios(rows), indent=2))
+    else:
+        save(args.output, summary(dense, rows, args))
+
+
+def summary(dense: float, rows: list[dict[str, Any]], args: Namespace) -> dict[str, Any]:
+    """What is saved, after every measurement."""
+    return dict(
         dense_perplexity=dense,
         windows=args.windows,
         samples=args.samples,
@@ -161,12 +173,6 @@ def main() -> None:
         results=rows,
         ratios=ratios(rows),
     )
-    if args.quick:
-        print(json.dumps(result['ratios'], indent=2))
-        return
-    from common import save
-
-    save(args.output, result)
 
 
 if __name__ == '__main__':

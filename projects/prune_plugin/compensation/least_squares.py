@@ -174,7 +174,7 @@ class LeastSquares(Compensation):
             remove_the_rest(model, state)
             task = bar.add_task('refitting layers', total=len(stops))
 
-            def visit(station: Station, inputs: list[Tensor]) -> None:
+            def visit(station: Station, inputs: list[Tensor], _: list[Tensor]) -> None:
                 self.refit_layers(model, station, inputs, kept)
                 bar.advance(task)
 

@@ -1,6 +1,6 @@
 """What a sparsifier is: a weight-level method."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ class Sparsifier:
 
     #: Whether calibration data is needed.
     reads_inputs = False
+    #: Fraction of the calibration batches for which :meth:`statistic` wants to know, too, what the
+    #: layer reads in the dense model.
+    dense_share = 0.0
 
     def __init__(self, pattern: str | None = None):
         self.pattern = parse_pattern(pattern)
@@ -65,12 +68,15 @@ class Sparsifier:
         """
         raise NotImplementedError
 
-    def statistic(self, module: nn.Module, inputs: list[Tensor]) -> Any:
+    def statistic(
+        self, module: nn.Module, inputs: Sequence[Tensor], dense: Sequence[Tensor] = ()
+    ) -> Any:
         """What :meth:`prune` wants to know of a layer's inputs, summed over ranks.
 
         Args:
             module: The layer.
             inputs: What it reads, one tensor per batch.
+            dense: What it reads in the dense model, for the first of those batches (``dense_share``).
         """
         raise NotImplementedError
 

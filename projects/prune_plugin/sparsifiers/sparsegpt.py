@@ -7,14 +7,17 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..layer_inputs import input_gram
-from ..obs import damped_factor
+from ..layer_inputs import input_drift, input_gram
+from ..lora import check_number
+from ..obs import damped_factor, toward_dense
 from ..registry import SPARSIFIERS
 from ..settings import at_least
 from .base import Sparsifier
 
 #: Columns whose errors are spread one by one before a matrix product spreads them further.
 STEP = 16
+#: Damping of the dense targets, in that of the Hessian: fewer samples, and all weights are free.
+DENSE_DAMPING = 30.0
 
 
 def sparsegpt(
@@ -112,14 +115,24 @@ class SparseGPT(Sparsifier):
     One forward pass over the calibration data; layers that read the same input (query, key and value,
     gate and up) share one Hessian and its factorisation.
 
+    With ``dense_targets`` a layer is to put out, on what it reads behind pruned layers, not only what it
+    did, but what it puts out in the dense model: errors of the layers before it are made up for too. That
+    takes a second forward pass, of the dense model, and a second matrix per input, and it matters the
+    more, the more is removed.
+
     Args:
         pattern: See :class:`Sparsifier`.
         block_size: Columns after which all columns to the right are brought up to date ("B").
         mask_block_size: Columns whose mask is chosen together ("Bs").
         damping: Share of the Hessian's mean diagonal that is added to its diagonal.
+        dense_targets: How far targets go from what the layer puts out on the inputs at hand (0) to what
+            the dense layer puts out on the dense model's inputs (1), in [0, 1].
+        dense_share: Fraction of the calibration batches that run through the dense model for it, in
+            (0, 1].
 
     Source: Frantar & Alistarh, "SparseGPT: Massive Language Models Can be Accurately Pruned in
-    One-Shot", arXiv 2301.00774.
+    One-Shot", arXiv 2301.00774. Dense targets: as in Li et al., "GPTAQ", arXiv 2504.02692, for
+    quantization; here before the pruning, in closed form.
 
     Example:
         >>> prune_cfg = dict(type='WeightPruner', sparsifier=dict(type='SparseGPT'),
@@ -134,6 +147,8 @@ class SparseGPT(Sparsifier):
         block_size: int = 128,
         mask_block_size: int = 128,
         damping: float = 0.01,
+        dense_targets: float = 0.75,
+        dense_share: float = 0.4,
     ):
         super().__init__(pattern)
         at_least('block_size', block_size, 1)
@@ -143,12 +158,10 @@ class SparseGPT(Sparsifier):
                 f'mask_block_size is {mask_block_size}; it must divide block_size {block_size} or be '
                 'a multiple of it'
             )
-        if (
-            isinstance(damping, bool)
-            or not isinstance(damping, int | float)
-            or not 0 < damping < inf
-        ):
-            raise UserError(f'damping is {damping!r}; it must be a number > 0')
+        check_number('damping', damping, 0, inf)
+        for name, value in (('dense_targets', dense_targets), ('dense_share', dense_share)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise UserError(f'{name} is {value!r}; it must be a number in [0, 1]')
         if self.pattern and block_size % self.pattern[1]:
             raise UserError(
                 f'block_size is {block_size}; with a pattern it must be a multiple of '
@@ -156,18 +169,37 @@ class SparseGPT(Sparsifier):
             )
         self.block_size, self.mask_block_size = block_size, mask_block_size
         self.damping = float(damping)
+        self.dense_targets = float(dense_targets)
+        self.dense_share = float(dense_share) if dense_targets else 0.0
 
-    def statistic(self, module, inputs):
-        """Mean over rows of the inputs' outer products, float32 (inputs, inputs)."""
-        total, rows = input_gram(module, inputs)
-        return total.div_(max(rows, 1))
+    def statistic(self, module, inputs, dense=()):
+        """Means over rows of outer products, float32 (inputs, inputs) each.
+
+        Returns:
+            That of the inputs, that of the inputs which are known of the dense model too, and that of
+            the difference (dense - inputs) with them; the last two None without ``dense_targets``.
+        """
+        if not self.dense_share:
+            gram, rows = input_gram(module, inputs)
+            return gram.div_(max(rows, 1)), None, None
+        own, rest = inputs[: len(dense)], inputs[len(dense) :]
+        (known, rows), (others, count) = input_gram(module, own), input_gram(module, rest)
+        drift = input_drift(module, own, dense).div_(max(rows, 1))
+        gram = others.add_(known).div_(max(rows + count, 1))
+        return gram, known.div_(max(rows, 1)), drift
 
     def prune(self, weights, statistic, ratios, before=None):
         """See :meth:`Sparsifier.prune`."""
-        factor = damped_factor(statistic, self.damping, ', '.join(weights), of_inverse=True)
-        unused = statistic.diagonal() == 0
+        gram, known, drift = statistic
+        names = ', '.join(weights)
+        unused = gram.diagonal() == 0
+        targets = [weight.float().masked_fill(unused, 0) for weight in weights.values()]
+        if drift is not None:
+            damping = DENSE_DAMPING * self.damping
+            targets = toward_dense(targets, known, drift, self.dense_targets, damping, names)
+        factor = damped_factor(gram, self.damping, names, of_inverse=True)
         done = sparsegpt(
-            [weight.float().masked_fill(unused, 0) for weight in weights.values()],
+            targets,
             factor,
             [ratios[name] for name in weights],
             self.pattern,

@@ -41,7 +41,7 @@ class Wanda(Sparsifier):
 
     reads_inputs = True
 
-    def statistic(self, module, inputs):
+    def statistic(self, module, inputs, dense=()):
         """Root mean square of each input feature, (inputs,)."""
         total, rows = input_squares(module, inputs)
         return (total / max(rows, 1)).sqrt()
