@@ -67,20 +67,6 @@ def mirror(total: Tensor) -> Tensor:
     return total
 
 
-def input_squares(module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, float]:
-    """Sum of the squares of each input feature over all rows and ranks, and the number of rows.
-
-    Returns:
-        float64 (inputs,), rows.
-    """
-    total, count = 0.0, 0
-    for x in inputs:
-        rows = input_rows(module, x)
-        total = total + rows.square().sum(0).double()
-        count += len(rows)
-    return over_ranks(total, count)
-
-
 def input_gram(module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, float]:
     """Sum over all rows and ranks of the inputs' outer products, and the number of rows.
 

@@ -107,6 +107,37 @@ def stations(model: nn.Module, names: Sequence[str], call: Call) -> list[Station
 
 
 @torch.no_grad()
+def look(
+    model: nn.Module,
+    calls: Sequence[Call],
+    stops: Sequence[Station],
+    see: Callable[[str, Tensor], None],
+) -> None:
+    """Run the calls one after the other, and look at what the layers read.
+
+    What comes after the last station isn't run.
+
+    Args:
+        model: The model, in evaluation mode.
+        calls: Each runs the model on one batch.
+        stops: From :func:`stations`.
+        see: Takes the name of a station's first layer and an input, every time that it runs.
+    """
+
+    def halt(name: str, x: Tensor) -> None:
+        see(name, x)
+        if name == stops[-1][0]:
+            raise _Over
+
+    with halting({name: model.get_submodule(name) for name, *_ in stops}, halt):
+        for call in calls:
+            try:
+                call()
+            except _Over:
+                pass
+
+
+@torch.no_grad()
 def layers_that_run_later(model: nn.Module, stops: Sequence[Station], call: Call) -> set[str]:
     """The layers that run once more when a later station has been reached.
 

@@ -21,7 +21,7 @@ from .checkpoint import load_file, save_file
 from .distributed import check_same, from_rank_0, weights_digest
 from .errors import UserError
 from .layer_inputs import check_layer, weight_matrix
-from .lockstep import Station, layers_that_run_later, lockstep, stations
+from .lockstep import Station, layers_that_run_later, lockstep, look, stations
 from .randomness import kept_random_state, seed_everything
 from .sparsifiers.base import Sparsifier
 
@@ -143,7 +143,7 @@ def calls_of(
     return [partial(call, number, batch) for number, _, batch in data]
 
 
-def sparsify_in_lockstep(
+def sparsify_from_inputs(
     model: nn.Module,
     sparsifier: Sparsifier,
     ratios: Mapping[str, float],
@@ -152,19 +152,20 @@ def sparsify_in_lockstep(
     progress: Progress | None = None,
     before: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Prune layer by layer in one forward pass over the data, in place.
+    """Prune by what the layers read in one forward pass over the data, in place.
 
-    Every layer sees inputs that the pruned layers before it made. Beside the model there are in memory
-    the activations of one layer for all batches (some of them twice, if the sparsifier wants the dense model's too),
-    and the statistics of one input.
+    A sequential sparsifier sees every layer with what the pruned layers before it made. Beside the
+    model there are in memory then the activations of one layer for all batches (some twice, if dense
+    inputs are wanted), and the statistics of one input. Another sees all layers in the model as it is:
+    then one batch is in memory, and the statistics of all.
 
     Args:
         model: The model.
         sparsifier: Reads inputs.
         ratios: Fraction to remove of each weight, by name.
-        data: The batches; they should be small, as all are in flight at once.
+        data: The batches; they should be small.
         loss: Runs the model on a batch.
-        progress: Where finished layers are kept.
+        progress: Where finished layers are kept, by a sequential sparsifier.
         before: Masks of an earlier round: what it removed goes first.
 
     Returns:
@@ -184,42 +185,56 @@ def sparsify_in_lockstep(
         module.weight.copy_(weight.view(module.weight.shape))
         packed[name] = np.packbits(keep.cpu().numpy())
 
+    def prune(station: Station, statistic: Any) -> dict[str, tuple[Tensor, Tensor]]:
+        own = {owners[path]: weight_matrix(modules[path]) for path in station}
+        earlier = before and {name: before[name].flatten(1).to(own[name].device) for name in own}
+        done = sparsifier.prune(own, statistic, ratios, earlier)
+        for name, (weight, keep) in done.items():
+            install(name, weight, keep)
+        return done
+
     def mask(name: str) -> Tensor:
         weight = modules[name.rpartition('.')[0]].weight
         bits = np.unpackbits(packed.pop(name), count=weight.numel())
         return torch.from_numpy(bits).bool().view(weight.shape).to(weight.device)
 
     with evaluating(model), Bar(disable=not dist.is_main_process()) as bar:
-        stops = stations(model, list(modules), partial(loss, model, data.first_sample()))
-        numbers = {station: number for number, station in enumerate(stops)}
-        task = bar.add_task('pruning layers', total=len(stops))
+        first = partial(loss, model, data.first_sample())
+        stops, calls = stations(model, list(modules), first), calls_of(model, data, loss)
+        if not sparsifier.sequential:
+            task = bar.add_task('looking at layers', total=len(calls) * len(stops))
+            totals: dict[str, Any] = {}
 
-        def visit(station: Station, inputs: list[Tensor], dense: list[Tensor]) -> None:
-            number = numbers[station]
-            found = progress.load(number) if progress else None
-            if found is not None:
-                for name, layer in found.items():
-                    install(name, layer['weight'], layer['keep'])
-            else:
-                statistic = sparsifier.statistic(modules[station[0]], inputs, dense)
-                own = {owners[path]: weight_matrix(modules[path]) for path in station}
-                earlier = before and {
-                    name: before[name].flatten(1).to(own[name].device) for name in own
-                }
-                done = sparsifier.prune(own, statistic, ratios, earlier)
-                for name, (weight, keep) in done.items():
-                    install(name, weight, keep)
-                if progress:
-                    progress.save(number, done)
-            bar.advance(task)
+            def see(name: str, x: Tensor) -> None:
+                totals[name] = sparsifier.add(totals.get(name), modules[name], x)
+                bar.advance(task)
 
-        calls, dense, later = calls_of(model, data, loss), (), ()
-        if sparsifier.dense_share:
-            rank, world = dist.get_dist_info()
-            number = max(1, round(sparsifier.dense_share * len(data.batches)))
-            dense = calls[: len(range(rank, number, world))]
-            later = layers_that_run_later(model, stops, partial(loss, model, data.first_sample()))
-        lockstep(model, calls, stops, visit, dense, later)
+            look(model, calls, stops, see)
+            for station in stops:
+                prune(station, sparsifier.finish(totals[station[0]]))
+        else:
+            task = bar.add_task('pruning layers', total=len(stops))
+            numbers = {station: number for number, station in enumerate(stops)}
+
+            def visit(station: Station, inputs: list[Tensor], dense: list[Tensor]) -> None:
+                found = progress.load(numbers[station]) if progress else None
+                if found is not None:
+                    for name, layer in found.items():
+                        install(name, layer['weight'], layer['keep'])
+                else:
+                    statistic = sparsifier.statistic(modules[station[0]], inputs, dense)
+                    done = prune(station, statistic)
+                    if progress:
+                        progress.save(numbers[station], done)
+                bar.advance(task)
+
+            dense, later = (), set()
+            if sparsifier.dense_share:
+                rank, world = dist.get_dist_info()
+                number = max(1, round(sparsifier.dense_share * len(data.batches)))
+                dense = calls[: len(range(rank, number, world))]
+                later = layers_that_run_later(model, stops, first)
+            lockstep(model, calls, stops, visit, dense, later)
     if dist.get_world_size() > 1:
         check_same(weights_digest(model), 'the pruned weights')
     return {name: mask(name) for name in ratios}

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 from test_criteria import samples_for
 from torch import nn
 
-from projects.prune_plugin import UserError, WeightPruner
+from projects.prune_plugin import UserError, WeightPruner, layer_inputs
 from projects.prune_plugin.pipeline import data_factory, pruner_of
 from projects.prune_plugin.randomness import seed_everything
 from projects.prune_plugin.sparsify import Progress
@@ -107,11 +107,10 @@ ORDER = {
 
 
 @pytest.mark.parametrize('family', list(ORDER))
-@pytest.mark.parametrize('sparsifier', METHODS, ids=lambda row: '-'.join(row.values()))
+@pytest.mark.parametrize('sparsifier', METHODS[:2], ids=lambda row: '-'.join(row.values()))
 def test_as_layer_by_layer_with_plain_passes(family, sparsifier):
     """Bit for bit: prune one layer, run the changed model anew, prune the next."""
-    if sparsifier['type'] == 'SparseGPT':
-        sparsifier = dict(sparsifier, dense_targets=0)
+    sparsifier = dict(sparsifier, dense_targets=0)
     found, masks = pruned(family, sparsifier, budget=dict(ratio=0.5))
     model = fresh(family)
     method = WeightPruner(sparsifier, budget=dict(ratio=0.5)).sparsifier
@@ -127,6 +126,35 @@ def test_as_layer_by_layer_with_plain_passes(family, sparsifier):
             assert torch.equal(masks[f'{path}.weight'], done[1].view(weight.shape)), path
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, found.state_dict()[name]), name
+
+
+@pytest.mark.parametrize('family', list(ORDER))
+@pytest.mark.parametrize('pattern', [None, '2:4'])
+def test_wanda_looks_at_the_model_as_it_is(family, pattern):
+    """Every run of every layer, in plain passes of the dense model; then all layers by themselves."""
+    sparsifier = dict(type='Wanda', **(dict(pattern=pattern) if pattern else {}))
+    model, masks = pruned(family, sparsifier, budget=dict(ratio=0.5))
+    dense, method = fresh(family), WeightPruner(sparsifier, budget=dict(ratio=0.5)).sparsifier
+    read: dict[str, list] = {}
+    for name in masks:
+        path = name.rpartition('.')[0]
+        dense.get_submodule(path).register_forward_pre_hook(
+            lambda m, a, path=path: read.setdefault(path, []).append(a[0] + 0)
+        )
+    for batch in brute.batches(
+        samples_for('vit' if family == 'cnn' else family), batches_of(family)
+    ):
+        with torch.no_grad():
+            brute.loss_of(dense, batch)
+    for name, keep in masks.items():
+        layer = dense.get_submodule(name.rpartition('.')[0])
+        rows = torch.cat([layer_inputs.input_rows(layer, x) for x in read[name[: -len('.weight')]]])
+        norms = rows.double().square().mean(0).sqrt()
+        found = method.prune({name: layer.weight.detach().flatten(1)}, norms, {name: 0.5})[name]
+        assert torch.equal(keep, found[1].view(keep.shape)), name
+        assert torch.equal(model.get_parameter(name), layer.weight * keep)
+    twice = len(read['same']) if family == 'cnn' else 0
+    assert twice in (0, 6)
 
 
 def test_modes_gradients_and_random_numbers_are_left_alone():
@@ -145,7 +173,7 @@ def test_modes_gradients_and_random_numbers_are_left_alone():
 # A killed run
 
 
-@pytest.mark.parametrize('sparsifier', METHODS[::2], ids=lambda row: row['type'])
+@pytest.mark.parametrize('sparsifier', METHODS[:1], ids=lambda row: row['type'])
 def test_killed_and_resumed(sparsifier, tmp_path, monkeypatch):
     """The same weights and masks as without a break; the damaged file's layers are done again."""
     whole, masks = pruned('llama-gqa', sparsifier)

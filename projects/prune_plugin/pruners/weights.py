@@ -9,7 +9,7 @@ from ..budgets.base import checked_ratio
 from ..calibration import mmengine_loss
 from ..errors import UserError
 from ..registry import PRUNERS, SPARSIFIERS, build
-from ..sparsify import Progress, sparsify_by_weight, sparsify_in_lockstep
+from ..sparsify import Progress, sparsify_by_weight, sparsify_from_inputs
 from ..weights import check_finite, check_still_gone, matches, prunable_weights, select_weights
 from .base import DataFactory, Pruner, as_patterns
 
@@ -144,7 +144,7 @@ class WeightPruner(Pruner):
                     'give a train_dataloader, or use Magnitude'
                 )
             batches = data(self.calibration)
-            masks = sparsify_in_lockstep(
+            masks = sparsify_from_inputs(
                 model, self.sparsifier, ratios, batches, loss, progress, before
             )
         else:

@@ -25,6 +25,9 @@ class Sparsifier:
 
     #: Whether calibration data is needed.
     reads_inputs = False
+    #: Whether a layer is to be seen with what it reads behind pruned layers; else all layers are seen in
+    #: the model as it is (:meth:`add`), and pruned afterwards.
+    sequential = True
     #: Fraction of the calibration batches for which :meth:`statistic` wants to know, too, what the
     #: layer reads in the dense model.
     dense_share = 0.0
@@ -78,6 +81,23 @@ class Sparsifier:
             inputs: What it reads, one tensor per batch.
             dense: What it reads in the dense model, for the first of those batches (``dense_share``).
         """
+        total = None
+        for x in inputs:
+            total = self.add(total, module, x)
+        return self.finish(total)
+
+    def add(self, total: Any, module: nn.Module, x: Tensor) -> Any:
+        """Take one more input of a layer into a sum that :meth:`finish` makes a statistic of.
+
+        Args:
+            total: What this returned last; None at first.
+            module: The layer.
+            x: What it reads.
+        """
+        raise NotImplementedError
+
+    def finish(self, total: Any) -> Any:
+        """The statistic, over all ranks."""
         raise NotImplementedError
 
     def prune(
