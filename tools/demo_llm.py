@@ -15,7 +15,7 @@ GLOBAL = 'projects/configs/LLM/smollm2_135m_global25.py'
 SPARSE = 'projects/configs/LLM/smollm2_135m_sparsegpt50.py'
 #: So much that two cores do it in some ten minutes.
 SMALL = ['prune_cfg.calibration.num_samples=16']
-SHORT = ['prune_cfg.recovery.max_steps=20', 'prune_cfg.recovery.lr=5e-5']
+SHORT = ['prune_cfg.recovery.max_steps=12', 'prune_cfg.recovery.lr=5e-5']
 
 
 def text_options() -> list[str]:
