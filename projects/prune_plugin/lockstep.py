@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .layer_inputs import reading
+from .memory import give_back
 
 #: Runs the model on one batch.
 Call = Callable[[], Any]
@@ -277,6 +278,7 @@ def lockstep(
                 done.update(station)
                 inputs.clear()
                 dense_inputs.clear()
+                give_back()
     finally:
         for one in (*runs, *dense_runs):
             if one:  # halted inside the model

@@ -23,3 +23,20 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # no glibc
         return False
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def give_back() -> bool:
+    """Have glibc hand freed memory back to the system now.
+
+    Many batches in flight in turn leave holes between what they hold, which would add up to a good part
+    of the activations.
+
+    Returns:
+        Whether there was any to hand back; never on other systems than Linux with glibc.
+    """
+    if not sys.platform.startswith('linux'):
+        return False
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (OSError, AttributeError):  # no glibc
+        return False
