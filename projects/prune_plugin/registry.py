@@ -19,6 +19,7 @@ ALLOCATORS = Registry('allocator', scope='mmengine')
 SCHEDULES = Registry('schedule', scope='mmengine')
 SPARSIFIERS = Registry('sparsifier', scope='mmengine')
 COMPENSATIONS = Registry('compensation', scope='mmengine')
+PENALTIES = Registry('penalty', scope='mmengine')
 PRUNERS = Registry('pruner', scope='mmengine')
 
 

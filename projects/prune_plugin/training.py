@@ -33,7 +33,7 @@ from .recovery import (
     recovery_config,
     use_slim_model,
 )
-from .rounds import prune_in_rounds
+from .rounds import check_rounds, prune_in_rounds
 from .saving import write_report
 from .settings import RecoverySettings
 
@@ -169,7 +169,11 @@ def train(cfg: Config, launcher: str) -> dict[str, Any] | None:
     Raises:
         UserError: bad input.
     """
+    if in_loop(cfg):
+        train_tickets(cfg, launcher)
+        return None
     if cfg.get('prune_cfg') is not None and (pruner := pruner_of(cfg)).in_rounds:
+        check_rounds(pruner)
         if cfg.get('resume') and cfg.get('resume_path'):
             raise UserError(
                 f'--resume {cfg.resume_path}: pruning in rounds goes on from what lies in the work '
@@ -198,6 +202,31 @@ def train(cfg: Config, launcher: str) -> dict[str, Any] | None:
     fit_to_device(cfg, launcher)
     build_runner(cfg).train()
     return None
+
+
+def in_loop(cfg: Config) -> bool:
+    """Whether the config's train loop prunes by itself."""
+    return (cfg.get('train_cfg') or {}).get('type') == 'IterativePruneLoop'
+
+
+def train_tickets(cfg: Config, launcher: str) -> None:
+    """Train in pruning states: :class:`IterativePruneLoop` does the rest."""
+    pruner_of(cfg)
+    check_data(cfg, 'train_dataloader')
+    named = cfg.pop('resume_path', None)
+    if cfg.get('resume'):
+        if named and not Path(named).is_file():
+            raise UserError(f'--resume {named} does not exist; give a .pth file')
+        newest = named or on_rank_0(lambda: newest_checkpoint(cfg.work_dir))
+        cfg.resume = newest is not None
+        if newest is None:
+            print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
+        else:
+            load_file(newest)
+            cfg.load_from = str(newest)
+    add_hooks(cfg, *TRAINING_HOOKS)
+    fit_to_device(cfg, launcher)
+    build_runner(cfg).train()
 
 
 def train_in_rounds(cfg: Config, pruner: WeightPruner, options: Options, launcher: str) -> Outcome:

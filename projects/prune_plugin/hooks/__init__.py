@@ -7,7 +7,9 @@ from .latest_checkpoint_hook import LatestCheckpointHook
 from .lora_hook import LoraHook
 from .mask_hook import MaskHook
 from .model_meta_hook import ModelMetaHook
+from .penalty_hook import PenaltyHook
 from .prune_state_hook import PruneStateHook
+from .ticket_hook import TicketHook
 
 __all__ = [
     'CarryOverHook',
@@ -17,5 +19,7 @@ __all__ = [
     'LoraHook',
     'MaskHook',
     'ModelMetaHook',
+    'PenaltyHook',
     'PruneStateHook',
+    'TicketHook',
 ]

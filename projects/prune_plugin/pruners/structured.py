@@ -23,7 +23,15 @@ from ..depth import (
 )
 from ..distributed import check_same, on_rank_0
 from ..errors import UserError
-from ..registry import ALLOCATORS, COMPENSATIONS, CRITERIA, PRUNERS, UNITS, build
+from ..registry import (
+    ALLOCATORS,
+    COMPENSATIONS,
+    CRITERIA,
+    PENALTIES,
+    PRUNERS,
+    UNITS,
+    build,
+)
 from ..settings import at_least
 from ..slim import slim
 from ..state import PruneState
@@ -66,7 +74,11 @@ class StructuredPruner(Pruner):
         criterion: Gives the scores; higher is more important.
         allocator: Turns scores and costs into kept units.
         budget: See :class:`Pruner`.
-        schedule: See :class:`Pruner`.
+        schedule: See :class:`Pruner`. Other than OneShot it takes ``train_cfg.type``
+            ``IterativePruneLoop``.
+        penalty: In an IterativePruneLoop, pulls the units that leave towards zero before they go; None:
+            they go at once.
+        fillback_rate: In an IterativePruneLoop, the share of what would go that stays (Refill+).
         include: See :class:`Pruner`; matched against unit groups' names.
         exclude: See :class:`Pruner`.
         min_keep: Fewest units that a group keeps (for whole layers: that the model keeps).
@@ -101,6 +113,8 @@ class StructuredPruner(Pruner):
         allocator: Mapping = {'type': 'Knapsack'},  # noqa: B006
         budget: Mapping = {'type': 'params'},  # noqa: B006
         schedule: Mapping = {'type': 'OneShot'},  # noqa: B006
+        penalty: Mapping | None = None,
+        fillback_rate: float = 0.0,
         include: Sequence[str] = ('.*',),
         exclude: Sequence[str] = (),
         min_keep: int = 1,
@@ -116,11 +130,13 @@ class StructuredPruner(Pruner):
         name: str | None = None,
     ):
         super().__init__(budget, schedule, include, exclude, calibration, recovery, profile, name)
-        if self.in_rounds:
+        self.penalty = penalty and build(PENALTIES, penalty, 'prune_cfg.penalty')
+        number = isinstance(fillback_rate, int | float) and not isinstance(fillback_rate, bool)
+        if not number or not 0 <= fillback_rate < 1:
             raise UserError(
-                f'prune_cfg.schedule.type is {type(self.schedule).__name__!r}, but a StructuredPruner '
-                'prunes in one round; use OneShot'
+                f'prune_cfg.fillback_rate is {fillback_rate!r}; it must be a number in [0, 1)'
             )
+        self.fillback_rate = float(fillback_rate)
         self.finders: list[UnitFinder] | None = None
         if units is not None:
             if isinstance(units, str | Mapping) or not isinstance(units, Sequence) or not units:

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from ..errors import UserError
 from ..settings import CalibrationSettings, RecoverySettings
 
-#: Where the weights that stay go back to, after each round's pruning.
-REWINDS = (None, 'initial')
-
 
 @dataclass(frozen=True)
 class Round:
@@ -35,19 +32,23 @@ class Schedule:
     Args:
         lr_decay: Factor on the learning rate of recovery from each round to the next, in (0, 1].
         rewind: None, or ``'initial'``: after each pruning, the weights that stay go back to what
-            they are in the model that was pruned first.
+            they are in the model that was pruned first. In an IterativePruneLoop also a number: to what
+            they were after that epoch of its first state.
     """
 
     #: The target that the schedule itself prescribes, or None.
     own_ratio: float | None = None
 
-    def __init__(self, lr_decay: float = 1.0, rewind: str | None = None):
+    def __init__(self, lr_decay: float = 1.0, rewind: str | int | None = None):
         if isinstance(lr_decay, bool) or not isinstance(lr_decay, int | float):
             raise UserError(f'lr_decay is {lr_decay!r}; it must be a number in (0, 1]')
         if not 0 < lr_decay <= 1:
             raise UserError(f'lr_decay is {lr_decay}; it must be in (0, 1], 1 for a constant rate')
-        if rewind not in REWINDS:
-            raise UserError(f"rewind is {rewind!r}; valid are None and 'initial'")
+        epoch = isinstance(rewind, int) and not isinstance(rewind, bool) and rewind >= 0
+        if rewind not in (None, 'initial') and not epoch:
+            raise UserError(
+                f"rewind is {rewind!r}; valid are None, 'initial' and the number of an epoch"
+            )
         self.lr_decay, self.rewind = float(lr_decay), rewind
 
     def ratios(self, target: float) -> list[float]:

@@ -20,7 +20,7 @@ class Cubic(Schedule):
         >>> prune_cfg = dict(type='WeightPruner', schedule=dict(type='Cubic', rounds=10))
     """
 
-    def __init__(self, rounds: int, lr_decay: float = 1.0, rewind: str | None = None):
+    def __init__(self, rounds: int, lr_decay: float = 1.0, rewind: str | int | None = None):
         super().__init__(lr_decay, rewind)
         at_least('rounds', rounds, 1)
         self.rounds = rounds

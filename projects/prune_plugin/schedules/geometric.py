@@ -8,12 +8,14 @@ from .base import Schedule
 
 @SCHEDULES.register_module()
 class Geometric(Schedule):
-    """Removes a share of the remaining weights in each round; the last goes exactly to the target.
+    """Removes a share of what remains in each round; the last goes exactly to the target.
 
-    After n rounds ``(1 - share) ** n`` is left: a share of 0.1 takes 22 rounds to 0.9.
+    After n rounds ``(1 - share) ** n`` is left: a share of 0.1 takes 22 rounds to 0.9. Given are two
+    of share, rounds and the budget's ratio.
 
     Args:
-        share: Fraction of the remaining weights, in (0, 1).
+        share: Fraction of what remains, in (0, 1); None: as ``rounds`` take to the budget's ratio.
+        rounds: How many. With a share they say what the target is.
         max_rounds: A guard: a target that takes more rounds is an error. None: any number will do.
         lr_decay: See :class:`Schedule`.
         rewind: See :class:`Schedule`.
@@ -27,24 +29,40 @@ class Geometric(Schedule):
 
     def __init__(
         self,
-        share: float = 0.1,
+        share: float | None = None,
+        rounds: int | None = None,
         max_rounds: int | None = None,
         lr_decay: float = 1.0,
-        rewind: str | None = None,
+        rewind: str | int | None = None,
     ):
         super().__init__(lr_decay, rewind)
+        if share is None and rounds is None:
+            share = 0.1
         number = isinstance(share, int | float) and not isinstance(share, bool)
-        if not number or not 0 < share < 1:
+        if share is not None and (not number or not 0 < share < 1):
             raise UserError(
-                f'share is {share!r}; it must be a number in (0, 1), the fraction of the remaining '
-                'weights that each round removes'
+                f'share is {share!r}; it must be a number in (0, 1), the fraction of what remains that '
+                'each round removes'
             )
+        if rounds is not None:
+            at_least('rounds', rounds, 1)
         if max_rounds is not None:
             at_least('max_rounds', max_rounds, 1)
-        self.share, self.max_rounds = float(share), max_rounds
+        self.share = None if share is None else float(share)
+        self.number, self.max_rounds = rounds, max_rounds
+        if share is not None and rounds is not None:
+            self.own_ratio = 1 - (1 - self.share) ** rounds
 
     def ratios(self, target):
         """See :meth:`Schedule.ratios`."""
+        if self.number is not None:
+            if self.own_ratio is not None and abs(target - self.own_ratio) > 1e-9:
+                raise UserError(
+                    f'share {self.share} and rounds {self.number} lead to {self.own_ratio:.6g}, but the '
+                    f"budget's ratio is {target}; leave one of the three out"
+                )
+            n = self.number
+            return [1 - (1 - target) ** (k / n) for k in range(1, n)] + [target]
         ratios, left = [], 1 - self.share
         while 1 - left < target - 1e-9:
             ratios.append(1 - left)

@@ -39,7 +39,7 @@ class Steps(Schedule):
         calibration: Sequence[Mapping] | None = None,
         recovery: Sequence[Mapping] | None = None,
         lr_decay: float = 1.0,
-        rewind: str | None = None,
+        rewind: str | int | None = None,
     ):
         super().__init__(lr_decay, rewind)
         key = 'prune_cfg.schedule.ratios'
