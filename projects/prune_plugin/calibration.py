@@ -3,9 +3,8 @@
 import logging
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import mmengine.dataset  # noqa: F401  registers the collate functions
@@ -16,42 +15,26 @@ from mmengine.registry import DATASETS, FUNCTIONS
 from rich.progress import track
 from torch import Tensor, nn
 
-from .distributed import sum_over_ranks
 from .errors import UserError
 from .gates import Gates
 from .modules import CONVERTERS, EQUIVALENT
+from .observers import (
+    Statistics,
+    activation_hooks,
+    gradient_hooks,
+    reduce_statistics,
+    usage_hooks,
+)
 from .randomness import kept_random_state, seed_everything
 from .slim import replace_module
 from .units.base import UnitGroup
 
-#: Usage of units of which their module says nothing.
-UNTOLD = -math.inf
 #: Statistics as large as the weights.
 WEIGHT_GRADIENTS = frozenset(('gradients', 'squared_gradients'))
+#: Statistics of what layers read.
+ACTIVATIONS = frozenset(('activations',))
 #: (model, batch) -> scalar loss, the mean over the batch's samples.
 LossFunction = Callable[[nn.Module, Any], Tensor]
-
-
-@dataclass
-class Statistics:
-    """What calibration gathered, by parameter name, summed over ranks.
-
-    Attributes:
-        gradients: Mean gradient over samples, float64, shaped as the parameter.
-        squared_gradients: Mean over batches of the squared gradient, likewise.
-        usage: How much each unit was used, per sample, by group name, float64 (group.size,).
-        fisher: Mean over batches of the squared derivative of the loss by a gate on each unit, by
-            group name, float64 (group.size,).
-        input_rms: Root mean square of each input feature of the layer that owns a weight, (in,).
-        samples: Samples seen by all ranks together.
-    """
-
-    gradients: dict[str, Tensor] = field(default_factory=dict)
-    squared_gradients: dict[str, Tensor] = field(default_factory=dict)
-    input_rms: dict[str, Tensor] = field(default_factory=dict)
-    usage: dict[str, Tensor] = field(default_factory=dict)
-    fisher: dict[str, Tensor] = field(default_factory=dict)
-    samples: int = 0
 
 
 class CalibrationData:
@@ -176,102 +159,6 @@ def observable(model: nn.Module, groups: Sequence[UnitGroup]) -> Iterator[None]:
             replace_module(model, name, module)
 
 
-@contextmanager
-def gradient_hooks(
-    model: nn.Module,
-    names: Collection[str],
-    statistics: Statistics,
-    kinds: frozenset[str],
-    batch: dict,
-) -> Iterator[None]:
-    """Fold each parameter's gradient into the statistics as soon as it is there, then free it.
-
-    Only the scored parameters ask for gradients meanwhile, frozen ones among them.
-    """
-    wanted = dict(model.named_parameters())
-    frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    handles = []
-    for name, parameter in wanted.items():
-        parameter.requires_grad_(name in names)
-        if name not in names:
-            continue
-        statistics.gradients[name] = torch.zeros_like(parameter, dtype=torch.float64)
-        if 'squared_gradients' in kinds:
-            statistics.squared_gradients[name] = torch.zeros_like(parameter, dtype=torch.float64)
-
-        def fold(parameter: Tensor, name: str = name) -> None:
-            gradient = parameter.grad.double()
-            statistics.gradients[name].add_(gradient, alpha=batch['samples'])
-            if name in statistics.squared_gradients:
-                statistics.squared_gradients[name].addcmul_(
-                    gradient, gradient, value=batch['samples']
-                )
-            parameter.grad = None
-
-        handles.append(parameter.register_post_accumulate_grad_hook(fold))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        for parameter, requires_grad in frozen.items():
-            parameter.requires_grad_(requires_grad)
-
-
-@contextmanager
-def activation_hooks(
-    model: nn.Module, names: set[str], sums: dict[str, Tensor], counts: dict[str, Tensor]
-) -> Iterator[None]:
-    """Add up the squares of each input feature of the layers that own the weights ``names``."""
-    handles = []
-    for name in sorted(names):
-        module = model.get_submodule(name.rpartition('.')[0])
-
-        def add(module: nn.Module, args: tuple, name: str = name) -> None:
-            x = args[0].detach()
-            dim = -1 if isinstance(module, nn.Linear) else 1
-            rows = x.movedim(dim, -1).flatten(0, -2).double()
-            sums[name] += rows.square().sum(0)
-            counts[name] += len(rows)
-
-        weight = module.weight
-        sums[name] = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
-        counts[name] = torch.zeros((), dtype=torch.float64, device=weight.device)
-        handles.append(module.register_forward_pre_hook(add))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def usage_hooks(
-    model: nn.Module, groups: Sequence[UnitGroup], usage: dict[str, Tensor]
-) -> Iterator[None]:
-    """Add up what the groups' owners say of their units' use, where they say (see ``Usage``)."""
-    handles = []
-    for group in groups:
-        owner = model.get_submodule(group.owner)
-        if not hasattr(owner, 'unit_usage'):
-            continue
-        # There from the start, so that a rank without a batch holds the same names.
-        device = next(owner.parameters()).device
-        usage[group.name] = torch.zeros(group.size, dtype=torch.float64, device=device)
-
-        def add(module: nn.Module, args: tuple, output: Any, group: UnitGroup = group) -> None:
-            with torch.no_grad():
-                said = module.unit_usage(output).get(group.kind)
-            usage[group.name] += UNTOLD if said is None else said.double()
-
-        handles.append(owner.register_forward_hook(add))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def scored_weights(model: nn.Module, groups: Sequence[UnitGroup]) -> dict[str, int]:
     """Number of elements of each parameter that the groups cut, by name."""
     cut = {cut.name for group in groups for cut in group.cuts}
@@ -338,8 +225,6 @@ def collect(
         The statistics, equal on all ranks.
     """
     statistics = Statistics()
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, Tensor] = {}
     batch_info = {'samples': 0}
     scored = scored_weights(model, groups)
     read = {cut.name for group in groups for cut in group.cuts if cut.side == 'out'}
@@ -351,7 +236,7 @@ def collect(
         with (
             gates.watching(),
             gradient_hooks(model, scored if of_weights else (), statistics, kinds, batch_info),
-            activation_hooks(model, read if 'activations' in kinds else set(), sums, counts),
+            activation_hooks(model, read if kinds & ACTIVATIONS else set(), statistics),
             usage_hooks(model, groups if 'usage' in kinds else [], statistics.usage),
             torch.set_grad_enabled(backward),
         ):
@@ -371,24 +256,4 @@ def collect(
                     gates.settle(samples)
         if statistics.samples:  # a rank may have no batch
             gates.warn()
-    return reduce_statistics(statistics, sums, counts)
-
-
-def reduce_statistics(
-    statistics: Statistics, sums: dict[str, Tensor], counts: dict[str, Tensor]
-) -> Statistics:
-    """Sum over ranks, then turn sums into means."""
-    total = {'samples': torch.tensor(float(statistics.samples))}
-    means = (
-        statistics.gradients, statistics.squared_gradients, statistics.usage, statistics.fisher,
-    )  # fmt: skip
-    for table in (*means, sums, counts, total):
-        sum_over_ranks(table)
-    statistics.samples = int(total['samples'])
-    for name in [name for name, usage in statistics.usage.items() if (usage == UNTOLD).all()]:
-        del statistics.usage[name]
-    for table in means:
-        for name in table:
-            table[name] /= statistics.samples
-    statistics.input_rms = {n: (sums[n] / counts[n].clamp_min(1)).sqrt() for n in sums}
-    return statistics
+    return reduce_statistics(statistics)

@@ -68,6 +68,8 @@ def prune_to_files(cfg: Config, pruner: Pruner, options: Options) -> Outcome:
     Raises:
         UserError: bad input; nothing has been written then.
     """
+    if not options.dry_run:
+        pruner.check_without_loop()
     seconds: dict[str, float] = {}
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     with timed(seconds, 'load'):

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from .checkpoint import load_file, newest_checkpoint, save_file
 from .distributed import check_same, from_rank_0, on_rank_0, weights_digest
-from .errors import UserError
 from .evaluation import TestSet, headline
 from .files import whole_file
 from .history import History, Row, plain
@@ -30,7 +29,7 @@ from .loading import Loaded, load_model
 from .outcome import Options, Outcome
 from .pipeline import check_before, data_factory, progress_key, renew_batch_norms
 from .profiling import profile
-from .pruners import Pruner, WeightPruner
+from .pruners import WeightPruner
 from .reports.history import write_history
 from .run_report import start_report, zeros_in
 from .saving import file_stem, save_weight_level, write_report
@@ -67,22 +66,8 @@ def prune_in_rounds(
         UserError: bad input; nothing has been written then.
         RuntimeError: training has not kept the zeros.
     """
-    check_rounds(pruner)
+    pruner.check_without_loop()
     return Rounds(cfg, pruner, options, train).run()
-
-
-def check_rounds(pruner: Pruner) -> None:
-    """Raise :class:`UserError` unless a pruner can prune in rounds outside an IterativePruneLoop."""
-    if not isinstance(pruner, WeightPruner):
-        raise UserError(
-            f'prune_cfg.schedule.type is {type(pruner.schedule).__name__!r}, for which a '
-            "StructuredPruner needs train_cfg=dict(type='IterativePruneLoop', ...); take that, or OneShot"
-        )
-    if isinstance(pruner.schedule.rewind, int):
-        raise UserError(
-            f'prune_cfg.schedule.rewind is {pruner.schedule.rewind}, an epoch, which needs '
-            "train_cfg=dict(type='IterativePruneLoop', ...); take that, 'initial' or None"
-        )
 
 
 def scaled_lr(settings: RecoverySettings, factor: float) -> RecoverySettings:

@@ -33,7 +33,7 @@ from .recovery import (
     recovery_config,
     use_slim_model,
 )
-from .rounds import check_rounds, prune_in_rounds
+from .rounds import prune_in_rounds
 from .saving import write_report
 from .settings import RecoverySettings
 
@@ -173,7 +173,7 @@ def train(cfg: Config, launcher: str) -> dict[str, Any] | None:
         train_tickets(cfg, launcher)
         return None
     if cfg.get('prune_cfg') is not None and (pruner := pruner_of(cfg)).in_rounds:
-        check_rounds(pruner)
+        pruner.check_without_loop()
         if cfg.get('resume') and cfg.get('resume_path'):
             raise UserError(
                 f'--resume {cfg.resume_path}: pruning in rounds goes on from what lies in the work '

@@ -290,8 +290,8 @@ CRITERIA_ROWS = [
     dict(type='Fisher'),
     dict(type='Random', seed=5),
 ]
-#: These go by kinds of units or by what modules say: tested one by one in test_criteria.py.
-OTHER_CRITERIA = ('Usage', 'ByKind')
+#: Tested one by one, in test_criteria.py, test_activation.py and test_refill.py.
+OTHER_CRITERIA = ('Usage', 'ByKind', 'Activation', 'Remain')
 ALLOCATOR_ROWS = [
     dict(type='Knapsack'),
     dict(type='Global'),

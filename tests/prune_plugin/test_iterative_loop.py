@@ -396,7 +396,7 @@ def test_a_structured_pruner_needs_the_loop_for_rounds(tmp_path):
         train(cfg, 'none')
     cfg = config(tmp_path, WEIGHTS, dict(ROUNDS, rewind=3))
     cfg.train_cfg = dict(by_epoch=True, max_epochs=2)
-    with pytest.raises(UserError, match='rewind is 3, an epoch'):
+    with pytest.raises(UserError, match='schedule.rewind=3 needs'):
         train(cfg, 'none')
 
 

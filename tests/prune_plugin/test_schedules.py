@@ -8,6 +8,7 @@ from cases import SCHEDULE_ROWS
 from projects.prune_plugin import SCHEDULES, StructuredPruner, UserError, WeightPruner
 from projects.prune_plugin.registry import build
 from projects.prune_plugin.rounds import scaled_lr
+from projects.prune_plugin.schedules import Geometric
 from projects.prune_plugin.settings import RecoverySettings
 
 
@@ -123,6 +124,36 @@ def test_bad_schedules_are_named(cfg, message):
         WeightPruner(**cfg)
 
 
-def test_a_structured_pruner_takes_one_round():
-    with pytest.raises(UserError, match="schedule.type is 'Geometric', but a StructuredPruner"):
-        StructuredPruner(schedule=dict(type='Geometric'))
+def test_a_structured_pruner_in_rounds_needs_the_loop():
+    made = StructuredPruner(schedule=dict(type='Geometric'))
+    with pytest.raises(UserError, match="schedule.type='Geometric' .*IterativePruneLoop"):
+        made.check_without_loop()
+    StructuredPruner().check_without_loop()
+
+
+@pytest.mark.parametrize(
+    ('keys', 'word'),
+    [
+        (dict(penalty=dict(type='RSST')), r"penalty\.type='RSST'"),
+        (dict(fillback_rate=0.5), r'fillback_rate=0\.5'),
+    ],
+)
+def test_what_only_the_loop_does(keys, word):
+    with pytest.raises(UserError, match=f'prune_cfg.{word} needs .*IterativePruneLoop'):
+        StructuredPruner(**keys).check_without_loop()
+
+
+@pytest.mark.parametrize('rounds', [1, 2, 15])
+def test_geometric_by_rounds(rounds):
+    """Equal shares of what remains, up to the budget's ratio; or a share, and the target follows."""
+    ratios = Geometric(rounds=rounds).ratios(0.7)
+    assert len(ratios) == rounds and ratios[-1] == 0.7
+    left = [1.0, *(1 - ratio for ratio in ratios)]
+    assert [b / a for a, b in zip(left, left[1:], strict=False)] == pytest.approx(
+        [0.3 ** (1 / rounds)] * rounds
+    )
+    made = WeightPruner(schedule=dict(type='Geometric', share=0.2, rounds=rounds))
+    assert made.budget.ratio == pytest.approx(1 - 0.8**rounds)
+    assert len(made.rounds) == rounds
+    with pytest.raises(UserError, match='leave one of the three out'):
+        WeightPruner(schedule=dict(type='Geometric', share=0.2, rounds=2), budget=dict(ratio=0.7))

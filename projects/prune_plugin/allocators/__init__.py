@@ -4,6 +4,7 @@ from .base import Allocator, greedy
 from .global_ranking import Global
 from .knapsack import Knapsack
 from .layer_wise import LayerWise
+from .refill import Refill
 from .uniform import Uniform
 
-__all__ = ['Allocator', 'Global', 'Knapsack', 'LayerWise', 'Uniform', 'greedy']
+__all__ = ['Allocator', 'Global', 'Knapsack', 'LayerWise', 'Refill', 'Uniform', 'greedy']

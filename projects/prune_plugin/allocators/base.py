@@ -16,8 +16,20 @@ class Allocator:
     A group always keeps its most important units, so an allocator only decides how many each keeps.
     """
 
+    #: Whether the counts depend on the weights, beside the scores.
+    depends_on_weights = False
+
     def check(self, groups: Sequence[UnitGroup]) -> None:
         """Raise :class:`UserError` if the settings don't suit these unit groups."""
+
+    def look(self, groups: Sequence[UnitGroup], tensors: dict[str, Tensor], ratio: float) -> None:
+        """See the weights, before :meth:`allocate`; for ``depends_on_weights``.
+
+        Args:
+            groups: All unit groups.
+            tensors: The model's parameters and buffers by name.
+            ratio: The budget's fraction removed.
+        """
 
     def allocate(
         self, scores: Sequence[Tensor], constraint: Constraint, floors: Tensor, round_to: int = 1

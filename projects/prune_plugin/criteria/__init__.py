@@ -1,12 +1,26 @@
 """What a unit is worth, one criterion per file."""
 
+from .activation import Activation
 from .base import Criterion
 from .by_kind import ByKind
 from .fisher import Fisher
 from .magnitude import L1, L2
 from .random import Random
+from .remain import Remain
 from .taylor import Taylor
 from .usage import Usage
 from .wanda import Wanda
 
-__all__ = ['L1', 'L2', 'ByKind', 'Criterion', 'Fisher', 'Random', 'Taylor', 'Usage', 'Wanda']
+__all__ = [
+    'L1',
+    'L2',
+    'Activation',
+    'ByKind',
+    'Criterion',
+    'Fisher',
+    'Random',
+    'Remain',
+    'Taylor',
+    'Usage',
+    'Wanda',
+]

@@ -130,7 +130,7 @@ class IterativePruneLoop(EpochBasedTrainLoop):
 
     def check_plan(self) -> None:
         """Raise :class:`UserError` for a state in which nothing more could go."""
-        if not isinstance(self.ticket, UnitTicket):
+        if not isinstance(self.ticket, UnitTicket) or self.pruner.allocator.depends_on_weights:
             return
         before = sum(group.size for group in self.ticket.groups)
         for number, ratio in enumerate(self.ratios[1:], 1):

@@ -140,6 +140,20 @@ class Pruner:
         """Whether pruning and training take turns, be it once."""
         return not isinstance(self.schedule, OneShot)
 
+    def needs_loop(self) -> str | None:
+        """The key that only an IterativePruneLoop can follow, with its value; None if there is none."""
+        rewind = self.schedule.rewind
+        return f'schedule.rewind={rewind!r}' if isinstance(rewind, int) else None
+
+    def check_without_loop(self) -> None:
+        """Raise :class:`UserError` for what needs an IterativePruneLoop, where there is none."""
+        needs = self.needs_loop()
+        if needs:
+            raise UserError(
+                f"prune_cfg.{needs} needs train_cfg=dict(type='IterativePruneLoop', ...) and "
+                'tools/train.py; take those, or leave the key out'
+            )
+
     @property
     def asked(self) -> dict[str, Any]:
         """Budget and ratio, as in the reports."""

@@ -174,6 +174,14 @@ class StructuredPruner(Pruner):
         if compensation is not None:
             self.compensation = build(COMPENSATIONS, compensation, 'prune_cfg.compensation')
 
+    def needs_loop(self) -> str | None:
+        """See :meth:`Pruner.needs_loop`."""
+        if self.in_rounds:
+            return f'schedule.type={type(self.schedule).__name__!r} with a StructuredPruner'
+        if self.penalty is not None:
+            return f'penalty.type={type(self.penalty).__name__!r}'
+        return f'fillback_rate={self.fillback_rate}' if self.fillback_rate else None
+
     def discover(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
         """The model's unit groups in the layers asked for, and what can't be cut."""
         groups, refused = self._discover(model)
@@ -258,6 +266,7 @@ class StructuredPruner(Pruner):
         """
         seconds = {} if seconds is None else seconds
         self.criterion.check(groups)
+        self.criterion.ratio = self.budget.ratio
         kinds = self.criterion.statistics
         if not kinds:
             seconds.setdefault('calibrate', 0.0)
@@ -318,6 +327,7 @@ class StructuredPruner(Pruner):
         self, model: nn.Module, groups: list[UnitGroup], scores: list[Tensor]
     ) -> tuple[list[Tensor], Tensor]:
         """Kept units of every group, and what one unit of each costs."""
+        self.allocator.look(groups, named_tensors(model), self.budget.ratio)
         if self.remove_empty_layers and self.budget.counts_layers:
             blocks = needed_blocks(model, groups)
             extended, positions = with_layers(groups, blocks)

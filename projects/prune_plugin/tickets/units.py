@@ -34,28 +34,29 @@ class UnitTicket(Ticket):
     def counts(self, model, ratio):
         """Units that each group keeps if all are worth the same: to see whether a plan can be kept."""
         even = [torch.ones(group.size, dtype=torch.float64) for group in self.groups]
-        return [len(kept) for kept in self.allocated(model, ratio, even)]
+        return [len(kept) for kept in self.at(ratio).allocate(model, self.groups, even)[0]]
 
-    def allocated(self, model, ratio, scores):
-        """Kept units of every group at a ratio."""
+    def at(self, ratio):
+        """The pruner with a round's ratio."""
         pruner = copy(self.pruner)
         pruner.budget = copy(pruner.budget)
         pruner.budget.ratio = ratio * (1 - pruner.fillback_rate)
-        return pruner.allocate(model, self.groups, scores)[0]
+        return pruner
 
     def choose(self, model, ratio, data, loss):
         """See :meth:`Ticket.choose`. With a ``fillback_rate`` that share of what would go stays."""
-        scores = self.pruner.scores(model, self.groups, data, loss)
+        pruner = self.at(ratio)
+        scores = pruner.scores(model, self.groups, data, loss)
         for group, score in zip(self.groups, scores, strict=True):
             gone = torch.ones(group.size, dtype=torch.bool)
             gone[self.alive[group.name]] = False
             score[gone] = -1.0  # below all that is alive, so they go first again
-        kept = on_rank_0(lambda: self.allocated(model, ratio, scores))
-        self.chosen = {g.name: k for g, k in zip(self.groups, kept, strict=True)}
+        kept = on_rank_0(lambda: pruner.allocate(model, self.groups, scores)[0])
+        self.chosen = {
+            group.name: units[torch.isin(units, self.alive[group.name])]
+            for group, units in zip(self.groups, kept, strict=True)
+        }
         check_same(self.state(self.chosen).digest(), 'the units kept')
-        for name, units in self.chosen.items():
-            if not set(units.tolist()) <= set(self.alive[name].tolist()):
-                raise RuntimeError(f'{name}: units that had gone came back')
         if not self.soft:
             self.remove()
 

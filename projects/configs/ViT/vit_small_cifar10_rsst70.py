@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/default_runtime.py',
+    '../_base_/models/vit_small_32.py',
+    '../_base_/datasets/cifar10.py',
+    '../_base_/schedules/sgd_states.py',
+    '../_base_/prune/ticket_rsst.py',
+]
+model = dict(label_smoothing=0.0)
