@@ -31,6 +31,7 @@ from .recovery import (
     check_trainable,
     fit_to_device,
     recovery_config,
+    refuse_ema,
     use_slim_model,
 )
 from .rounds import prune_in_rounds
@@ -211,7 +212,9 @@ def in_loop(cfg: Config) -> bool:
 
 def train_tickets(cfg: Config, launcher: str) -> None:
     """Train in pruning states: :class:`IterativePruneLoop` does the rest."""
-    pruner_of(cfg)
+    if cfg.get('prune_cfg') is not None:  # else the loop itself says that it's missing
+        pruner_of(cfg)
+    refuse_ema(cfg, "train_cfg.type='IterativePruneLoop'")
     check_data(cfg, 'train_dataloader')
     named = cfg.pop('resume_path', None)
     if cfg.get('resume'):

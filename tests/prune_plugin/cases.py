@@ -299,6 +299,8 @@ ALLOCATOR_ROWS = [
     dict(type='Uniform', exact=True),
     dict(type='LayerWise'),
 ]
+#: Tested in test_refill.py.
+OTHER_ALLOCATORS = ('Refill',)
 #: Allocators that stop at the first unit that keeps the limit.
 GREEDY = ('Knapsack', 'Global')
 BUDGET_ROWS = [

@@ -405,3 +405,20 @@ def test_the_loop_needs_a_prune_cfg(tmp_path):
     cfg.pop('prune_cfg')
     with pytest.raises(UserError, match='there is no prune_cfg'):
         run(cfg)
+
+
+def test_an_average_of_weights_is_refused(tmp_path):
+    cfg = config(tmp_path, custom_hooks=[dict(type='EMAHook')])
+    with pytest.raises(UserError, match='IterativePruneLoop'):
+        train(cfg, 'none')
+
+
+def test_a_checkpoint_of_another_loop_cannot_be_resumed(tmp_path):
+    cfg = config(tmp_path)
+    cfg.train_cfg = dict(by_epoch=True, max_epochs=1)
+    cfg.pop('prune_cfg')
+    run(cfg)
+    again = config(tmp_path)
+    again.resume = True
+    with pytest.raises(UserError, match='not of an IterativePruneLoop'):
+        train(again, 'none')

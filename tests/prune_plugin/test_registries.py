@@ -8,6 +8,7 @@ from projects.prune_plugin import (
     BUDGETS,
     COMPENSATIONS,
     CRITERIA,
+    PENALTIES,
     PRUNERS,
     SCHEDULES,
     SPARSIFIERS,
@@ -31,7 +32,8 @@ def unit_types(rows) -> set[str]:
     [
         (UNITS, unit_types(cases.CASES) | set(cases.UNITS_ELSEWHERE)),
         (CRITERIA, types(cases.CRITERIA_ROWS) | set(cases.OTHER_CRITERIA)),
-        (ALLOCATORS, types(cases.ALLOCATOR_ROWS)),
+        (ALLOCATORS, types(cases.ALLOCATOR_ROWS) | set(cases.OTHER_ALLOCATORS)),
+        (PENALTIES, {'RSST', 'GReg', 'GroupLasso'}),
         (BUDGETS, types(cases.BUDGET_ROWS) | set(cases.WEIGHT_BUDGETS)),
         (SPARSIFIERS, types(cases.SPARSIFIER_ROWS)),
         (COMPENSATIONS, types(cases.COMPENSATION_ROWS)),

@@ -124,6 +124,11 @@ class IterativePruneLoop(EpochBasedTrainLoop):
         """Find what can be removed, check the plan, and go on with what a checkpoint has left."""
         self.ticket = ticket_for(self.pruner, self.model)
         self.check_plan()
+        if self._epoch and self.found is None:
+            raise UserError(
+                'the checkpoint to resume from is not of an IterativePruneLoop; give it with --load-from, '
+                'to begin with its weights'
+            )
         if self.found is not None:
             self.restore(self.found)
             print_log(f'going on in pruning state {self.state}', 'current')
