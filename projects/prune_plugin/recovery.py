@@ -82,7 +82,7 @@ def limit_epochs(cfg: Config, max_steps: int) -> None:
 
 def use_lora(cfg: Config, lora: Mapping) -> None:
     """Train low-rank adapters on the config's model, slim or not, and nothing else."""
-    refuse_ema(cfg, 'lora')
+    refuse_ema(cfg, 'prune_cfg.recovery.lora')
     adapters = {name: value for name, value in lora.items() if name != 'lr'}
     cfg.model = dict(type='LoraModel', model=cfg.model, **adapters)
     for hook in cfg.get('custom_hooks') or []:
@@ -93,7 +93,7 @@ def use_lora(cfg: Config, lora: Mapping) -> None:
 
 def use_sharding(cfg: Config, sharding: Mapping) -> None:
     """Divide the model among ranks; one process trains as usual."""
-    refuse_ema(cfg, 'sharding')
+    refuse_ema(cfg, 'prune_cfg.recovery.sharding')
     if cfg.get('runner_type', 'Runner') not in ('Runner', 'ShardedRunner'):
         raise UserError(
             f'prune_cfg.recovery.sharding needs the ShardedRunner, but runner_type is '
@@ -104,11 +104,11 @@ def use_sharding(cfg: Config, sharding: Mapping) -> None:
 
 
 def refuse_ema(cfg: Config, key: str) -> None:
-    """Raise :class:`UserError` if the config averages weights, which ``recovery.<key>`` can't."""
+    """Raise :class:`UserError` if the config averages weights, which doesn't go with ``key``."""
     for hook in cfg.get('custom_hooks') or []:
         if hasattr(hook, 'get') and hook.get('type') == 'EMAHook':
             raise UserError(
-                f"prune_cfg.recovery.{key} doesn't go with the EMAHook in custom_hooks; "
+                f"{key} doesn't go with the EMAHook in custom_hooks; "
                 'leave one of them out'
             )
 
