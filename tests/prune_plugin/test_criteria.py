@@ -10,7 +10,7 @@ import torch
 from cases import BY_NAME, CRITERIA_ROWS, HEADS, NEURONS
 from torch import nn
 
-from projects.prune_plugin import CRITERIA, StructuredPruner, UserError, calibration
+from projects.prune_plugin import CRITERIA, StructuredPruner, UserError, calibration, observers
 from projects.prune_plugin.calibration import collect, weighted_losses
 from projects.prune_plugin.registry import build
 from projects.prune_plugin.units import named_tensors
@@ -256,7 +256,7 @@ def test_usage_of_two_ranks_is_that_of_one(monkeypatch, num_samples):
         tables = []
         with monkeypatch.context() as patch:
             patch.setattr(calibration.dist, 'get_dist_info', lambda: (rank, 2))
-            patch.setattr(calibration, 'sum_over_ranks', lambda t: tables.append(deepcopy(t)))
+            patch.setattr(observers, 'sum_over_ranks', lambda t: tables.append(deepcopy(t)))
             used(groups, num_samples)
         return next(table[name] for table in tables if name in table)
 
