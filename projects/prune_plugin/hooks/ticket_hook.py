@@ -1,7 +1,6 @@
-"""Carries the state of an iterative pruning loop through checkpoints, and says what happens."""
+"""Carries the state of an iterative pruning loop through checkpoints."""
 
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
 
@@ -32,8 +31,5 @@ class TicketHook(Hook):
             self.loop.found = checkpoint.get('ticket')
 
     def after_val_epoch(self, runner, metrics=None) -> None:
-        """One line per evaluation, with the accuracy under its common name."""
+        """Tell the loop how good the model is."""
         self.loop.metrics = dict(metrics or {})
-        for name, value in (metrics or {}).items():
-            if name.rpartition('/')[2] == 'top1':
-                print_log(f'Acc@1 {value:.2f}', 'current')
