@@ -203,10 +203,11 @@ def sparsify_from_inputs(
         stops, calls = stations(model, list(modules), first), calls_of(model, data, loss)
         if not sparsifier.sequential:
             task = bar.add_task('looking at layers', total=len(calls) * len(stops))
-            totals: dict[str, Any] = {}
+            # Made before the passes: what is made meanwhile and stays cuts the free memory up.
+            totals = {name: sparsifier.begin(modules[name]) for name, *_ in stops}
 
             def see(name: str, x: Tensor) -> None:
-                totals[name] = sparsifier.add(totals.get(name), modules[name], x)
+                sparsifier.add(totals[name], modules[name], x)
                 bar.advance(task)
 
             look(model, calls, stops, see)

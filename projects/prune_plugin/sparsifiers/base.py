@@ -81,16 +81,20 @@ class Sparsifier:
             inputs: What it reads, one tensor per batch.
             dense: What it reads in the dense model, for the first of those batches (``dense_share``).
         """
-        total = None
+        total = self.begin(module)
         for x in inputs:
-            total = self.add(total, module, x)
+            self.add(total, module, x)
         return self.finish(total)
 
-    def add(self, total: Any, module: nn.Module, x: Tensor) -> Any:
-        """Take one more input of a layer into a sum that :meth:`finish` makes a statistic of.
+    def begin(self, module: nn.Module) -> Any:
+        """A sum over no inputs yet of a layer, for :meth:`add`."""
+        raise NotImplementedError
+
+    def add(self, total: Any, module: nn.Module, x: Tensor) -> None:
+        """Add one more input of a layer to a sum, in place.
 
         Args:
-            total: What this returned last; None at first.
+            total: From :meth:`begin`.
             module: The layer.
             x: What it reads.
         """

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..criteria.wanda import wanda_elements
-from ..layer_inputs import check_inputs, input_rows, over_ranks
+from ..layer_inputs import check_inputs, input_rows, over_ranks, weight_matrix
 from ..registry import SPARSIFIERS
 from .base import Sparsifier
 from .patterns import keep_n_of_m
@@ -43,11 +43,16 @@ class Wanda(Sparsifier):
     reads_inputs = True
     sequential = False
 
+    def begin(self, module):
+        """Squares of each input feature, float64 (inputs,), and the number of rows."""
+        width = weight_matrix(module).shape[1]
+        return [module.weight.new_zeros(width, dtype=torch.float64), 0]
+
     def add(self, total, module, x):
         """See :meth:`Sparsifier.add`."""
         rows = input_rows(module, x)
-        squares, count = total or (0.0, 0)
-        return squares + rows.square().sum(0).double(), count + len(rows)
+        total[0] += rows.square().sum(0)
+        total[1] += len(rows)
 
     def finish(self, total):
         """Root mean square of each input feature, float64 (inputs,)."""
