@@ -108,8 +108,7 @@ def refuse_ema(cfg: Config, key: str) -> None:
     for hook in cfg.get('custom_hooks') or []:
         if hasattr(hook, 'get') and hook.get('type') == 'EMAHook':
             raise UserError(
-                f"{key} doesn't go with the EMAHook in custom_hooks; "
-                'leave one of them out'
+                f"{key} doesn't go with the EMAHook in custom_hooks; leave one of them out"
             )
 
 
