@@ -2,9 +2,8 @@
 
 import torch
 
-from ..errors import UserError
 from ..registry import CRITERIA
-from .base import Criterion, one_of
+from .base import Criterion, check_read, one_of
 
 
 @CRITERIA.register_module()
@@ -31,12 +30,7 @@ class Activation(Criterion):
 
     def check(self, groups):
         """See :meth:`Criterion.check`."""
-        for group in groups:
-            if not any(cut.side == 'out' for cut in group.cuts):
-                raise UserError(
-                    f'Activation cannot score {group.name}: nothing reads a {group.kind} as input; '
-                    'use another criterion or other units'
-                )
+        check_read(self, groups)
 
     def score(self, group, tensors, statistics):
         """See :meth:`Criterion.score`."""

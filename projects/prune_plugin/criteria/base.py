@@ -80,6 +80,16 @@ class Criterion:
         return result
 
 
+def check_read(criterion: Criterion, groups: Sequence[UnitGroup]) -> None:
+    """Raise :class:`UserError` for a group whose units no layer reads: there is nothing to look at."""
+    for group in groups:
+        if not any(cut.side == 'out' for cut in group.cuts):
+            raise UserError(
+                f'{type(criterion).__name__} cannot score {group.name}: nothing reads a {group.kind} as '
+                'input; use another criterion or other units'
+            )
+
+
 def one_of(key: str, value: str, valid) -> str:
     """``value`` if it is among ``valid``."""
     if value not in valid:

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from ..errors import UserError
 from ..registry import CRITERIA
 from ..units.base import sum_per_unit
-from .base import Criterion
+from .base import Criterion, check_read
 
 
 def wanda_elements(weight: Tensor, input_rms: Tensor) -> Tensor:
@@ -40,12 +39,7 @@ class Wanda(Criterion):
 
     def check(self, groups):
         """See :meth:`Criterion.check`."""
-        for group in groups:
-            if not any(cut.side == 'out' for cut in group.cuts):
-                raise UserError(
-                    f'Wanda cannot score {group.name}: nothing reads a {group.kind} as input; '
-                    'use another criterion or other units'
-                )
+        check_read(self, groups)
 
     def score(self, group, tensors, statistics):
         """See :meth:`Criterion.score`."""
