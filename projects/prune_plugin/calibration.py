@@ -31,8 +31,6 @@ from .units.base import UnitGroup
 
 #: Statistics as large as the weights.
 WEIGHT_GRADIENTS = frozenset(('gradients', 'squared_gradients'))
-#: Statistics of what layers read.
-ACTIVATIONS = frozenset(('activations',))
 #: (model, batch) -> scalar loss, the mean over the batch's samples.
 LossFunction = Callable[[nn.Module, Any], Tensor]
 
@@ -236,7 +234,7 @@ def collect(
         with (
             gates.watching(),
             gradient_hooks(model, scored if of_weights else (), statistics, kinds, batch_info),
-            activation_hooks(model, read if kinds & ACTIVATIONS else set(), statistics),
+            activation_hooks(model, read if 'activations' in kinds else set(), statistics),
             usage_hooks(model, groups if 'usage' in kinds else [], statistics.usage),
             torch.set_grad_enabled(backward),
         ):

@@ -16,13 +16,12 @@ from mmengine.registry import METRICS
 
 from projects.prune_plugin import UserError
 from projects.prune_plugin.checkpoint import load_file
-from projects.prune_plugin.hooks import penalty_hook
 from projects.prune_plugin.hooks.mask_hook import unpack_masks
 from projects.prune_plugin.hooks.prune_state_hook import unwrapped
 from projects.prune_plugin.loading import load_model
 from projects.prune_plugin.loops import iterative_prune
-from projects.prune_plugin.penalties.rsst import RAMPS
 from projects.prune_plugin.recovery import TRAINING_HOOKS, add_hooks, fit_to_device
+from projects.prune_plugin.tickets import UnitTicket
 from projects.prune_plugin.training import build_runner, train
 
 NEURONS = dict(
@@ -188,80 +187,7 @@ def test_refill_plus_keeps_a_share_of_what_would_go(tmp_path):
     assert len(kept_units(tmp_path / 'state_02.pth')) == 12  # 8 + half of the other 8
 
 
-# Soft pruning
-
 PENALTY = dict(type='RSST', strength=3.0, schedule='x')
-
-
-class Gradients(Spy):
-    """The optimizer's gradients before and after the penalty."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        super().before_train_iter(runner, batch_idx)
-        model = unwrapped(runner)
-        self.weights = {n: p.detach().clone() for n, p in model.named_parameters()}
-
-
-def test_leaving_units_fade_and_go_at_the_end(tmp_path, monkeypatch):
-    grads, original = [], penalty_hook.PenaltyHook.pull
-
-    def pull(self, optimizer, args, kwargs):
-        parameters = [p for group in optimizer.param_groups for p in group['params']]
-        before = [p.grad.clone() for p in parameters]
-        original(self, optimizer, args, kwargs)
-        grads.append(
-            [
-                (p.detach().clone(), b, p.grad.clone())
-                for p, b in zip(parameters, before, strict=True)
-            ]
-        )
-
-    monkeypatch.setattr(penalty_hook.PenaltyHook, 'pull', pull)
-    schedule = dict(ROUNDS, rewind=None)
-    run(config(tmp_path, dict(NEURONS, penalty=PENALTY), schedule))
-    kept = [kept_units(tmp_path / f'state_{state:02d}.pth') for state in range(3)]
-    assert [len(units) for units in kept] == [16, 11, 8] and len(grads) == 12
-    for step, parameters in enumerate(grads):
-        state, within = 1 + step // 6, step % 6
-        leaving = sorted(set(kept[state - 1]) - set(kept[state]))
-        strength = 3.0 * (within + 1) / 6
-        for number, (weight, before, after) in enumerate(parameters):  # fc1 w, b; fc2 w, b
-            expected = before.clone()
-            if number < 2:
-                expected[leaving] += strength * weight[leaving]
-            elif number == 2:
-                expected[:, leaving] += strength * weight[:, leaving]
-            assert torch.allclose(after, expected, atol=1e-6)
-    first, last = (load_file(tmp_path / f'epoch_{e}.pth')['state_dict'] for e in (2, 4))
-    leaving = sorted(set(kept[0]) - set(kept[1]))
-    assert neuron_l1(last)[leaving].sum() < 0.5 * neuron_l1(first)[leaving].sum()
-    assert (neuron_l1(last)[leaving] > 0).all()  # until the end of the state they are there
-    rows = json.loads((tmp_path / 'states.json').read_text())
-    assert all(row['before_removal'] and row['after_removal'] for row in rows)
-
-
-@pytest.mark.parametrize('kind', ['GroupLasso', 'GReg'])
-def test_other_penalties_pull_too(tmp_path, kind):
-    penalty = dict(
-        GroupLasso=dict(type='GroupLasso', strength=0.5),
-        GReg=dict(type='GReg', increment=1.0, interval=2, strength=5.0),
-    )[kind]
-    run(config(tmp_path, dict(NEURONS, penalty=penalty), dict(ROUNDS, rewind=None)))
-    kept = [kept_units(tmp_path / f'state_{state:02d}.pth') for state in range(2)]
-    first, last = (load_file(tmp_path / f'epoch_{e}.pth')['state_dict'] for e in (2, 4))
-    leaving = sorted(set(kept[0]) - set(kept[1]))
-    assert neuron_l1(last)[leaving].sum() < neuron_l1(first)[leaving].sum()
-
-
-@pytest.mark.parametrize('name', list(RAMPS))
-def test_ramps_go_from_0_to_1_and_never_down(name):
-    values = [RAMPS[name](p / 100, 4.0) for p in range(101)]
-    assert values[0] == 0 and values[-1] == pytest.approx(1)
-    assert all(b >= a for a, b in zip(values, values[1:], strict=False))
 
 
 # Killed and resumed
@@ -305,8 +231,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(tmp_path, monkeypatch, moment, sof
             patch.setattr(owner, name, broken)
 
         if moment == 'pruning':
-            breaks(iterative_prune, 'mmengine_loss', 1)
-            patch.setattr(loop, 'next_state', lambda self: (_ for _ in ()).throw(recovering.Killed))
+            breaks(UnitTicket, 'choose', 1)
         elif moment == 'after pruning':
             breaks(loop, 'enter_state', 2)
         elif moment == 'saving a state':

@@ -66,14 +66,16 @@ def run(method: str, seed: int, args: Namespace) -> dict[str, Any]:
     else:
         options['train_cfg.type'] = 'IterativePruneLoop'
         options['train_cfg.max_epochs'] = total // 2 if method == 'one-shot' else args.epochs
-        options['prune_cfg'] = prune_cfg(method, args)
-    settings = json.dumps({key: str(value) for key, value in options.items()} | {'total': total})
+    pruning = None if method == 'dense' else prune_cfg(method, args)
+    settings = json.dumps([options, pruning], sort_keys=True)
     done = folder / 'settings.json'
     if not (done.is_file() and done.read_text() == settings):
-        command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(CONFIG)]
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / f'{name}.py'
+        config.write_text(f'_base_ = {str(CONFIG)!r}\nprune_cfg = {pruning!r}\n')
+        command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(config)]
         command += ['--work-dir', str(folder), '--cfg-options']
         command += [f'{key}={value}' for key, value in options.items()]
-        folder.mkdir(parents=True, exist_ok=True)
         with (folder / 'log.txt').open('w') as log:
             ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if ended.returncode:

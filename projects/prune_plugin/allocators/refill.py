@@ -3,7 +3,7 @@
 import torch
 
 from ..criteria.remain import remaining_shares
-from ..errors import UserError
+from ..lora import check_number
 from ..registry import ALLOCATORS
 from .base import Allocator
 
@@ -31,9 +31,7 @@ class Refill(Allocator):
     depends_on_weights = True
 
     def __init__(self, fillback_rate: float = 0.0):
-        number = isinstance(fillback_rate, int | float) and not isinstance(fillback_rate, bool)
-        if not number or not 0 <= fillback_rate < 1:
-            raise UserError(f'fillback_rate is {fillback_rate!r}; it must be a number in [0, 1)')
+        check_number('fillback_rate', fillback_rate, 0, 1, least=True)
         self.fillback_rate = float(fillback_rate)
         self.counts: dict[str, int] = {}
 

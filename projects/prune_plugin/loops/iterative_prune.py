@@ -16,7 +16,7 @@ from ..calibration import mmengine_loss
 from ..checkpoint import model_meta, save_file
 from ..distributed import check_same, on_rank_0, weights_digest
 from ..errors import UserError
-from ..hooks.mask_hook import MaskHook, pack_masks
+from ..hooks.mask_hook import MaskHook
 from ..hooks.penalty_hook import PenaltyHook
 from ..hooks.prune_state_hook import unwrapped
 from ..hooks.ticket_hook import TicketHook
@@ -25,7 +25,7 @@ from ..profiling import profile
 from ..pruners import build_pruner
 from ..reports.tickets import write_tickets
 from ..saving import cpu_weights
-from ..tickets import Ticket, UnitTicket, ticket_for
+from ..tickets import Ticket, ticket_for
 
 
 @LOOPS.register_module()
@@ -135,20 +135,19 @@ class IterativePruneLoop(EpochBasedTrainLoop):
 
     def check_plan(self) -> None:
         """Raise :class:`UserError` for a state in which nothing more could go."""
-        if not isinstance(self.ticket, UnitTicket) or self.pruner.allocator.depends_on_weights:
-            return
-        before = sum(group.size for group in self.ticket.groups)
+        before = sum(left for left, _ in self.ticket.kept().values())
         for number, ratio in enumerate(self.ratios[1:], 1):
+            where = f'pruning state {number} (ratio {ratio:.4g})'
             try:
-                left = sum(self.ticket.counts(self.model, ratio))
+                left = self.ticket.planned(self.model, ratio)
             except UserError as error:
-                raise UserError(f'pruning state {number} (ratio {ratio:.4g}): {error}') from error
-            if left >= before:
+                raise UserError(f'{where}: {error}') from error
+            if left is not None and left >= before:
                 raise UserError(
-                    f'pruning state {number} (ratio {ratio:.4g}) would remove nothing more than the one '
-                    'before; take fewer rounds, a higher ratio or lower floors'
+                    f'{where} would remove nothing more than the one before; take fewer rounds, a '
+                    'higher ratio or lower floors'
                 )
-            before = left
+            before = before if left is None else left
 
     def enter_state(self) -> None:
         """Put masks, and the pull on what leaves, in force."""
@@ -157,10 +156,9 @@ class IterativePruneLoop(EpochBasedTrainLoop):
         )
         print_log(f'pruning state {self.state} of {self.states - 1}: {shares} in force', 'current')
         self.bind_masks()
-        if self.penalty is not None and isinstance(self.ticket, UnitTicket):
+        if self.penalty is not None:
             steps = self.epochs * len(self.dataloader)
-            rows = self.ticket.rows(self.ticket.leaving())
-            self.penalty.begin(self.runner, rows, self.state * steps, steps)
+            self.penalty.begin(self.runner, self.ticket.pulled(), self.state * steps, steps)
 
     def bind_masks(self) -> None:
         """Have the mask hook keep what has gone at zero."""
@@ -194,7 +192,7 @@ class IterativePruneLoop(EpochBasedTrainLoop):
             state=self.state,
             ratio=self.ratios[self.state],
             kept={kind: list(pair) for kind, pair in self.ticket.kept().items()},
-            groups=self.kept_by_group(),
+            groups=self.ticket.by_group(),
             params=figures['params'],
             flops=figures['flops'],
             before_removal=before,
@@ -213,28 +211,15 @@ class IterativePruneLoop(EpochBasedTrainLoop):
         finally:
             self.runner.model = own
 
-    def kept_by_group(self) -> dict[str, list]:
-        """Kind, units in force and size of each group."""
-        if not isinstance(self.ticket, UnitTicket):
-            return {
-                name: ['weights', int(keep.sum()), keep.numel()]
-                for name, keep in self.ticket.alive.items()
-            }
-        return {
-            group.name: [group.kind, len(self.ticket.alive[group.name]), group.size]
-            for group in self.ticket.groups
-        }
-
     def save(self, slim: nn.Module) -> None:
         """Write the cut model and the tables (on rank 0)."""
         if not dist.is_main_process():
             return
         folder = Path(self.runner.work_dir)
-        meta = {**model_meta(slim), **self.ticket.meta(self.model)}
+        own = self.ticket.describe()
+        meta = {**model_meta(slim), **own.pop('meta', {})}
         meta['prune_cfg'] = self.runner.cfg.prune_cfg.to_dict()
-        data = {'meta': meta, 'state_dict': cpu_weights(slim)}
-        if not isinstance(self.ticket, UnitTicket):
-            data['masks'] = pack_masks(self.ticket.alive)
+        data = {'meta': meta, 'state_dict': cpu_weights(slim), **own}
         save_file(data, folder / f'state_{self.state:02d}.pth')
         write_tickets(self.rows, folder)
 

@@ -4,7 +4,6 @@ from math import inf
 
 from torch import Tensor
 
-from ..errors import UserError
 from ..lora import check_number
 
 
@@ -41,14 +40,3 @@ class Penalty:
             (units,), or one number for all.
         """
         return 1.0
-
-
-def positive_int(name: str, value) -> int:
-    """``value`` if it is an int >= 1.
-
-    Raises:
-        UserError: it isn't.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f'{name} is {value!r}; it must be a whole number >= 1')
-    return value

@@ -4,7 +4,8 @@ from math import inf
 
 from ..lora import check_number
 from ..registry import PENALTIES
-from .base import Penalty, positive_int
+from ..settings import at_least
+from .base import Penalty
 
 
 @PENALTIES.register_module()
@@ -25,7 +26,8 @@ class GReg(Penalty):
     def __init__(self, increment: float = 1e-4, interval: int = 10, strength: float = 1.0):
         super().__init__(strength)
         check_number('increment', increment, 0, inf)
-        self.increment, self.interval = float(increment), positive_int('interval', interval)
+        at_least('interval', interval, 1)
+        self.increment, self.interval = float(increment), interval
 
     def at(self, step, steps):
         """See :meth:`Penalty.at`."""

@@ -23,6 +23,7 @@ from ..depth import (
 )
 from ..distributed import check_same, on_rank_0
 from ..errors import UserError
+from ..lora import check_number
 from ..registry import (
     ALLOCATORS,
     COMPENSATIONS,
@@ -131,11 +132,7 @@ class StructuredPruner(Pruner):
     ):
         super().__init__(budget, schedule, include, exclude, calibration, recovery, profile, name)
         self.penalty = penalty and build(PENALTIES, penalty, 'prune_cfg.penalty')
-        number = isinstance(fillback_rate, int | float) and not isinstance(fillback_rate, bool)
-        if not number or not 0 <= fillback_rate < 1:
-            raise UserError(
-                f'prune_cfg.fillback_rate is {fillback_rate!r}; it must be a number in [0, 1)'
-            )
+        check_number('prune_cfg.fillback_rate', fillback_rate, 0, 1, least=True)
         self.fillback_rate = float(fillback_rate)
         self.finders: list[UnitFinder] | None = None
         if units is not None:

@@ -128,7 +128,7 @@ class SparseGPT(Sparsifier):
         dense_targets: How far targets go from what the layer puts out on the inputs at hand (0) to what
             the dense layer puts out on the dense model's inputs (1), in [0, 1].
         dense_share: Fraction of the calibration batches that run through the dense model for it, in
-            (0, 1].
+            [0, 1]; 0 is as ``dense_targets=0``.
 
     Source: Frantar & Alistarh, "SparseGPT: Massive Language Models Can be Accurately Pruned in
     One-Shot", arXiv 2301.00774. Dense targets: as in Li et al., "GPTAQ", arXiv 2504.02692, for

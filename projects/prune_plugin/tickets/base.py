@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..pruners import DataFactory, Pruner, StructuredPruner
+from ..pruners import DataFactory, Pruner
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -55,16 +55,22 @@ class Ticket:
         """Really remove, in place, what isn't in force, where that is possible."""
         return model
 
-    def meta(self, model: nn.Module) -> dict[str, Any]:
-        """What a checkpoint of the cut model says in its ``meta``."""
-        return {}
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint of the cut model has beside its weights: keys of it, ``meta`` among them."""
+        raise NotImplementedError
 
+    def by_group(self) -> dict[str, list]:
+        """Of each group its kind, how many are in force, and of how many."""
+        raise NotImplementedError
 
-def ticket_for(pruner: Pruner, model: nn.Module) -> Ticket:
-    """The ticket of a pruner, with everything in force."""
-    from .units import UnitTicket
-    from .weights import WeightTicket
+    def pulled(self) -> list[list[tuple[str, int, Tensor]]]:
+        """What a penalty pulls: for each group (parameter, dimension, indices (units, per unit))."""
+        return []
 
-    if isinstance(pruner, StructuredPruner):
-        return UnitTicket(pruner, model, pruner.penalty is not None)
-    return WeightTicket(pruner, model, False)
+    def planned(self, model: nn.Module, ratio: float) -> int | None:
+        """How many would be left at a ratio if all were worth the same; None if that can't be told.
+
+        Raises:
+            UserError: the floors don't allow the ratio.
+        """
+        return None

@@ -31,10 +31,12 @@ class UnitTicket(Ticket):
         self.alive = {group.name: torch.arange(group.size) for group in self.groups}
         self.chosen = dict(self.alive)
 
-    def counts(self, model, ratio):
-        """Units that each group keeps if all are worth the same: to see whether a plan can be kept."""
+    def planned(self, model, ratio):
+        """See :meth:`Ticket.planned`."""
+        if self.pruner.allocator.depends_on_weights:
+            return None
         even = [torch.ones(group.size, dtype=torch.float64) for group in self.groups]
-        return [len(kept) for kept in self.at(ratio).allocate(model, self.groups, even)[0]]
+        return sum(len(kept) for kept in self.at(ratio).allocate(model, self.groups, even)[0])
 
     def at(self, ratio):
         """The pruner with a round's ratio."""
@@ -130,19 +132,22 @@ class UnitTicket(Ticket):
         """See :meth:`Ticket.cut`."""
         return slim(model, self.state())
 
-    def meta(self, model):
-        """See :meth:`Ticket.meta`."""
-        return {'prune_state': compose(self.before, self.state()).to_dict()}
+    def describe(self):
+        """See :meth:`Ticket.describe`."""
+        return {'meta': {'prune_state': compose(self.before, self.state()).to_dict()}}
 
-    def rows(self, leaving):
-        """(parameter name, dimension, (units, indices per unit)) of units, group by group.
+    def by_group(self):
+        """See :meth:`Ticket.by_group`."""
+        return {g.name: [g.kind, len(self.alive[g.name]), g.size] for g in self.groups}
 
-        Args:
-            leaving: As from :meth:`leaving`.
-        """
-        for group in self.groups:
-            if group.name in leaving:
-                yield [
-                    (cut.name, cut.dim, cut.indices(group.size)[leaving[group.name]])
-                    for cut in group.cuts
-                ]
+    def pulled(self):
+        """See :meth:`Ticket.pulled`."""
+        leaving = self.leaving()
+        return [
+            [
+                (cut.name, cut.dim, cut.indices(group.size)[leaving[group.name]])
+                for cut in group.cuts
+            ]
+            for group in self.groups
+            if group.name in leaving
+        ]

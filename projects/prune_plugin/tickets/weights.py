@@ -45,3 +45,13 @@ class WeightTicket(Ticket):
                 'config that it was trained with'
             )
         self.alive = masks
+
+    def describe(self):
+        """See :meth:`Ticket.describe`."""
+        return {'masks': pack_masks(self.alive)}
+
+    def by_group(self):
+        """See :meth:`Ticket.by_group`."""
+        return {
+            name: ['weights', int(keep.sum()), keep.numel()] for name, keep in self.alive.items()
+        }
