@@ -27,7 +27,7 @@ UNITS = dict(
 WEIGHTS = dict(
     type='WeightPruner',
     sparsifier=dict(type='Magnitude', scope='global'),
-    include=[r'blocks\.'],
+    include=[r'backbone\.blocks\.'],
 )
 
 
