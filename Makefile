@@ -11,10 +11,10 @@ export GOMP_SPINCOUNT ?= 0
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-vit demo-llm test test-slow lint format bench clean distclean
+.PHONY: help venv demo demo-vit demo-llm test test-slow lint format bench bench-tickets clean distclean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 venv: $(STAMP) ## virtual environment with everything pinned (first time: a download of 3 GB, mmcv is compiled)
 
@@ -51,6 +51,10 @@ format: venv ## mend what ruff can mend
 
 bench: venv ## measurements, with their tables
 	$(PY) tools/benchmarks/run_all.py
+
+bench-tickets: venv ## IMP, Refill and RSST against dense and one shot on CIFAR-10 (an hour; data/cifar10)
+	$(PY) tools/benchmarks/tickets.py
+	$(PY) tools/benchmarks/run_all.py --only-docs
 
 clean: ## remove caches and build leftovers
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis mm_prune.egg-info

@@ -14,7 +14,7 @@ from torch import nn
 
 from projects.prune_plugin import PruneState, StructuredPruner, UserError, mask, slim
 from projects.prune_plugin.calibration import observable
-from projects.prune_plugin.compensation import LeastSquares
+from projects.prune_plugin.compensation import LeastSquares, least_squares
 from projects.prune_plugin.layer_inputs import input_rows, weight_matrix
 
 
@@ -110,13 +110,15 @@ class Watched(LeastSquares):
         rows = torch.cat([input_rows(modules[station[0]], x) for x in inputs])
         before = {p: (weight_matrix(m).clone(), m.bias) for p, m in modules.items()}
         before = {p: (w, 0 if b is None else b.clone()) for p, (w, b) in before.items()}
-        super().refit_layers(model, station, inputs, kept)
+        count = super().refit_layers(model, station, inputs, kept)
         for path, module in modules.items():
             old, bias = before[path]
             target = rows @ old.T + bias
             new = rows @ weight_matrix(module).T + (0 if module.bias is None else module.bias)
             plain = rows @ (old * kept[path]).T + bias
             self.errors[path] = tuple(float((y - target).norm()) for y in (plain, new))
+        assert count == len(rows)
+        return count
 
 
 def errors_of(model, state, data, loss=run) -> dict[str, tuple[float, float]]:
@@ -189,6 +191,15 @@ def test_it_brings_the_outputs_closer():
         assert far[True] < 0.8 * far[False], name
 
 
+@pytest.mark.parametrize('number', [1, 40])
+def test_too_few_rows_are_told(number, monkeypatch):
+    said = []
+    monkeypatch.setattr(least_squares, 'print_log', lambda message, *_: said.append(message))
+    case = BY_NAME['llama-gqa']
+    refitted(case, case.state('half'), data_of(case, number))
+    assert ['fewer rows than inputs' in message for message in said] == [True] * (number == 1)
+
+
 # What goes without being made up for
 
 
@@ -199,7 +210,7 @@ def first_hidden_states(model, state, data, path) -> list[torch.Tensor]:
     class Noting(LeastSquares):
         def refit_layers(self, model, station, inputs, kept):
             seen.update({p: [x.clone() for x in inputs] for p in station})
-            super().refit_layers(model, station, inputs, kept)
+            return super().refit_layers(model, station, inputs, kept)
 
     Noting().apply(model, state, data, run)
     return seen[path]

@@ -1,6 +1,7 @@
 """The VAD document's forms on a small drive: prune and retrain on two processes, kill, resume, test."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from projects.prune_plugin.checkpoint import load_file
 
 PRUNED = str(ROOT / 'projects/configs/VAD/VAD_nano_toy_prune0.3.py')
 TOOL = 'analysis_tools/analysis_struct'
+TICKETS = str(ROOT / 'projects/configs/VAD/VAD_nano_toy_rsst0.3.py')
 QUICK = (
     'prune_cfg.profile.seconds=0.1',
     'prune_cfg.calibration.num_samples=4',
@@ -82,3 +84,29 @@ def test_killed_retraining_ends_like_a_whole_one(retrained, run_tool, toy_root, 
         assert torch.equal(weight, other[name]), name
     states = [load_file(f / 'epoch_2.pth')['meta']['prune_state'] for f in (whole, broken)]
     assert states[0] == states[1]
+
+
+def test_soft_pruning_of_heads_neurons_and_channels(vad_trained, run_tool, toy_root, tmp_path):
+    """Two states of an epoch; an ordinary test of the last one gives the state's metrics."""
+    more = (
+        'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'param_scheduler=[]',
+        'prune_cfg.schedule.rounds=1', 'prune_cfg.profile.seconds=0.1',
+    )  # fmt: skip
+    begin = ('--load-from', vad_trained / 'epoch_3.pth')
+    ended = run_tool(
+        'train', TICKETS, *begin, '--work-dir', tmp_path / 'work', *options(toy_root, *more)
+    )
+    assert 'planning/plan_L2_3s' in re.search('pruning state 1 done: (.*)', ended.out)[1]
+    rows = json.loads((tmp_path / 'work' / 'states.json').read_text())
+    assert set(rows[1]['kept']) == {'channel', 'deformable', 'attention', 'mlp'}
+    for left, size in rows[1]['kept'].values():
+        assert 0.6 < left / size <= 0.7
+    run_tool(
+        'test', VAD_CONFIG, tmp_path / 'work' / 'state_01.pth', '--eval', 'bbox',
+        '--work-dir', tmp_path / 'test', *options(toy_root),
+    )  # fmt: skip
+    found = metrics_of(tmp_path / 'test')
+    told = {name: value for name, value in rows[1]['after_removal'].items() if value is not None}
+    assert len(told) > 40
+    for name, value in told.items():
+        assert found[name] == pytest.approx(value, rel=1e-5, abs=1e-8), name

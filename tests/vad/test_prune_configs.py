@@ -16,7 +16,8 @@ CONFIGS = Path(__file__).parents[2] / 'projects' / 'configs' / 'VAD'
 PRUNED = sorted(
     path
     for path in CONFIGS.glob('*.py')
-    if 'prune_cfg' in path.read_text() or 'prune/' in path.read_text()
+    if ('prune_cfg' in path.read_text() or 'prune/' in path.read_text())
+    and 'IterativePruneLoop' not in path.read_text()
 )
 RATIOS = {
     'VAD_tiny_prune0.1': 0.1,

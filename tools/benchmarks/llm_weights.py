@@ -117,6 +117,9 @@ def read_arguments() -> Namespace:
     parser.add_argument(
         '--quick', action='store_true', help='4 sequences, 2 windows, 50 %% only, nothing is saved'
     )
+    parser.add_argument(
+        '--add', action='store_true', help='keep what was measured of settings that are not named'
+    )
     parser.add_argument('--output', default='llm_weights', help='name of the result')
     parser.add_argument('--worker', help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -146,10 +149,13 @@ def main() -> None:
             found = measure(args.worker, setting, args)
         print(json.dumps(found))
         return
-    from common import save, write
+    from common import RESULTS, save, write
 
     dense = run('dense', '0', args)['perplexity']
     rows: list[dict[str, Any]] = []
+    if args.add:  # methods are compared within a setting, which is measured as a whole
+        earlier = json.loads((RESULTS / f'{args.output}.json').read_text())['results']
+        rows = [row for row in earlier if row['setting'] not in args.settings]
     keep = (lambda *_: None) if args.quick else write
     for _ in range(args.rounds):
         for setting in args.settings:

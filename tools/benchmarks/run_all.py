@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import llm_tables
+import ticket_tables
 from tables import DOCS, has_result, result, table
 
 HERE = Path(__file__).resolve().parent
@@ -20,7 +21,11 @@ SCRIPTS = (
     'vad_speed',
     'vad_toy',
     'vad_prune',
+    'ticket_cost',
 )
+
+#: Sections of results that not every run of this script makes.
+MORE = {**ticket_tables.SECTIONS, **llm_tables.SECTIONS}
 
 
 def vit_latency() -> str:
@@ -269,7 +274,7 @@ Written by `make bench` from the JSON files in [benchmarks/](benchmarks/); don't
         vad_speed(),
         vad_toy(),
         vad_prune(),
-        *(section() for name, section in llm_tables.SECTIONS.items() if has_result(name)),
+        *(section() for name, section in MORE.items() if has_result(name)),
     ]
     (DOCS / 'benchmarks.md').write_text('\n'.join(sections))
     print(f'written to {DOCS / "benchmarks.md"}')

@@ -59,6 +59,7 @@ def run(method: str, seed: int, args: Namespace) -> dict[str, Any]:
         'train_dataloader.dataset.indices': args.images,
         'data_root': args.data,
         **{f'{k}_dataloader.dataset.data_root': args.data for k in ('train', 'val', 'test')},
+        'train_cfg.val_interval': total if method == 'dense' else args.epochs,
         'default_hooks.logger.interval': 20,
     }
     if method == 'dense':

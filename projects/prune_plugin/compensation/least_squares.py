@@ -64,13 +64,16 @@ def input_mean(module: nn.Module, inputs: list[Tensor]) -> Tensor:
     return (total / max(count, 1)).float()
 
 
-def mean_gram(module: nn.Module, inputs: list[Tensor], origin: Tensor | None) -> Tensor:
-    """Mean over all rows and ranks of the inputs' outer products, float32 (inputs, inputs).
+def mean_gram(module: nn.Module, inputs: list[Tensor], origin: Tensor | None) -> tuple[Tensor, int]:
+    """Mean over all rows and ranks of the inputs' outer products, and the number of rows.
 
     Args:
         module: The layer.
         inputs: What it reads, batch by batch.
         origin: Taken off every row, (inputs,); None: nothing.
+
+    Returns:
+        float32 (inputs, inputs), rows.
     """
     width = weight_matrix(module).shape[1]
     total, count = module.weight.new_zeros(width, width, dtype=torch.float64), 0
@@ -79,7 +82,7 @@ def mean_gram(module: nn.Module, inputs: list[Tensor], origin: Tensor | None) ->
         add_gram(total, rows if origin is None else rows - origin)
         count += len(rows)
     total, count = over_ranks(total, count)
-    return mirror(total.div_(max(count, 1)).float())
+    return mirror(total.div_(max(count, 1)).float()), int(count)
 
 
 def is_matrix_product(module: nn.Module) -> bool:
@@ -173,12 +176,25 @@ class LeastSquares(Compensation):
             stops = stations(model, list(kept), partial(loss, model, data.first_sample()))
             remove_the_rest(model, state)
             task = bar.add_task('refitting layers', total=len(stops))
+            thin: list[str] = []
 
             def visit(station: Station, inputs: list[Tensor], _: list[Tensor]) -> None:
-                self.refit_layers(model, station, inputs, kept)
+                rows = self.refit_layers(model, station, inputs, kept)
+                thin.extend(
+                    f'{path} ({rows} rows, {int(kept[path].sum())} inputs)'
+                    for path in station
+                    if rows < kept[path].sum()
+                )
                 bar.advance(task)
 
             lockstep(model, calls, stops, visit)
+        if thin:
+            print_log(
+                f'LeastSquares had fewer rows than inputs for {len(thin)} layers, such as {thin[0]}: what '
+                'it fits there may not hold for other data; raise prune_cfg.calibration.num_samples',
+                'current',
+                logging.WARNING,
+            )
         if dist.get_world_size() > 1:
             check_same(weights_digest(model), 'the refitted weights')
         own = {path: model.get_submodule(path) for path in kept}
@@ -194,8 +210,13 @@ class LeastSquares(Compensation):
         station: Station,
         inputs: list[Tensor],
         kept: Mapping[str, Tensor],
-    ) -> None:
-        """Refit the readers of one input, in place; those with a bias share a Gram matrix."""
+    ) -> int:
+        """Refit the readers of one input, in place; those with a bias share a Gram matrix.
+
+        Returns:
+            How many rows of inputs there were, on all ranks.
+        """
+        rows = 0
         modules = {path: model.get_submodule(path) for path in station}
         for biased in (False, True):
             members = {p: m for p, m in modules.items() if (m.bias is not None) == biased}
@@ -203,10 +224,11 @@ class LeastSquares(Compensation):
                 continue
             one = next(iter(members.values()))
             mean = input_mean(one, inputs) if biased else None
-            gram = mean_gram(one, inputs, mean)
+            gram, rows = mean_gram(one, inputs, mean)
             for path, module in members.items():
                 old, keep = weight_matrix(module).float(), kept[path].to(gram.device)
                 new = refit(old, gram, keep, self.damping, path)
                 if biased:
                     module.bias.add_((old - new) @ mean)
                 module.weight.copy_(new.view(module.weight.shape))
+        return rows

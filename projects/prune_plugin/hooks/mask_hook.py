@@ -106,7 +106,8 @@ class MaskHook(Hook):
             self._pairs.append((parameter, gone))
             if parameter.requires_grad:
                 self._handles.append(silence(parameter, gone))
-        print_log(f'{len(self._pairs)} masked weights are kept at zero', 'current')
+        if self._pairs:
+            print_log(f'{len(self._pairs)} masked weights are kept at zero', 'current')
         self._apply()
         self._pairs = [pair for pair in self._pairs if pair[0].requires_grad]
 

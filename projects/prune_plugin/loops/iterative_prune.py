@@ -1,5 +1,6 @@
 """Training, pruning and rewinding in turns."""
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..calibration import mmengine_loss
 from ..checkpoint import model_meta, save_file
 from ..distributed import check_same, on_rank_0, weights_digest
 from ..errors import UserError
+from ..evaluation import as_metrics, headline
 from ..hooks.mask_hook import MaskHook
 from ..hooks.penalty_hook import PenaltyHook
 from ..hooks.prune_state_hook import unwrapped
@@ -199,8 +201,9 @@ class IterativePruneLoop(EpochBasedTrainLoop):
             after_removal=after,
         )
         self.rows = [*(r for r in self.rows if r['state'] < self.state), row]
-        self.save(slim)
-        print_log(f'pruning state {self.state} done: {told(row)}', 'current')
+        names = list(headline(as_metrics(self.runner.cfg.get('val_evaluator')), after))
+        self.save(slim, names)
+        print_log(f'pruning state {self.state} done: {told(row, names)}', 'current')
 
     @contextmanager
     def instead(self, model: nn.Module):
@@ -211,8 +214,8 @@ class IterativePruneLoop(EpochBasedTrainLoop):
         finally:
             self.runner.model = own
 
-    def save(self, slim: nn.Module) -> None:
-        """Write the cut model and the tables (on rank 0)."""
+    def save(self, slim: nn.Module, names: Sequence[str]) -> None:
+        """Write the cut model and the tables, with pictures of these metrics (on rank 0)."""
         if not dist.is_main_process():
             return
         folder = Path(self.runner.work_dir)
@@ -221,7 +224,7 @@ class IterativePruneLoop(EpochBasedTrainLoop):
         meta['prune_cfg'] = self.runner.cfg.prune_cfg.to_dict()
         data = {'meta': meta, 'state_dict': cpu_weights(slim), **own}
         save_file(data, folder / f'state_{self.state:02d}.pth')
-        write_tickets(self.rows, folder)
+        write_tickets(self.rows, names, folder)
 
     def next_state(self) -> None:
         """Prune by the trained weights, rewind, and begin anew with optimizer and schedules."""
@@ -272,10 +275,10 @@ class IterativePruneLoop(EpochBasedTrainLoop):
         self.ticket.restore(data['units'])
 
 
-def told(row: dict[str, Any]) -> str:
-    """A state in a few words."""
+def told(row: dict[str, Any], names: Sequence[str]) -> str:
+    """A state in a few words, with these metrics."""
     parts = [f'{row["params"]:,} parameters']
-    for name, value in row['after_removal'].items():
-        if name in row['before_removal']:
-            parts.append(f'{name} {row["before_removal"][name]:.4g} -> {value:.4g} after removal')
+    for name in names:
+        before, after = row['before_removal'][name], row['after_removal'][name]
+        parts.append(f'{name} {before:.4g} -> {after:.4g} after removal')
     return ', '.join(parts)

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Sequence
+from itertools import cycle
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ from .formats import write_csv, write_json
 COLOURS = ('#2b6cb0', '#c05621', '#2f855a', '#805ad5', '#718096')
 
 
-def write_tickets(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+def write_tickets(rows: Sequence[dict[str, Any]], headline: Sequence[str], folder: Path) -> None:
     """Write ``states.json``, ``states.csv`` and, with matplotlib, the pictures.
 
     Args:
         rows: One per pruning state, as :class:`IterativePruneLoop` makes them.
+        headline: Metrics that are drawn.
         folder: Where.
     """
     write_json(list(rows), folder / 'states.json')
@@ -40,8 +43,8 @@ def write_tickets(rows: Sequence[dict[str, Any]], folder: Path) -> None:
         print_log('plots left out: install matplotlib (pip install -e ".[plots]")', 'current')
         return
     matplotlib.use('Agg', force=False)
-    if names:
-        plot_accuracy(rows, names[0], folder / 'states.png')
+    if headline:
+        plot_metrics(rows, headline, folder / 'states.png')
     plot_layers(rows, folder / 'kept_per_layer.png')
     scalars = read_scalars(folder)
     if scalars:
@@ -54,23 +57,28 @@ def save(figure, path: Path) -> None:
         figure.savefig(file, dpi=130, format='png')
 
 
-def plot_accuracy(rows: Sequence[dict[str, Any]], name: str, path: Path) -> None:
-    """A metric against the share of units that is kept, one line per kind."""
+def plot_metrics(rows: Sequence[dict[str, Any]], names: Sequence[str], path: Path) -> None:
+    """Each metric against the share of units that is kept, one line per kind."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.2), layout='constrained')
-    axis = figure.subplots()
-    values = [row['after_removal'].get(name) for row in rows]
-    for kind, colour in zip(rows[0]['kept'], COLOURS, strict=False):
-        shares = [100 * row['kept'][kind][0] / row['kept'][kind][1] for row in rows]
-        axis.plot(shares, values, color=colour, marker='o', markersize=4, label=f'{kind} kept')
-    axis.axhline(values[0], color='#1a202c', linewidth=1, linestyle='--', label='dense')
-    axis.invert_xaxis()
-    axis.set_xlabel('kept (%)')
-    axis.set_title(f'{name}, after removal', loc='left', fontsize=9)
-    axis.grid(color='#edf2f7')
-    axis.legend(frameon=False, fontsize=8)
-    axis.spines[['top', 'right']].set_visible(False)
+    columns = min(len(names), 3)
+    lines = ceil(len(names) / columns)
+    figure = Figure(figsize=(1 + 5.4 * columns, 4.2 * lines), layout='constrained')
+    axes = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axis, name in zip(axes, names, strict=False):
+        values = [row['after_removal'].get(name) for row in rows]
+        for kind, colour in zip(rows[0]['kept'], cycle(COLOURS)):
+            shares = [100 * row['kept'][kind][0] / row['kept'][kind][1] for row in rows]
+            axis.plot(shares, values, color=colour, marker='o', markersize=4, label=f'{kind} kept')
+        axis.axhline(values[0], color='#1a202c', linewidth=1, linestyle='--', label='dense')
+        axis.invert_xaxis()
+        axis.set_xlabel('kept (%)')
+        axis.set_title(f'{name}, after removal', loc='left', fontsize=9)
+        axis.grid(color='#edf2f7')
+        axis.spines[['top', 'right']].set_visible(False)
+    axes[0].legend(frameon=False, fontsize=8)
+    for axis in axes[len(names) :]:
+        axis.remove()
     save(figure, path)
 
 
@@ -79,14 +87,13 @@ def plot_layers(rows: Sequence[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     kinds = list(rows[0]['kept'])
-    figure = Figure(figsize=(1.8 + 0.55 * len(rows), 2.0), layout='constrained')
     members = {
         kind: [name for name, (own, *_) in rows[0]['groups'].items() if own == kind]
         for kind in kinds
     }
-    figure.set_size_inches(
-        2.4 + 0.55 * len(rows), 1.0 + 0.28 * sum(len(names) + 2 for names in members.values())
-    )
+    width = 1.2 + 0.055 * max(map(len, rows[0]['groups'])) + 0.55 * len(rows)
+    height = 1.0 + 0.28 * sum(len(names) + 2 for names in members.values())
+    figure = Figure(figsize=(width, height), layout='constrained')
     heights = [len(members[kind]) for kind in kinds]
     axes = figure.subplots(len(kinds), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, kind in zip(axes, kinds, strict=True):

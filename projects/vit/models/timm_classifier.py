@@ -30,13 +30,16 @@ class TimmClassifier(BaseModel):
         pretrained: None for random weights, a local ``.safetensors`` or ``.pth`` file, a timm hub
             name, or True for the hub's weights of ``arch``. Read by ``init_weights``.
         label_smoothing: In [0, 1), for the training loss.
+        cifar_stem: Give a ResNet a first convolution of 3 x 3 and stride 1 and no pooling behind it, as
+            ResNets for images of 32 x 32 have; pretrained weights don't fit it.
         data_preprocessor: Config of the preprocessor, usually an ``ImageClsPreprocessor``.
         init_cfg: MMEngine's initialisation config.
         model_kwargs: Passed on to ``timm.create_model``: ``img_size``, ``patch_size``, ``depth``,
             ``num_heads``, ``in_chans``, ``drop_path_rate`` and so on.
 
     Raises:
-        UserError: For an unknown ``arch`` or arguments that timm refuses.
+        UserError: For an unknown ``arch``, arguments that timm refuses, or ``cifar_stem`` without such
+            a stem.
 
     Example::
 
@@ -55,6 +58,7 @@ class TimmClassifier(BaseModel):
         num_classes: int,
         pretrained: str | bool | None = None,
         label_smoothing: float = 0.0,
+        cifar_stem: bool = False,
         data_preprocessor: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
         model_kwargs: dict | None = None,
@@ -65,6 +69,9 @@ class TimmClassifier(BaseModel):
         self.label_smoothing = label_smoothing
         self.backbone = build_network(arch, num_classes, dict(model_kwargs or {}))
         self.input_shape = input_shape(self.backbone, dict(model_kwargs or {}))
+        if cifar_stem:
+            replace_stem(self.backbone, arch)
+            self.input_shape = (self.input_shape[0], 32, 32)
         self.arch, self.pretrained = arch, pretrained
 
     @property
@@ -154,6 +161,23 @@ def build_network(arch: str, num_classes: int, kwargs: dict) -> torch.nn.Module:
         raise UserError(
             f'timm refuses model.model_kwargs={kwargs} for arch {arch!r}: {err}'
         ) from err
+
+
+def replace_stem(network: torch.nn.Module, arch: str) -> None:
+    """Give a ResNet the stem for images of 32 x 32 instead of ImageNet's, in place.
+
+    Raises:
+        UserError: It doesn't begin with one convolution and a pooling.
+    """
+    first = getattr(network, 'conv1', None)
+    if not isinstance(first, torch.nn.Conv2d) or not hasattr(network, 'maxpool'):
+        raise UserError(
+            f'model.cifar_stem=True needs a ResNet such as resnet18; {arch!r} does not begin with one '
+            'convolution and a pooling'
+        )
+    network.conv1 = torch.nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False)
+    torch.nn.init.kaiming_normal_(network.conv1.weight, mode='fan_out', nonlinearity='relu')
+    network.maxpool = torch.nn.Identity()
 
 
 def input_shape(network: torch.nn.Module, kwargs: dict) -> tuple[int, int, int]:

@@ -37,13 +37,14 @@ class Watched(LeastSquares):
         modules = {path: model.get_submodule(path) for path in station}
         rows = torch.cat([input_rows(modules[station[0]], x) for x in inputs])
         old = {path: deepcopy(module) for path, module in modules.items()}
-        super().refit_layers(model, station, inputs, kept)
+        count = super().refit_layers(model, station, inputs, kept)
         for path, module in modules.items():
             lost = rows @ (weight_matrix(old[path]) * ~kept[path]).T
             left = rows @ (weight_matrix(old[path]) - weight_matrix(module)).T
             if module.bias is not None:
                 left = left + old[path].bias - module.bias
             self.errors[path] = float(lost.norm()), float(left.norm())
+        return count
 
 
 @pytest.fixture(scope='module')

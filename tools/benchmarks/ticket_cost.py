@@ -1,0 +1,106 @@
+"""What masks and penalties cost a training step of a ViT-Small: bare steps and others in turn.
+
+The masks are those of a ticket with 70 % of heads and neurons, or of single weights, gone; the penalty
+pulls the units that leave in the last of 15 rounds, and in one shot, which is the most that can leave.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch  # noqa: E402
+from common import alternate, save, spread  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+from mmengine.hooks import Hook  # noqa: E402
+from mmengine.optim import OptimWrapper  # noqa: E402
+from mmengine.registry import MODELS  # noqa: E402
+
+from projects.prune_plugin import build_pruner  # noqa: E402
+from projects.prune_plugin.hooks.mask_hook import MaskHook  # noqa: E402
+from projects.prune_plugin.hooks.penalty_hook import PenaltyHook  # noqa: E402
+from projects.prune_plugin.tickets import Ticket, ticket_for  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / 'projects' / 'configs' / 'ViT'
+
+
+def ticket(name: str, model: torch.nn.Module, *ratios: float) -> Ticket:
+    """The ticket of a config after these ratios, one after the other."""
+    cfg = Config.fromfile(CONFIGS / f'{name}.py').prune_cfg.to_dict()
+    made = ticket_for(build_pruner(cfg), model)
+    for number, ratio in enumerate(ratios):
+        if number:
+            made.remove()
+        made.choose(model, ratio, None, None)
+    return made
+
+
+def stepper(hook: Hook | None, runner: SimpleNamespace, data: dict):
+    """One training step, with what a hook does in it."""
+
+    def step() -> None:
+        if hook is not None:
+            hook.before_train_iter(runner, 0)
+        runner.model.train_step(data, runner.optim_wrapper)
+        if hook is not None:
+            hook.after_train_iter(runner, 0)
+
+    return step
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--batch-size', type=int, default=32)
+    parser.add_argument('--rounds', type=int, default=15)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    base = Config.fromfile(CONFIGS / 'vit_small_cifar10.py')
+
+    def runner() -> SimpleNamespace:
+        """A model of its own, so that hooks of one don't touch another."""
+        torch.manual_seed(0)
+        model = MODELS.build(base.model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+        hub = SimpleNamespace(update_scalar=lambda *_: None)
+        return SimpleNamespace(
+            model=model, optim_wrapper=OptimWrapper(optimizer), iter=1, message_hub=hub
+        )
+
+    data = dict(
+        inputs=torch.randint(0, 256, (args.batch_size, 3, 32, 32), dtype=torch.uint8),
+        gt_label=torch.randint(0, 10, (args.batch_size,)),
+    )
+    steps = dict(bare=stepper(None, runner(), data))
+    masked = {'unit masks': 'vit_small_cifar10_refill70', 'weight masks': 'vit_tiny_digits_imp'}
+    for name, config in masked.items():
+        own, hook = runner(), MaskHook()
+        hook.masks = ticket(config, own.model, 0.7).masks(own.model)
+        hook.before_train(own)
+        steps[name] = stepper(hook, own, data)
+    last = 1 - 0.3 ** (14 / 15)
+    for name, ratios in (('RSST, one of 15 rounds', (last, 0.7)), ('RSST, one shot', (0.7,))):
+        own = runner()
+        made = ticket('vit_small_cifar10_rsst70', own.model, *ratios)
+        pull = PenaltyHook(made.pruner.penalty)
+        pull.begin(own, made.pulled(), 0, 1000)
+        steps[name] = stepper(pull, own, data)
+    seconds = alternate(steps, args.rounds)
+    bare = spread(seconds['bare'])['median']
+    found = {name: spread(own) for name, own in seconds.items()}
+    save(
+        'ticket_cost',
+        dict(
+            batch_size=args.batch_size,
+            rounds=args.rounds,
+            seconds=found,
+            ratios={name: own['median'] / bare for name, own in found.items()},
+        ),
+    )
+
+
+if __name__ == '__main__':
+    main()
