@@ -1,11 +1,13 @@
 """Perplexity of SmolLM2 against sparsity: magnitude, Wanda, SparseGPT, and stepped with recovery.
 
 Points that docs/benchmarks/llm_curve.csv has already are not measured again, so that a run can be
-stopped and go on; --afresh begins anew, and --no-measure only adds --stepped and draws.
+stopped and go on, nor are those that llm_weights.py has measured; --afresh begins anew, and
+--no-measure only adds --stepped and draws.
 """
 
 import argparse
 import csv
+import json
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -57,6 +59,20 @@ def write_points(points: Points) -> None:
             writer.writerow((method, f'{sparsity:g}', f'{value:.6g}'))
 
 
+def measured_with_weights(args: Namespace) -> Points:
+    """Points of llm_weights.py, if it was run with the same windows, samples and batches."""
+    path = TABLE.with_name('llm_weights.json')
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    if any(found.get(key) != getattr(args, key) for key in ('windows', 'samples', 'batch_size')):
+        return {}
+    lines = {worker: method for method, worker in METHODS.items()}
+    return {
+        (lines[row['method']], float(row['setting'][:-1]) / 100): row['perplexity']
+        for row in found['results']
+        if row['method'] in lines and row['setting'].endswith('%')
+    }
+
+
 def read_stepped(path: Path, sparsity: str, perplexity: str) -> Points:
     """The points of a history table, whose columns are named by the last two arguments."""
     with path.open(newline='') as file:
@@ -72,7 +88,7 @@ def read_stepped(path: Path, sparsity: str, perplexity: str) -> Points:
 
 def measure(points: Points, args: Namespace) -> None:
     """Add the points that are missing, each in a fresh process, writing the table after each."""
-    own = common_arguments(args)
+    own = [*common_arguments(args), f'--batch-size={args.batch_size}']
     wanted = [('dense', 0.0)]
     wanted += [(m, float(s)) for s in args.sparsities.split(',') for m in args.methods.split(',')]
     for method, sparsity in wanted:
@@ -118,12 +134,13 @@ def main() -> None:
     add_common_options(parser)
     parser.add_argument('--sparsities', default=','.join(map(str, SPARSITIES)))
     parser.add_argument('--methods', default=','.join(METHODS), help='comma-separated')
+    parser.add_argument('--batch-size', type=int, default=4, help='of calibration')
     parser.add_argument(
         '--stepped', type=Path, help='history table of a stepped run, added as a line'
     )
     parser.add_argument(
         '--stepped-columns',
-        default='sparsity,perplexity',
+        default='sparsity,ppl/perplexity after training',
         help='its columns for the x and the y axis, comma-separated',
     )
     parser.add_argument('--afresh', action='store_true', help='measure every point again')
@@ -132,7 +149,7 @@ def main() -> None:
     for method in args.methods.split(','):
         if method not in METHODS:
             parser.error(f'--methods has {method!r}; valid are {", ".join(METHODS)}')
-    points = {} if args.afresh else read_points()
+    points = {} if args.afresh else {**measured_with_weights(args), **read_points()}
     if args.stepped:
         points = {key: value for key, value in points.items() if key[0] != STEPPED}
         points.update(read_stepped(args.stepped, *args.stepped_columns.split(',')))

@@ -4,5 +4,5 @@ train_dataloader = dict(batch_size=2)
 prune_cfg = dict(
     budget=dict(ratio=0.5),
     schedule=dict(share=0.2063),
-    recovery=dict(epochs=1, max_steps=20),
+    recovery=dict(epochs=1, max_steps=20, lr=5e-5),
 )
