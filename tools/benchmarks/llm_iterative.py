@@ -106,6 +106,18 @@ def read_history(path: Path) -> dict[str, Any]:
     return dict(perplexity=steps[-1]['perplexity'], history=steps)
 
 
+def earlier(output: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run has measured of each method, which must have had the same settings."""
+    from common import RESULTS
+
+    path = RESULTS / f'{output}.json'
+    saved = json.loads(path.read_text())
+    for key, value in settings.items():
+        if saved[key] != value:
+            raise SystemExit(f'--add: {path.name} was measured with {key} {saved[key]}, not {value}')
+    return saved['methods']
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -120,6 +132,9 @@ def main() -> None:
     parser.add_argument(
         '--quick', action='store_true', help='2 steps a round, 2 windows, nothing is saved'
     )
+    parser.add_argument(
+        '--add', action='store_true', help='keep what was measured of methods that are not named'
+    )
     parser.add_argument('--output', default='llm_iterative', help='name of the result')
     parser.add_argument('--worker', help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -133,7 +148,8 @@ def main() -> None:
         return
     settings = ('ratio', 'rounds', 'steps', 'rate', 'schedule')
     own = [f'--{key}={getattr(args, key)}' for key in settings]
-    found = {}
+    result = {key: getattr(args, key) for key in ('windows', *settings)}
+    found = earlier(args.output, result) if args.add else {}
     for method in args.methods.split(','):
         if method not in METHODS:
             parser.error(f'--methods has {method!r}; valid are {", ".join(METHODS)}')
@@ -143,7 +159,6 @@ def main() -> None:
         print(f'{method:10} {json.dumps(found[method])}', flush=True)
     if args.history:
         found['ours'] = read_history(args.history)
-    result = {key: getattr(args, key) for key in ('windows', *settings)}
     result['methods'] = found
     if 'one_shot' in found:
         result['against_one_shot'] = {
