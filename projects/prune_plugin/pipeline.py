@@ -134,7 +134,8 @@ def prune_weights(
     seconds: dict[str, float],
 ) -> Outcome:
     """Set single weights to zero, in place: :func:`prune_to_files` for a WeightPruner."""
-    model = loaded.model
+    model, data = loaded.model, data_factory(cfg, pruner)
+    pruner.check(model, data)
     with timed(seconds, 'profile'):
         profiles = on_rank_0(lambda: profile([model], pruner.profile, not options.dry_run))
     report = start_report(cfg, pruner, options, model, None, profiles, {})
@@ -147,7 +148,7 @@ def prune_weights(
         if not options.resume:
             progress.clear()
     with timed(seconds, 'sparsify'):
-        masks = pruner.sparsify(model, data_factory(cfg, pruner), progress=progress)
+        masks = pruner.sparsify(model, data, progress=progress)
     report['achieved']['zeros'] = zeros_in(masks)
     if options.dry_run:
         return outcome

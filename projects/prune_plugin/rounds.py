@@ -149,9 +149,9 @@ class Rounds:
             own = copy(self.pruner)
             own.calibration, own.recovery = number.calibration, number.recovery
             check_before(self.cfg, own, dense)
-        self.pruner.ratios(self.pruner.chosen(dense), self.pruner.budget.ratio)
-        if self.pruner.sparsifier.reads_inputs:
-            data_factory(self.cfg, self.pruner)(self.pruner.rounds[0].calibration)
+        first = copy(self.pruner)
+        first.calibration = self.pruner.rounds[0].calibration
+        first.check(dense, data_factory(self.cfg, first))
         with timed(self.seconds, 'profile'):
             profiles = on_rank_0(lambda: profile([dense], self.pruner.profile))
         return start_report(self.cfg, self.pruner, self.options, dense, None, profiles, {})

@@ -6,10 +6,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..budgets.base import checked_ratio
-from ..calibration import mmengine_loss
+from ..calibration import CalibrationData, mmengine_loss
 from ..errors import UserError
 from ..registry import PRUNERS, SPARSIFIERS, build
-from ..sparsify import Progress, sparsify_by_weight, sparsify_from_inputs
+from ..sparsify import Progress, evaluating, sparsify_by_weight, sparsify_from_inputs
 from ..weights import check_finite, check_still_gone, matches, prunable_weights, select_weights
 from .base import DataFactory, Pruner, as_patterns
 
@@ -108,6 +108,38 @@ class WeightPruner(Pruner):
             name: next((r for pattern, r in own if matches(pattern, name)), ratio) for name in names
         }
 
+    def check(
+        self,
+        model: nn.Module,
+        data: DataFactory | None = None,
+        loss: Callable[[nn.Module, Any], Tensor] = mmengine_loss,
+    ) -> None:
+        """Raise :class:`UserError` for what :meth:`sparsify` would refuse, before anything else is done.
+
+        That includes data which the model can't run on: one sample is tried.
+
+        Args:
+            model: The model; left as it is.
+            data: Gives calibration batches, for methods that read inputs.
+            loss: Runs the model on a batch.
+        """
+        weights = self.chosen(model)
+        self.sparsifier.check_widths(weights)
+        check_finite(weights)
+        self.ratios(weights, self.budget.ratio)
+        if self.sparsifier.reads_inputs:
+            with evaluating(model):
+                loss(model, self.batches(data).first_sample())
+
+    def batches(self, data: DataFactory | None) -> CalibrationData:
+        """The calibration batches of a method that reads inputs."""
+        if data is None:
+            raise UserError(
+                f'prune_cfg.sparsifier {type(self.sparsifier).__name__} needs calibration data; '
+                'give a train_dataloader, or use Magnitude'
+            )
+        return data(self.calibration)
+
     def sparsify(
         self,
         model: nn.Module,
@@ -138,14 +170,8 @@ class WeightPruner(Pruner):
         check_finite(weights)
         ratios = self.ratios(weights, self.budget.ratio if ratio is None else ratio)
         if self.sparsifier.reads_inputs:
-            if data is None:
-                raise UserError(
-                    f'prune_cfg.sparsifier {type(self.sparsifier).__name__} needs calibration data; '
-                    'give a train_dataloader, or use Magnitude'
-                )
-            batches = data(self.calibration)
             masks = sparsify_from_inputs(
-                model, self.sparsifier, ratios, batches, loss, progress, before
+                model, self.sparsifier, ratios, self.batches(data), loss, progress, before
             )
         else:
             masks = sparsify_by_weight(weights, self.sparsifier, ratios, before)
