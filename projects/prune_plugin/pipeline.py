@@ -230,9 +230,16 @@ def magnitude_masks(model: nn.Module, pruner: StructuredPruner) -> dict[str, Ten
 
 
 def data_factory(cfg: Config, pruner: Pruner) -> DataFactory:
-    """What gives the config's calibration batches to a method that needs them."""
+    """What gives the config's calibration batches to a method that needs them.
+
+    Asked again for the same samples, it gives the same batches without reading them anew.
+    """
+    made: dict[tuple, CalibrationData] = {}
 
     def data(settings: CalibrationSettings) -> CalibrationData:
+        key = tuple(sorted(settings.sampling.items()))
+        if key in made:
+            return made[key]
         dataloader = calibration_dataloader(cfg)
         if not dataloader:
             structured = isinstance(pruner, StructuredPruner)
@@ -244,7 +251,9 @@ def data_factory(cfg: Config, pruner: Pruner) -> DataFactory:
                 f'prune_cfg.{key} {type(method).__name__} needs calibration data, but the config has '
                 f'no train_dataloader; use {others}'
             )
-        return CalibrationData(dataloader, **settings.sampling)
+        made.clear()
+        made[key] = CalibrationData(dataloader, **settings.sampling)
+        return made[key]
 
     return data
 

@@ -129,6 +129,7 @@ class Rounds:
         self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
         self.seconds: dict[str, float] = {}
         self.dense: Loaded | None = None
+        self.data = data_factory(cfg, pruner)
 
     def run(self) -> Outcome:
         """See :func:`prune_in_rounds`."""
@@ -151,7 +152,7 @@ class Rounds:
             check_before(self.cfg, own, dense)
         first = copy(self.pruner)
         first.calibration = self.pruner.rounds[0].calibration
-        first.check(dense, data_factory(self.cfg, first))
+        first.check(dense, self.data)
         with timed(self.seconds, 'profile'):
             profiles = on_rank_0(lambda: profile([dense], self.pruner.profile))
         return start_report(self.cfg, self.pruner, self.options, dense, None, profiles, {})
@@ -244,9 +245,8 @@ class Rounds:
             progress = Progress(folder / 'progress', key)
         with timed(self.seconds, 'sparsify'):
             masks = pruner.sparsify(
-                loaded.model, data_factory(self.cfg, pruner), ratio=number.ratio,
-                progress=progress, before=before,
-            )  # fmt: skip
+                loaded.model, self.data, ratio=number.ratio, progress=progress, before=before
+            )
         if pruner.schedule.rewind:
             rewind(loaded.model, self.load(self.options.checkpoint).model, masks)
         if pruner.calibration.recalibrate_bn:

@@ -114,7 +114,9 @@ def earlier(output: str, settings: dict[str, Any]) -> dict[str, Any]:
     saved = json.loads(path.read_text())
     for key, value in settings.items():
         if saved[key] != value:
-            raise SystemExit(f'--add: {path.name} was measured with {key} {saved[key]}, not {value}')
+            raise SystemExit(
+                f'--add: {path.name} was measured with {key} {saved[key]}, not {value}'
+            )
     return saved['methods']
 
 

@@ -1,4 +1,5 @@
-# Soft pruning: in three states of twelve epochs each, 30 % of heads, neurons and channels fade out and go.
+# Soft pruning: twelve epochs of the dense model, then three times twelve in which heads, neurons and
+# channels fade out and go, 30 % in all.
 _base_ = ['./VAD_nano_toy.py', '../_base_/prune/ticket_rsst.py']
 train_cfg = dict(type='IterativePruneLoop')
 prune_cfg = dict(
