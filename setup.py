@@ -38,6 +38,7 @@ FEATURES = {
         'trimesh',
     ],
     'coupled': ['torch-pruning>=1.6'],
+    'export': ['onnx', 'onnxruntime', 'onnxscript'],
     'plots': ['matplotlib'],
 }
 EXTRAS = {

@@ -59,11 +59,7 @@ def parse(argv: Sequence[str] | None):
     parser.add_argument(
         '--from-table', metavar='FILE', help='take the scores from such a file, at any ratio'
     )
-    parser.add_argument(
-        '--save-hf',
-        metavar='DIR',
-        help='save the pruned (after --fine-tune: the recovered) model as a Hugging Face folder',
-    )
+    cli.add_export_arguments(parser, 'the pruned (after --fine-tune: the recovered) model')
     parser.add_argument(
         '--sensitivity',
         type=cli.ratio,
@@ -89,8 +85,9 @@ def parse(argv: Sequence[str] | None):
         parser.error('--dry-run trains nothing; leave out --fine-tune')
     if args.dry_run and args.resume:
         parser.error('--dry-run leaves nothing to resume; leave out --resume')
-    if args.dry_run and args.save_hf:
-        parser.error('--dry-run writes no model; leave out --save-hf')
+    for flag in ('save_hf', 'save_onnx', 'save_exported'):
+        if args.dry_run and getattr(args, flag):
+            parser.error(f'--dry-run writes no model; leave out --{flag.replace("_", "-")}')
     check_meta(parser, args)
     args.output_dir = args.output_dir or './pruned_models'
     return args
@@ -99,7 +96,7 @@ def parse(argv: Sequence[str] | None):
 def check_meta(parser, args) -> None:
     """End with what doesn't go with ``--meta``; say whether it writes."""
     if args.meta:
-        for name in ('checkpoint', 'fine_tune', 'save_hf', 'resume'):
+        for name in ('checkpoint', 'fine_tune', 'save_hf', 'save_onnx', 'save_exported', 'resume'):
             if getattr(args, name):
                 flag = name.upper() if name == 'checkpoint' else f'--{name.replace("_", "-")}'
                 parser.error(f'--meta plans without weights; leave out {flag}')
@@ -113,7 +110,8 @@ def check_sensitivity(parser, args) -> None:
             parser.error('--sensitivity-samples goes with --sensitivity')
         return
     for name in (
-        'pruning_ratio', 'fine_tune', 'resume', 'dry_run', 'meta', 'save_table', 'save_hf'
+        'pruning_ratio', 'fine_tune', 'resume', 'dry_run', 'meta', 'save_table', 'save_hf',
+        'save_onnx', 'save_exported',
     ):  # fmt: skip
         if getattr(args, name) not in (None, False):
             parser.error(
@@ -201,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.meta:
         plan_on_meta(cfg, pruner, args)
         return
-    exporting.check_save_hf(cfg, args.save_hf)
+    exporting.check(cfg, args)
     if args.resume and not isinstance(pruner, WeightPruner):
         raise UserError(
             f'--resume goes with a WeightPruner, but prune_cfg.type is {type(pruner).__name__!r}; its '
@@ -248,9 +246,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             if dist.is_main_process():
                 pipeline.write_report(outcome, folder)
-        if args.save_hf:
+        if not args.dry_run:
             final = work_dir / 'latest.pth' if args.fine_tune else outcome.trained()
-            exporting.save_hf(cfg, final, args.save_hf)
+            exporting.save(cfg, final, args)
     if dist.is_main_process():
         if args.dry_run:
             print_groups(outcome.report)

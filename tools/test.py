@@ -30,9 +30,7 @@ def parse(argv: Sequence[str] | None):
         '--tmpdir', help='folder in which ranks exchange results; default: automatic'
     )
     parser.add_argument('--amp', action='store_true', help='evaluate in mixed precision')
-    parser.add_argument(
-        '--save-hf', metavar='DIR', help='save the model as a Hugging Face folder, too'
-    )
+    cli.add_export_arguments(parser, 'the model')
     cli.add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -48,13 +46,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.amp:
         cfg.test_cfg = dict(cfg.get('test_cfg') or {}, fp16=True)
-    exporting.check_save_hf(cfg, args.save_hf)
+    exporting.check(cfg, args)
     distributed.init(args.launcher)
     cli.log_world(args.launcher)
     with output_directory(cfg.work_dir, '--work-dir'):
         training.test(cfg, args.checkpoint, args.eval, args.launcher, args.tmpdir)
-        if args.save_hf:
-            exporting.save_hf(cfg, args.checkpoint, args.save_hf)
+        exporting.save(cfg, args.checkpoint, args)
 
 
 if __name__ == '__main__':

@@ -25,9 +25,7 @@ def parse(argv: Sequence[str] | None):
     )
     parser.add_argument('--load-from', help='checkpoint to start from; overrides the config')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
-    parser.add_argument(
-        '--save-hf', metavar='DIR', help='save the trained model as a Hugging Face folder'
-    )
+    cli.add_export_arguments(parser, 'the trained model')
     cli.add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -52,13 +50,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.resume_path = None if args.resume == 'auto' else args.resume
     if args.amp:
         training.use_amp(cfg)
-    exporting.check_save_hf(cfg, args.save_hf)
+    exporting.check(cfg, args)
     distributed.init(args.launcher)
     cli.log_world(args.launcher)
     with output_directory(cfg.work_dir, '--work-dir'):
         report = training.train(cfg, args.launcher)
-        if args.save_hf:
-            exporting.save_hf(cfg, Path(cfg.work_dir) / 'latest.pth', args.save_hf)
+        exporting.save(cfg, Path(cfg.work_dir) / 'latest.pth', args)
     if report and dist.is_main_process():
         if report.get('rounds'):
             print_history(History.of_report(report))

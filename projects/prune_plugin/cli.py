@@ -89,6 +89,30 @@ def add_gpu_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_export_arguments(parser: argparse.ArgumentParser, model: str) -> None:
+    """Arguments that write a model for other programs, too.
+
+    Args:
+        parser: The tool's.
+        model: Which one, for the help.
+    """
+    parser.add_argument(
+        '--save-hf', metavar='DIR', help=f'save {model} as a Hugging Face folder, too'
+    )
+    forward = (
+        "its forward(mode='tensor') alone, which takes what the data preprocessor gives, such as "
+        'normalised images, and returns raw outputs, such as logits; the batch size stays open'
+    )
+    parser.add_argument(
+        '--save-onnx', metavar='FILE.onnx', help=f'save {model} as an ONNX file, too: {forward}'
+    )
+    parser.add_argument(
+        '--save-exported',
+        metavar='FILE.pt2',
+        help='the same as a file of torch.export, for what ONNX cannot say',
+    )
+
+
 def choose_devices(args: argparse.Namespace) -> None:
     """Apply ``--gpus`` and ``--gpu-ids``; several devices need a launcher."""
     if args.gpu_ids:

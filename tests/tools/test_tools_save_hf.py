@@ -105,6 +105,14 @@ def test_a_uniform_model_is_saved_for_stock_transformers(call_tool, config, base
         assert (tmp_path / 'hf' / name).read_bytes() == (tmp_path / 'again' / name).read_bytes()
 
 
+def test_without_a_checkpoint_the_configs_own_weights_are_saved(call_tool, config, base, tmp_path):
+    ended = call_tool(
+        'test', config(), '--work-dir', tmp_path / 'work', '--save-hf', tmp_path / 'hf'
+    )
+    assert ended.code == 0, ended.out
+    assert perplexity(tmp_path / 'hf', base) == pytest.approx(perplexity(base / 'base', base))
+
+
 def test_a_trained_sparse_model_is_saved_with_its_zeros(call_tool, config, base, tmp_path):
     ended = call_tool('analysis_struct', config(WEIGHTS), '--output-dir', tmp_path / 'out',
                       '--fine-tune', '--save-hf', tmp_path / 'hf')  # fmt: skip

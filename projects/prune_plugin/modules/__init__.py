@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from .constant_linear import ConstantLinear
 from .empty_attention import EmptyAttention
 from .skip_layer import SkipLayer, cache_index
 from .slim_attention import SlimMultiheadAttention
@@ -44,6 +45,7 @@ EQUIVALENT = frozenset({'SlimMultiheadAttention'})
 __all__ = [
     'CONVERTERS',
     'EQUIVALENT',
+    'ConstantLinear',
     'EmptyAttention',
     'SkipLayer',
     'SlimLayerNorm',
