@@ -59,8 +59,8 @@ def trace(
         prepare: What is done with the model before it is traced, after it has been run.
 
     Raises:
-        UserError: no example input, one that isn't made of tensors, or a forward pass that
-            ``torch.export`` doesn't follow.
+        UserError: no example input, one that isn't made of tensors, or a forward pass that doesn't run
+            on it or that ``torch.export`` doesn't follow.
     """
     name = type(model).__name__
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):
@@ -68,14 +68,21 @@ def trace(
     example, *others = (
         random_example(model, size, input_shape, flag) for size in (TRACED, *COMPARED)
     )
+    neither = 'neither --save-onnx nor --save-exported can write it; leave the flag out'
     with torch.no_grad(), plain_attention():
         try:
             cases = [(given, tensors_of(model(*given[0], **given[1]))) for given in others]
-            program, dims = export(prepare(model), example, others[-1])
         except Exception as error:  # the model's own code may raise anything
             raise UserError(
-                f'{flag}: torch.export does not follow the forward pass of {name} ({said(error)}), so '
-                'neither --save-onnx nor --save-exported can write it; leave the flag out'
+                f"{flag}: forward(mode='tensor') of {name} fails on its example input ({said(error)}), "
+                f'so {neither}'
+            ) from error
+        try:
+            program, dims = export(prepare(model), example, others[-1])
+        except Exception as error:  # as above
+            raise UserError(
+                f'{flag}: torch.export does not follow the forward pass of {name} ({said(error)}), '
+                f'so {neither}'
             ) from error
     return Traced(name, program, dims, cases)
 
@@ -190,5 +197,6 @@ def difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 
 
 def said(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says, without a full stop."""
-    return f'{type(error).__name__}: {COLOURS.sub("", first_line(error)).rstrip(" .:")}'
+    """The kind of an error and the first line of what it says, if anything, without a full stop."""
+    kind, text = type(error).__name__, COLOURS.sub('', first_line(error)).rstrip(' .:')
+    return kind if text == kind else f'{kind}: {text}'
