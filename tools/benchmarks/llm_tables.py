@@ -137,7 +137,7 @@ def llm_global() -> str:
 {PROTOCOL.format(windows=r['windows'])}; dense {r['dense_perplexity']:.2f}. Importance from
 {r['samples']} sequences of the valid split; a fraction of all parameters is removed, and nothing is
 trained afterwards. After the importance pass come choosing, cutting and saving; refitting by least
-squares is one more forward pass over the same sequences.
+squares is one more forward pass over the same sequences. {r.get('note', '')}
 
 {table([*header, 'peak memory, MB'], rows)}
 
