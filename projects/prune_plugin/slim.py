@@ -164,13 +164,16 @@ def sync_widths(module: nn.Module) -> None:
     weight = getattr(module, 'weight', None)
     if weight is None:
         return
+    kind = type(module).__name__
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = weight.shape
-    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) or 'DeformConv2d' in kind:
         module.out_channels = weight.shape[0]
         module.in_channels = weight.shape[1] * module.groups
     elif isinstance(module, nn.modules.batchnorm._BatchNorm):
         module.num_features = weight.shape[0]
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = weight.shape[0]
     elif isinstance(module, nn.Embedding):
         module.num_embeddings, module.embedding_dim = weight.shape
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import pytest
+import tiny_detectors as detectors
 import tiny_llms
 import tiny_models as tiny
 import torch
@@ -22,6 +23,7 @@ HEADS, NEURONS = dict(type='AttentionHeads'), dict(type='FFNNeurons')
 LAYERS, CHANNELS = dict(type='PreNormLayers'), dict(type='BottleneckChannels')
 COUPLED = dict(type='CoupledChannels', input_shape=(3, 32, 32))
 BRANCHES, PYRAMID = dict(type='BranchNeurons'), dict(type='FPNChannels')
+STACKS = dict(type='StackedChannels')
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,35 @@ CASES += [
     pyramid_case('fpn-bn-on_lateral', 'on_lateral', norm=True),
     pyramid_case('fpn-on_output', 'on_output'),
     pyramid_case('fpn-bn-on_input', 'on_input', norm=True),
+]  # fmt: skip
+
+
+def stacks_case(name: str, build, inputs, count, sizes: list[int], needs: str, **kwargs) -> Case:
+    unit, kind = (BRANCHES, 'branch') if name == 'box_head' else (STACKS, 'channel')
+    return Case(name, build, inputs, (unit,), partial(count, **kwargs), {kind: sizes}, empty=False,
+                needs=needs)  # fmt: skip
+
+
+CASES += [
+    Case('mmdet_resnet50-dcn', detectors.deformed_resnet, tiny.images, (CHANNELS,),
+         detectors.deformed_resnet_count, {'channel': resnet_sizes(50, 8)}, empty=False,
+         needs='mmcv.ops'),
+    stacks_case('second', detectors.second, detectors.pillars, detectors.second_count, [6, 6, 8],
+                'mmdet3d.models'),
+    stacks_case('retina', partial(detectors.retina, None), detectors.two_levels,
+                detectors.retina_count, [12] * 4, 'mmdet.models'),
+    stacks_case('retina-gn', partial(detectors.retina, detectors.GN), detectors.two_levels,
+                detectors.retina_count, [4] * 4, 'mmdet.models', width=3),
+    stacks_case('rpn', partial(detectors.rpn, 1), detectors.two_levels, detectors.rpn_count, [12],
+                'mmdet.models', convs=1),
+    stacks_case('rpn-2', partial(detectors.rpn, 2), detectors.two_levels, detectors.rpn_count,
+                [12, 12], 'mmdet.models', convs=2),
+    stacks_case('box_head', detectors.boxes, detectors.regions, detectors.boxes_count, [20, 20],
+                'mmdet.models'),
+    stacks_case('center_head', detectors.centers, detectors.bird_view, detectors.centers_count,
+                [8] + [10] * 6, 'mmdet3d.models'),
+    stacks_case('mono3d_head', detectors.mono3d, detectors.two_levels, detectors.mono3d_count,
+                [4] * 8, 'mmdet3d.models'),
 ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import pytest
 import tiny_models as tiny
 import torch
-from cases import BRANCHES, BY_NAME, CHANNELS, HEADS, LAYERS, NEURONS, PYRAMID
+from cases import BRANCHES, BY_NAME, CHANNELS, HEADS, LAYERS, NEURONS, PYRAMID, STACKS
 from torch import nn
 
 from projects.prune_plugin import UNITS, StructuredPruner, UserError
@@ -217,3 +217,25 @@ def test_sum_per_unit_by_hand():
     table = ((3, 0), (2, 1))
     assert sum_per_unit(values, Cut('w', 1, table=table), 2).tolist() == [138, 138]
     assert sum_per_unit(values, Cut('w', None), 1).tolist() == [276]
+
+
+def test_heads_with_a_forward_pass_of_their_own_are_refused():
+    pytest.importorskip('mmdet.models')
+    import tiny_detectors as detectors
+
+    for head, unit in ((detectors.retina(None), STACKS), (detectors.boxes(), BRANCHES)):
+        method = 'forward_single' if unit is STACKS else 'forward'
+        kind = type(head.head)
+        head.head.__class__ = type('Own', (kind,), {method: getattr(kind, method)})
+        with pytest.raises(UserError, match='a forward pass of its own'):
+            names(head, unit)
+
+
+def test_deformable_convolutions_with_several_offset_groups_are_refused():
+    pytest.importorskip('mmcv.ops')
+    import tiny_detectors as detectors
+
+    model = detectors.deformed_resnet()
+    model.layer2[0].conv2.deform_groups = 2
+    _, refused = discover(model, [build(UNITS, CHANNELS, '')])
+    assert refused == {'layer2.0': 'layer2.0.conv2 has 2 groups of offsets'}

@@ -11,6 +11,7 @@ from .ffn import FFNNeurons
 from .finder import NotPrunable, UnitFinder, discover
 from .fpn import FPNChannels
 from .layer import PreNormLayers
+from .stacks import StackedChannels
 
 __all__ = [
     'Attr',
@@ -25,6 +26,7 @@ __all__ = [
     'NotPrunable',
     'PreNormLayers',
     'SamplingPoints',
+    'StackedChannels',
     'UnitFinder',
     'UnitGroup',
     'branches',

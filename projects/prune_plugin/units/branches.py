@@ -1,12 +1,14 @@
 """Hidden neurons of small networks that are one ``nn.Sequential``: a detection head's branches."""
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from ..registry import UNITS
 from .attention import linear_cuts
 from .base import Cut, UnitGroup
 from .conv import norm_cuts
-from .finder import UnitFinder, join
+from .finder import UnitFinder, defined_by, join, require
 
 #: Layers that treat each feature by itself and leave a zero a zero.
 FEATUREWISE = (
@@ -57,7 +59,7 @@ def hidden_features(
     name: str,
     producer: nn.Linear,
     between: list[tuple[str, nn.Module]],
-    consumer: tuple[str, nn.Linear],
+    consumers: Sequence[tuple[str, nn.Linear]],
     owner: str,
     sections: tuple[int, ...] = (0,),
 ) -> UnitGroup | None:
@@ -67,9 +69,9 @@ def hidden_features(
         name: The producer's, and the group's.
         producer: The layer whose rows the features are.
         between: Name and module of what stands between the layers.
-        consumer: Name and module of the layer that reads them.
+        consumers: Name and module of each layer that reads them.
         owner: The module whose forward pass uses them.
-        sections: Where the consumer's columns for them begin.
+        sections: Where a consumer's columns for them begin.
     """
     cuts, converts = linear_cuts(name, producer, 'in', 1), []
     for path, module in between:
@@ -80,7 +82,8 @@ def hidden_features(
             return None
         cuts += norm[0]
         converts += norm[1]
-    cuts += linear_cuts(*consumer, 'out', 1, sections)
+    for consumer in consumers:
+        cuts += linear_cuts(*consumer, 'out', 1, sections)
     size = producer.out_features
     return UnitGroup(name, 'branch', size, tuple(cuts), owner, (), tuple(converts), least=1)
 
@@ -102,6 +105,35 @@ def sequential(name: str, module: nn.Module) -> list[UnitGroup]:
     for first, second in zip(linears, linears[1:], strict=False):
         path, producer = layers[first]
         groups.append(
-            hidden_features(path, producer, layers[first + 1 : second], layers[second], name)
+            hidden_features(path, producer, layers[first + 1 : second], [layers[second]], name)
         )
     return [group for group in groups if group is not None]
+
+
+@BranchNeurons.layout('ConvFCBBoxHead')
+def box_head(name: str, module: nn.Module) -> list[UnitGroup]:
+    """mmdet's heads of boxes with linear layers, shared ones and then some for each output."""
+    require(defined_by(module, 'forward') == 'ConvFCBBoxHead', 'a forward pass of its own')
+    require(isinstance(module.relu, nn.ReLU), 'its activation is no ReLU')
+    shared, chains, readers = named_linears(name, module, 'shared_fcs'), [], []
+    for part in ('cls', 'reg'):
+        chain = named_linears(name, module, f'{part}_fcs')
+        if getattr(module, f'with_{part}'):
+            chain.append((join(name, f'fc_{part}'), getattr(module, f'fc_{part}')))
+        chains.append(chain)
+        readers += chain[:1]
+    linear = all(isinstance(layer, nn.Linear) for chain in chains for _, layer in chain)
+    require(linear, 'an output is no linear layer')
+    groups = []
+    for chain, after in ((shared, readers), *((chain, []) for chain in chains)):
+        following = [*([reader] for reader in chain[1:]), after]
+        for (path, producer), reading in zip(chain, following, strict=False):
+            if reading:
+                groups.append(hidden_features(path, producer, [], reading, name))
+    return groups
+
+
+def named_linears(name: str, module: nn.Module, child: str) -> list[tuple[str, nn.Module]]:
+    """The layers of a ``ModuleList`` with their names in the model."""
+    layers = getattr(module, child).named_children()
+    return [(join(name, f'{child}.{number}'), layer) for number, layer in layers]

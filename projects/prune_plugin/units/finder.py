@@ -78,6 +78,12 @@ def require(condition: bool, reason: str) -> None:
         raise NotPrunable(reason)
 
 
+def defined_by(module: nn.Module, method: str) -> str | None:
+    """Name of the class that defines a method of a module: a subclass may have its own."""
+    classes = type(module).__mro__
+    return next((c.__name__ for c in classes if method in vars(c)), None)
+
+
 def numbered(model: nn.Module, groups: Sequence[UnitGroup]) -> list[UnitGroup]:
     """Groups with ``layer_idx`` set: blocks are counted through the model, list after list."""
     modules = dict(model.named_modules())

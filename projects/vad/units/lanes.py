@@ -24,7 +24,7 @@ def lane_net(name: str, module: nn.Module) -> list[UnitGroup]:
                 join(path, number),
                 producer,
                 [(join(path, n), m) for n, m in between],
-                (join(after, '0'), second[0]),
+                [(join(after, '0'), second[0])],
                 name,
                 (0, producer.out_features),
             )
