@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .outcome import Options
 from .profiling import environment, latency_note
 from .pruners import Plan, Pruner
+from .units.uncovered import uncovered
 
 
 def zeros_in(masks: dict[str, Tensor]) -> float:
@@ -62,6 +63,7 @@ def start_report(
         'groups': groups,
         'removed_layers': plan.state.removed_layers if plan else [],
         'not_prunable': plan.refused if plan else {},
+        'uncovered': uncovered(model, plan.groups) if plan else {},
         'seconds': {},
         'config': cfg.filename,
         'checkpoint': options.checkpoint,

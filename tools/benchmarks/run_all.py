@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import llm_tables
+import mm_tables
 import ticket_tables
 from tables import DOCS, has_result, result, table
 
@@ -25,7 +26,7 @@ SCRIPTS = (
 )
 
 #: Sections of results that not every run of this script makes.
-MORE = {**ticket_tables.SECTIONS, **llm_tables.SECTIONS}
+MORE = {**ticket_tables.SECTIONS, **llm_tables.SECTIONS, **mm_tables.SECTIONS}
 
 
 def vit_latency() -> str:

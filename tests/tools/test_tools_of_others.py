@@ -1,0 +1,60 @@
+"""mmdet's own tools with ``runner_type='PruneRunner'``, which ``custom_imports`` brings."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CONFIG, QUICK, ROOT, SMALL
+
+
+@pytest.fixture(scope='module')
+def foreign_tools() -> Path:
+    """The folder of mmdet's tools, as its package carries them."""
+    spec = importlib.util.find_spec('mmdet')
+    folder = Path(spec.origin).parent / '.mim' / 'tools' if spec else None
+    if folder is None or not (folder / 'train.py').is_file():
+        pytest.skip("mmdet's tools are not installed")
+    return folder
+
+
+def run(tool: Path, folder: Path, *args) -> str:
+    """What a tool prints, run from another folder; it must end well."""
+    path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+    done = subprocess.run(
+        [sys.executable, str(tool), *map(str, args)], capture_output=True, text=True,
+        env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def accuracy(said: str) -> float:
+    return float(re.findall(r'accuracy/top1: ([\d.]+)', said)[-1])
+
+
+@pytest.mark.slow
+def test_prune_train_and_test_with_mmdets_tools(foreign_tools, tmp_path):
+    config = tmp_path / 'digits_prune.py'
+    config.write_text(
+        f"_base_ = {CONFIG!r}\nrunner_type = 'PruneRunner'\n"
+        "prune_cfg = dict(budget=dict(type='params', ratio=0.3), recovery=dict(epochs=1))\n"
+    )
+    train, test = foreign_tools / 'train.py', foreign_tools / 'test.py'
+    dense, pruned = tmp_path / 'dense', tmp_path / 'pruned'
+    options = ('--cfg-options', *SMALL, 'train_cfg.max_epochs=1', 'randomness.seed=0')
+    run(train, tmp_path, CONFIG, '--work-dir', dense, *options)
+    load_from = f'load_from={dense / "epoch_1.pth"}'
+    run(train, tmp_path, config, '--work-dir', pruned, *options, *QUICK, load_from)
+    report = json.loads((pruned / 'report.json').read_text())
+    assert 0.3 <= report['achieved']['params'] < 0.31
+    reasons = report['uncovered'].values()
+    assert any(reason.startswith('LayerNorm: norms over') for reason in reasons)
+    work_dir = ('--work-dir', tmp_path / 'test')
+    said = run(test, tmp_path, config, pruned / 'latest.pth', *work_dir, '--cfg-options', *SMALL)
+    recovered = report['recovered']['metrics']['accuracy/top1']
+    assert accuracy(said) == pytest.approx(recovered, abs=1e-3)
