@@ -47,8 +47,8 @@ def mm_models() -> str:
     return f"""## Unchanged configs of mmdet and mmdet3d
 
 Random weights, one random sample (images of {r['image'][0]} x {r['image'][1]}, or 4,000 points), on the
-CPU; L1, Knapsack, all kinds of units, {100 * r['ratio']:.0f} % of all parameters asked. "Mask against slim" is
-the largest difference of the outputs in tensor mode, relative to the largest number of each; "reloaded"
+CPU; L1, Knapsack, all kinds of units, {100 * r['ratio']:.0f} % of all parameters asked. "Mask against slim"
+is the largest difference of the outputs in tensor mode, relative to the largest number of each; "reloaded"
 that of the slim checkpoint loaded with the unchanged config; then one step with the config's optimizer.
 
 {table(header, rows)}
