@@ -162,8 +162,8 @@ def llm_iterative() -> str:
 
 {PROTOCOL.format(windows=r['windows'])}. {r['rounds']} rounds, {r['rounds'] * r['steps']} AdamW steps in all
 (learning rate {r['rate']:g}, batches of two sequences of the valid split); one shot and the dense
-model get as many steps. The plugin's rounds begin with a warm-up and end in a cosine, the plain methods keep the
-rate. Training on the valid split adapts to the text, so compare with the dense
+model get as many steps. The plugin's rounds begin with a warm-up and end in a cosine, the plain
+methods keep the rate. Training on the valid split adapts to the text, so compare with the dense
 model trained the same way.
 
 {table(['', 'perplexity after each pruning and training', 'in the end'], rows)}
