@@ -52,7 +52,7 @@ format: venv ## mend what ruff can mend
 bench: venv ## measurements, with their tables
 	$(PY) tools/benchmarks/run_all.py
 
-bench-tickets: venv ## IMP, Refill and RSST against dense and one shot on CIFAR-10 (an hour; data/cifar10)
+bench-tickets: venv ## IMP, Refill and RSST against dense and one shot on CIFAR-10 (data/cifar10)
 	$(PY) tools/benchmarks/tickets.py
 	$(PY) tools/benchmarks/run_all.py --only-docs
 

@@ -25,6 +25,7 @@ from projects.prune_plugin import build_pruner, mask, slim  # noqa: E402
 from projects.prune_plugin.checkpoint import save_file  # noqa: E402
 from projects.prune_plugin.loading import load_model  # noqa: E402
 from projects.prune_plugin.profiling import count_params  # noqa: E402
+from projects.prune_plugin.tracing import difference, tensors_of  # noqa: E402
 from projects.prune_plugin.units.finder import defined_by  # noqa: E402
 from projects.prune_plugin.units.uncovered import uncovered  # noqa: E402
 
@@ -96,14 +97,6 @@ def random_model(cfg: Config) -> nn.Module:
     return model
 
 
-def leaves(output: Any) -> list[Tensor]:
-    """All floating-point tensors within tuples, lists and dicts, in order."""
-    if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() else []
-    parts = output.values() if isinstance(output, dict) else output
-    return [tensor for part in parts for tensor in leaves(part)] if parts is not None else []
-
-
 @torch.no_grad()
 def outputs(model: nn.Module, batch: dict) -> list[Tensor]:
     """What a detector gives in tensor mode."""
@@ -111,24 +104,12 @@ def outputs(model: nn.Module, batch: dict) -> list[Tensor]:
     data = model.data_preprocessor(deepcopy(batch), False)
     if defined_by(model, '_forward') == 'MVXTwoStageDetector':  # which has no tensor mode
         metas = [sample.metainfo for sample in data['data_samples']]
-        return leaves(model.pts_bbox_head(model.extract_feat(data['inputs'], metas)[1]))
-    return leaves(model(**data, mode='tensor'))
-
-
-def largest_difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
-    """The largest difference relative to the largest number of the same tensor.
-
-    Raises:
-        RuntimeError: shapes differ, or a number isn't finite.
-    """
-    worst = 0.0
-    for a, b in zip(ours, theirs, strict=True):
-        if a.shape != b.shape or not a.isfinite().all() or not b.isfinite().all():
-            raise RuntimeError(f'outputs of shapes {tuple(a.shape)} and {tuple(b.shape)}')
-        if a.numel():
-            scale = float(b.abs().max()) or 1.0
-            worst = max(worst, float((a - b).abs().max()) / scale)
-    return worst
+        found = tensors_of(model.pts_bbox_head(model.extract_feat(data['inputs'], metas)[1]))
+    else:
+        found = tensors_of(model(**data, mode='tensor'))
+    if not found:
+        raise RuntimeError(f'{type(model).__name__} gives no tensors to compare')
+    return found
 
 
 def training_step(model: nn.Module, cfg: Config, batch: dict) -> dict[str, Any]:
@@ -175,9 +156,9 @@ def run_model(label: str, file: Path, folder: Path, train: bool = True) -> dict[
         asked=RATIO,
         achieved=1 - after / before,
         groups=dict(Counter(group.kind for group in plan.groups)),
-        mask_slim=largest_difference(outputs(masked, batch), ours),
-        dense_slim=largest_difference(dense, ours) if matching(dense, ours) else None,
-        reload=largest_difference(outputs(reloaded, batch), ours),
+        mask_slim=difference(outputs(masked, batch), ours),
+        dense_slim=difference(dense, ours) if matching(dense, ours) else None,
+        reload=difference(outputs(reloaded, batch), ours),
         training=training_step(reloaded, cfg, batch) if train else None,
         not_prunable=plan.refused,
         uncovered=uncovered(model, plan.groups),
