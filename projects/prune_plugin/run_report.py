@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from .history import plain
 from .outcome import Options
 from .profiling import environment, latency_note
 from .pruners import Plan, Pruner
@@ -67,6 +68,7 @@ def start_report(
         'seconds': {},
         'config': cfg.filename,
         'checkpoint': options.checkpoint,
+        'prune_cfg': plain(cfg.prune_cfg.to_dict()) if cfg.get('prune_cfg') else None,
         'command': sys.argv,
         'notes': {
             'ratio': 'fraction removed, relative to the model given ("dense" here)',

@@ -14,7 +14,7 @@ from .loading import Loaded, plain_meta
 from .optimizer_state import build_quietly, parameter_order, slim_optimizer_state
 from .outcome import Options, Outcome
 from .pruners import Pruner
-from .reports import UnitTable, write_groups, write_json, write_plots
+from .reports import UnitTable, write_groups, write_html, write_json, write_plots
 from .state import PruneState, compose
 
 
@@ -101,9 +101,10 @@ def carried_optimizer(
 
 
 def write_report(outcome: Outcome, folder: Path) -> None:
-    """Write ``report.json``, ``report.csv``, the tables of units and the plots."""
+    """Write ``report.json``, ``report.csv``, the tables of units, the plots and ``report.html``."""
     write_json(outcome.report, folder / 'report.json')
     if outcome.plan:
         write_groups(outcome.plan, folder / 'report.csv')
         UnitTable(outcome.plan, outcome.before).write_tables(folder)
-    write_plots(outcome.report, folder)
+    drawn = write_plots(outcome.report, folder)
+    write_html(outcome.report, folder, drawn)

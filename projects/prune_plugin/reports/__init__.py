@@ -5,6 +5,7 @@ from .console import print_groups, print_kinds, print_memory, print_report
 from .formats import write_csv, write_json
 from .heatmap import plot_sensitivity
 from .history import print_history, write_history
+from .html import write_html
 from .plots import write_plots
 from .sensitivity import evaluation_bar, print_sensitivity, write_sensitivity
 from .tables import UnitTable, read_scores, write_groups
@@ -25,6 +26,7 @@ __all__ = [
     'write_csv',
     'write_groups',
     'write_history',
+    'write_html',
     'write_json',
     'write_plots',
     'write_sensitivity',

@@ -1,5 +1,8 @@
 """The report, as a person reads it in a terminal."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from rich.console import Console
 from rich.table import Table
 
@@ -7,6 +10,12 @@ from .tables import kind_totals
 
 #: In the order of the table's columns; a report has some of them.
 STAGES = ('dense', 'pruned', 'masked', 'recovered')
+#: What is counted or measured of every stage: label, key, and unit.
+QUANTITIES = (
+    ('parameters', 'params', ''),
+    ('FLOPs', 'flops', ''),
+    ('latency', 'latency_ms', ' ms'),
+)
 
 
 def is_slim(report: dict, stage: str) -> bool:
@@ -67,31 +76,61 @@ def print_memory(report: dict, console: Console | None = None) -> None:
     (console or Console(width=100)).print(table)
 
 
+def stages_of(report: dict) -> list[str]:
+    """The stages that a report has, dense first."""
+    return [stage for stage in STAGES if report.get(stage)]
+
+
+class Row(NamedTuple):
+    """One line of the table of a report.
+
+    Attributes:
+        label: What is counted or measured.
+        values: One for each of the report's stages, None where it wasn't measured; or none at all.
+        removed: The fraction removed as text; empty for metrics.
+        unit: Of the values.
+        better: Of a metric, which direction is better; None for the others.
+    """
+
+    label: str
+    values: Sequence[float | None]
+    removed: str = ''
+    unit: str = ''
+    better: str | None = None
+
+
+def summary(report: dict) -> list[Row]:
+    """Asked against achieved, line by line: sizes, latency, zeros, units and headline metrics."""
+    stages = stages_of(report)
+    rows = []
+    for label, key, unit in QUANTITIES:
+        values = [report[stage].get(key) for stage in stages]
+        removed = share(report['dense'].get(key), report['pruned'].get(key))
+        rows.append(Row(label, values, removed, unit))
+    zeros = report['achieved'].get('zeros')
+    if zeros:
+        rows.append(Row('zeros in *_pruned.pth', (), f'{100 * zeros:.2f} %'))
+    for kind, (size, kept) in kind_totals(report['groups']).items():
+        values = [kept if is_slim(report, stage) else size for stage in stages]
+        rows.append(Row(f'{kind} units', values, share(size, kept)))
+    if report.get('removed_layers'):
+        rows.append(Row('whole layers', (), f'{len(report["removed_layers"])}'))
+    for metric, better in (report.get('headline') or {}).items():
+        values = [(report[stage].get('metrics') or {}).get(metric) for stage in stages]
+        rows.append(Row(metric, values, better=better))
+    return rows
+
+
 def print_report(report: dict, console: Console | None = None) -> None:
     """Print what ``report.json`` says: asked against achieved, dense against pruned."""
     console = console or Console(width=100)
     asked = report['asked']
     title = f'asked: {asked["ratio"]:.4g} of {asked["budget"]} removed'
     table = Table(title=title, title_justify='left')
-    stages = [s for s in STAGES if report.get(s)]
+    stages = stages_of(report)
     for column in ('', *stages, 'removed'):
         table.add_column(column, justify='left' if not column else 'right')
-    rows = [('parameters', 'params', ''), ('FLOPs', 'flops', ''), ('latency', 'latency_ms', ' ms')]
-    for label, key, unit in rows:
-        values = [report[stage].get(key) for stage in stages]
-        removed = share(report['dense'].get(key), report['pruned'].get(key))
-        table.add_row(label, *(number(v, unit) for v in values), removed)
-    zeros = report['achieved'].get('zeros')
-    if zeros:
-        blanks = [''] * (len(stages) - 1)
-        table.add_row('zeros in *_pruned.pth', *blanks, '', f'{100 * zeros:.2f} %')
-    for kind, (size, kept) in kind_totals(report['groups']).items():
-        values = [number(kept if is_slim(report, stage) else size) for stage in stages]
-        table.add_row(f'{kind} units', *values, share(size, kept))
-    if report.get('removed_layers'):
-        blanks = [''] * len(stages)
-        table.add_row('whole layers', *blanks, f'{len(report["removed_layers"])}')
-    for metric in report.get('headline') or {}:
-        values = [(report[stage].get('metrics') or {}).get(metric) for stage in stages]
-        table.add_row(metric, *(number(v) for v in values), '')
+    for row in summary(report):
+        values = [number(value, row.unit) for value in row.values] or [''] * len(stages)
+        table.add_row(row.label, *values, row.removed)
     console.print(table)

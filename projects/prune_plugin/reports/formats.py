@@ -10,16 +10,17 @@ from typing import Any
 from ..files import whole_file
 
 
+def finite(data: Any) -> Any:
+    """``data`` as JSON can hold it: numbers that aren't finite become None, tuples lists."""
+    if isinstance(data, dict):
+        return {key: finite(entry) for key, entry in data.items()}
+    if isinstance(data, list | tuple):
+        return [finite(entry) for entry in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
 def write_json(data: Any, path: str | os.PathLike) -> None:
     """Write ``data`` as JSON; numbers that aren't finite become null."""
-
-    def finite(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: finite(entry) for key, entry in value.items()}
-        if isinstance(value, list | tuple):
-            return [finite(entry) for entry in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
     with whole_file(path) as file:
         json.dump(finite(data), file, indent=2)
         file.write('\n')
