@@ -34,8 +34,9 @@ def load(path) -> dict:
 
 def test_everything_is_there_and_nothing_else(pruned):
     assert {path.name for path in pruned[0].iterdir()} == {
-        'vit_pruned.pth', 'vit_structured_pruned.pth', 'report.json', 'report.csv', 'units.csv',
-        'global_group_table.csv', 'groups_to_prune.csv', 'kept_share.png', 'metrics_params.png',
+        'vit_pruned.pth', 'vit_structured_pruned.pth', 'report.json', 'report.csv', 'report.html',
+        'units.csv', 'global_group_table.csv', 'groups_to_prune.csv', 'kept_share.png',
+        'metrics_params.png',
     }  # fmt: skip
 
 

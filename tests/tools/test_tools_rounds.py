@@ -96,7 +96,7 @@ def test_rounds_and_their_files(whole, checkpoint, call_tool, tmp_path):
     assert '3 of 3 done' in ended.out and 'against dense' in ended.out
     names = {path.name for path in out.iterdir()}
     assert {'imp_pruned.pth', 'latest.pth', 'history.csv', 'history.json', 'history.png',
-            'report.json', 'round_01', 'round_02', 'round_03'} <= names  # fmt: skip
+            'report.html', 'report.json', 'round_01', 'round_02', 'round_03'} <= names  # fmt: skip
     report = json.loads((out / 'report.json').read_text())
     assert report['rounds'] == rows(out) and len(report['rounds']) == 3
     last = report['rounds'][-1]

@@ -35,8 +35,9 @@ def retrained(vad_trained, run_tool, toy_root, tmp_path_factory):
 
 def test_two_processes_leave_the_documents_tree(retrained):
     expected = {
-        'vad_pruned.pth', 'vad_structured_pruned.pth', 'report.json', 'report.csv', 'units.csv',
-        'global_group_table.csv', 'groups_to_prune.csv', 'kept_share.png', 'metrics_params.png',
+        'vad_pruned.pth', 'vad_structured_pruned.pth', 'report.json', 'report.csv', 'report.html',
+        'units.csv', 'global_group_table.csv', 'groups_to_prune.csv', 'kept_share.png',
+        'metrics_params.png',
         'retrained',
     }  # fmt: skip
     assert {path.name for path in retrained.iterdir()} == expected

@@ -22,7 +22,8 @@ CAPTIONS = {
 }
 METRICS_NOTE = '↑: higher is better, ↓: lower is better; in brackets: the difference from dense'
 ARROWS = {'max': '↑', 'min': '↓'}
-#: With more unit groups than that, a kind's bars are folded in at first.
+#: With more unit groups than that, a kind's bars are folded in at first; so are those of kinds that
+#: lost nothing.
 MOST_BARS = 60
 
 
@@ -57,12 +58,12 @@ def earlier_pictures(report: Mapping, folder: Path) -> list[Path]:
 
 def same_model(report: Mapping, path: Path) -> bool:
     """Whether another report is of the same checkpoint, or without one of the same config."""
+    keys = ['checkpoint'] if report['checkpoint'] else ['checkpoint', 'config']
     try:
         other = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError):
+        return all(other.get(key) == report[key] for key in keys)
+    except (OSError, ValueError, AttributeError):
         return False  # there is none, or it isn't ours
-    keys = ['checkpoint'] if report['checkpoint'] else ['checkpoint', 'config']
-    return all(other.get(key) == report[key] for key in keys)
 
 
 def report_page(report: dict, pictures: Mapping[str, bytes] | None = None) -> str:
@@ -110,9 +111,10 @@ def lead(report: dict) -> str:
         got = [f'{percent(zeros, 2)} of them are zero, at dense shapes']
     else:
         wanted = f'{asked["ratio"]:.4g} of {asked["budget"]} removed'
-        size, kept = (sum(group[key] for group in report['groups']) for key in ('size', 'kept'))
         removed = [(row.label, row.removed) for row in rows[: len(QUANTITIES)]]
-        removed = [('units', share(size, kept)), *removed] if size else removed
+        if asked['budget'] == 'units':
+            size, kept = (sum(group[key] for group in report['groups']) for key in ('size', 'kept'))
+            removed.insert(0, ('units', share(size, kept)))
         got = [f'{value} of {label}' for label, value in removed if value != '-']
     told = [f'Asked: {wanted}', f'achieved: {", ".join(got)}']
     for row in (row for row in rows if row.better):
@@ -191,7 +193,8 @@ def kept_shares(report: dict) -> list[str]:
         size, kept = (sum(group[key] for group in groups) for key in ('size', 'kept'))
         title = f'{kind}: {kept:,} of {size:,} units kept ({percent(kept / size)})'
         rows = [bar_of(group) for group in groups]
-        parts.append(markup.folded(title, markup.bars(rows), len(groups) <= MOST_BARS))
+        unfolded = kept < size and len(groups) <= MOST_BARS
+        parts.append(markup.folded(title, markup.bars(rows), unfolded))
     removed = report.get('removed_layers')
     if removed:
         parts.append(markup.facts([('removed as a whole', ', '.join(removed))]))

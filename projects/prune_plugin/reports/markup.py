@@ -43,7 +43,7 @@ tr > :first-child { position: sticky; left: 0; background: var(--card); }
 details + details { margin-top: 1rem; }
 summary { cursor: pointer; font-weight: 600; }
 .bars { margin: .6rem 0 0; padding: 0; list-style: none; font-size: .9rem; }
-.bars li { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 6fr) minmax(10rem, 3fr);
+.bars li { display: grid; grid-template-columns: minmax(0, 6fr) minmax(0, 5fr) minmax(10rem, 3fr);
   gap: .1rem 1rem; align-items: center; padding: .15rem 0; }
 .bars span:last-child { text-align: right; font-variant-numeric: tabular-nums; }
 .bar { display: block; width: 100%; height: .8rem; border-radius: .2rem; }
@@ -122,11 +122,14 @@ def table(label: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> s
 
 
 def bars(rows: Iterable[tuple[str, float, str]]) -> str:
-    """One bar per row: its name, how much of the bar is filled, from 0 to 1, and the figures."""
+    """One bar per row: its name, how much of the bar is filled, from 0 to 1, and the figures.
+
+    A name too long for its line is broken behind a dot where possible.
+    """
     lines = []
     for name, share, figures in rows:
         lines.append(
-            f'<li><span>{escape(name)}</span>'
+            f'<li><span>{escape(name).replace(".", ".<wbr>")}</span>'
             '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
             '<rect class="track" width="100" height="8"/>'
             f'<rect class="fill" width="{100 * share:.2f}" height="8"/></svg>'
