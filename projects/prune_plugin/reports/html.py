@@ -83,7 +83,7 @@ def report_page(report: dict, pictures: Mapping[str, bytes] | None = None) -> st
         markup.section('Rounds', rounds(report)),
         markup.section('Pictures', *shown),
         markup.section('Left as they are', left_out(report)),
-        markup.section('Time', seconds(report)),
+        markup.section('Time', *seconds(report)),
         markup.section('Where this comes from', *origin(report)),
     ]
     return markup.page(title, [part for part in parts if part])
@@ -169,10 +169,11 @@ def remarks(report: dict) -> list[str]:
         if zeros:
             extent += f'; {percent(zeros, 2)} of its masked tensors are zero'
         said.append(
-            f'recovered: after training ({extent}). Training changes no shape: parameters, FLOPs and '
-            'latency are those counted and measured before it.'
+            f'recovered: the {trained.get("trained", "pruned")} model after training ({extent}). '
+            'Training changes no shape: parameters, FLOPs and latency are those counted and measured '
+            'before it.'
         )
-    notes = list(report['notes'].items())
+    notes = [('removed', 'from dense to pruned'), *report['notes'].items()]
     if report.get('headline'):
         notes.insert(0, ('metrics', METRICS_NOTE))
     else:
@@ -235,12 +236,15 @@ def left_out(report: dict) -> str:
     )
 
 
-def seconds(report: dict) -> str:
+def seconds(report: dict) -> list[str]:
     """A bar for each step that took a millisecond or more."""
     steps = {step: spent for step, spent in report['seconds'].items() if spent >= 1e-3}
     longest = max(steps.values(), default=0)
     rows = [(step, spent / longest, number(spent, ' s')) for step, spent in steps.items()]
-    return markup.bars(rows) if rows else ''
+    parts = [markup.bars(rows)] if rows else []
+    if report.get('recovered') and 'train' not in report['seconds']:
+        parts.append(markup.text('Without the training and the evaluations after it.', 'soft'))
+    return parts
 
 
 def origin(report: dict) -> list[str]:
