@@ -55,7 +55,7 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
         device: Where the model goes.
 
     Raises:
-        UserError: see :func:`load_file` and :func:`load_weights`.
+        UserError: see :func:`load_file`, :func:`load_weights` and :func:`initialise`.
     """
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     checkpoint = load_file(path) if path else {'meta': {}, 'state_dict': {}}
@@ -71,12 +71,37 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
         said = f'those of {source}' if source else 'freshly initialised'
         level = logging.INFO if source else logging.WARNING
         print_log(f'no checkpoint given: weights are {said}', 'current', level)
-        if hasattr(model, 'init_weights'):
-            model.init_weights()
+        initialise(model)
         before = getattr(model, 'prune_state', None)
     model.to(device)
     model.eval()
     return Loaded(model, checkpoint, before)
+
+
+def initialise(model: nn.Module) -> None:
+    """Have a model initialise its weights, if it can: at random, or from where its config says.
+
+    Raises:
+        UserError: a file to begin with can't be had; the message names the key in the config.
+    """
+    if not hasattr(model, 'init_weights'):
+        return
+    try:
+        model.init_weights()
+    except (OSError, UserError) as error:  # no such file, or no network
+        wanted = {
+            '.'.join(('model', *filter(None, (name,)), 'init_cfg')): init['checkpoint']
+            for name, module in model.named_modules()
+            if isinstance(init := getattr(module, 'init_cfg', None), Mapping)
+            and init.get('type') == 'Pretrained'
+        }
+        if not wanted:
+            raise
+        key, path = next(iter(wanted.items()))
+        raise UserError(
+            f'{key} names {path!r}, which cannot be read ({error}); give a CHECKPOINT, or begin with '
+            f'random weights: --cfg-options {" ".join(f"{key}=None" for key in wanted)}'
+        ) from error
 
 
 def plain_data(value: Any) -> bool:
