@@ -73,6 +73,39 @@ def needed_example(
     return example
 
 
+def tried_example(
+    model: nn.Module, input_shape: Sequence[int] | None, batch_size: int | None, key: str
+) -> Example:
+    """:func:`needed_example` that the model is known to run on."""
+    example = needed_example(model, input_shape, batch_size, key)
+    check_shape(model, input_shape)
+    return example
+
+
+@torch.no_grad()
+def check_shape(model: nn.Module, input_shape: Sequence[int] | None) -> None:
+    """Raise :class:`UserError` for a model that doesn't run on one tensor of ``input_shape``.
+
+    A model with ``dummy_inputs`` isn't run: what those give is its own affair.
+    """
+    if input_shape is None or getattr(model, 'dummy_inputs', None) is not None:
+        return
+    (tensor,), _ = example_input(model, 1, input_shape)
+    training = model.training
+    model.eval()
+    try:
+        model(tensor)
+    except Exception as error:  # the model's own code may raise anything
+        why = f'{type(error).__name__}: {error}'.partition('\n')[0].rstrip(' .:')
+        raise UserError(
+            f'prune_cfg.profile.input_shape is {list(input_shape)}, but the forward pass of '
+            f'{type(model).__name__} fails on one tensor of that shape ({why}); give another shape, or '
+            'leave it out: FLOPs and latency are then not measured'
+        ) from error
+    finally:
+        model.train(training)
+
+
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Let no parameter require a gradient: FLOP counting stumbles over views of those that do."""
@@ -235,6 +268,9 @@ def profile(
     Returns:
         Per model ``params``, ``flops`` of one sample and ``latency_ms`` of ``batch_size`` samples;
         None for what wasn't measured, with a word in the log where an example input is missing.
+
+    Raises:
+        UserError: the first model doesn't run on ``settings.input_shape``.
     """
     results = [dict(params=count_params(m), flops=None, latency_ms=None) for m in models]
     single = example_input(models[0], 1, settings.input_shape)
@@ -243,6 +279,7 @@ def profile(
             'FLOPs and latency not measured: prune_cfg.profile.input_shape is not set', 'current'
         )
         return results
+    check_shape(models[0], settings.input_shape)
     batch_size = settings.batch_size or usual_batch_size(models[0])
     if latency:
         batch = example_input(models[0], batch_size, settings.input_shape)

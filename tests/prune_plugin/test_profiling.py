@@ -6,7 +6,7 @@ import torch
 from cases import BY_NAME, HEADS, NEURONS
 from torch import nn
 
-from projects.prune_plugin import StructuredPruner, slim
+from projects.prune_plugin import StructuredPruner, build_pruner, slim
 from projects.prune_plugin.costs import TableCost, UnitCost, product_cost
 from projects.prune_plugin.errors import UserError
 from projects.prune_plugin.profiling import (
@@ -16,7 +16,9 @@ from projects.prune_plugin.profiling import (
     model_latency,
     module_flops,
     needed_example,
+    profile,
 )
+from projects.prune_plugin.settings import ProfileSettings
 
 IMAGE = ((torch.zeros(1, 3, 32, 32),), {})
 
@@ -209,3 +211,29 @@ def test_llama_3_8b_on_meta_tensors(llama_8b):
         left[group.kind] += group.size - len(plan.state.kept[group.name])
     gone = left['attention'] * 5_242_880 + left['mlp'] * 12_288
     assert 0.25 <= gone / dense < 0.25 + 12_288 / dense
+
+
+class NeedsTwo(nn.Module):
+    """A model that one tensor isn't enough for, as mmdet's DETR."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.ffn = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    def forward(self, x, samples=None):
+        """The second argument may not be missing."""
+        assert samples is not None
+        return self.ffn(self.linear(x))
+
+
+@pytest.mark.parametrize('budget', ['params', 'flops', 'latency'])
+def test_a_shape_that_the_model_does_not_run_on_is_the_users_mistake(budget):
+    model = NeedsTwo()
+    settings = ProfileSettings(input_shape=(4,), seconds=0.01)
+    with pytest.raises(UserError, match=r'input_shape is \[4\].* NeedsTwo fails .*AssertionError'):
+        if budget == 'params':
+            profile([model], settings)
+        cfg = dict(budget=dict(type=budget, ratio=0.3), profile=dict(input_shape=(4,)))
+        build_pruner(cfg).plan(model)
+    assert model.training

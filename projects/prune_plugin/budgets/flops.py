@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from ..costs import ProductCost, product_cost
-from ..profiling import Example, module_flops, needed_example
+from ..profiling import Example, module_flops, tried_example
 from ..registry import BUDGETS
 from ..units.base import UnitGroup
 from .base import Budget
@@ -25,7 +25,7 @@ class FlopsBudget(Budget):
     def cost(self, model, groups, profile):
         """See :meth:`Budget.cost`."""
         shape = profile.get('input_shape')
-        return flops_cost(model, groups, needed_example(model, shape, 1, 'a FLOPs budget'))
+        return flops_cost(model, groups, tried_example(model, shape, 1, 'a FLOPs budget'))
 
 
 def flops_cost(model: nn.Module, groups: Sequence[UnitGroup], example: Example) -> ProductCost:

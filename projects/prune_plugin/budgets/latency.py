@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..costs import TableCost
 from ..errors import UserError
-from ..profiling import Example, interleaved_latency, model_latency, needed_example
+from ..profiling import Example, interleaved_latency, model_latency, tried_example
 from ..registry import BUDGETS
 from ..settings import at_least
 from ..slim import slim
@@ -49,7 +49,7 @@ class LatencyBudget(Budget):
     def cost(self, model, groups, profile):
         """See :meth:`Budget.cost`."""
         shape, batch = profile.get('input_shape'), profile.get('batch_size', 1)
-        example = needed_example(model, shape, batch, 'a latency budget')
+        example = tried_example(model, shape, batch, 'a latency budget')
         threads = profile.get('num_threads', 1)
         calls = module_calls(model, {group.owner for group in groups}, example)
         cache: dict[tuple, tuple[Tensor, Tensor]] = {}
