@@ -17,6 +17,9 @@ class PruneRunner:
     of what is wanted, so this is none: it keeps the config until it is told, and has the Runner built
     then. Of a Runner's methods it has no others.
 
+    Args:
+        cfg: The whole config; no key of it.
+
     Example:
         >>> custom_imports = dict(imports=['projects.prune_plugin'])
         >>> runner_type = 'PruneRunner'

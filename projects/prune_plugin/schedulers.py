@@ -43,6 +43,10 @@ class WarmupCosineParamScheduler(_ParamScheduler):
 class WarmupCosineLR(LRSchedulerMixin, WarmupCosineParamScheduler):
     """Learning rate by :func:`warmup_cosine`, iteration by iteration.
 
+    Args:
+        kwargs: ``end`` and ``warmup``, as below (``end`` in epochs under ``by_epoch=True``), and what
+            MMEngine's schedulers of the learning rate take.
+
     Example:
         >>> param_scheduler = dict(type='WarmupCosineLR', end=12, warmup=500, by_epoch=True,
         ...     convert_to_iter_based=True)
