@@ -5,14 +5,12 @@ import contextlib
 import importlib.util
 import io
 import re
-from copy import deepcopy
 from dataclasses import MISSING, fields
 from inspect import Parameter, signature
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.config import Config
 
 from projects.prune_plugin import (
@@ -25,9 +23,6 @@ from projects.prune_plugin import (
     SCHEDULES,
     SPARSIFIERS,
     UNITS,
-    build_pruner,
-    mask,
-    slim,
 )
 from projects.prune_plugin.outcome import Options
 from projects.prune_plugin.pipeline import prune_to_files, pruner_of
@@ -338,18 +333,6 @@ def test_every_class_that_a_finder_knows_is_listed():
                 assert f'`{class_name}`' in text, f'{name} knows {class_name}'
 
 
-@pytest.fixture
-def kept_registries():
-    """Whatever a snippet registers is gone after the test."""
-    with pytest.MonkeyPatch.context() as patch:
-        for registry in REGISTRIES.values():
-            patch.setattr(registry, '_module_dict', dict(registry.module_dict))
-        for finder in UNITS.module_dict.values():
-            patch.setattr(finder, 'layouts', dict(finder.layouts))
-        yield
-    assert 'RootMagnitude' not in CRITERIA.module_dict
-
-
 def run_snippets(path: Path) -> None:
     for number, text in enumerate(snippets(path)):
         exec(compile(text, f'{path.name}, snippet {number}', 'exec'), {'__name__': 'snippet'})
@@ -362,29 +345,3 @@ def test_concepts_notebook_runs(capsys):
     run_snippets(DOCS / 'concepts.md')
     removed = float(capsys.readouterr().out.split()[0])
     assert 0.3 <= removed < 0.302
-
-
-def test_contributing_snippets_work(kept_registries):
-    vision_transformer = pytest.importorskip('torchvision.models.vision_transformer')
-    model = vision_transformer.VisionTransformer(
-        image_size=32, patch_size=8, num_layers=2, num_heads=4, hidden_dim=32, mlp_dim=64
-    ).eval()
-    with torch.no_grad():
-        torch.nn.init.normal_(model.heads.head.weight)  # zeros, otherwise
-    run_snippets(ROOT / 'CONTRIBUTING.md')
-    plan = build_pruner(
-        dict(
-            units=[dict(type='FFNNeurons')],
-            criterion=dict(type='RootMagnitude'),
-            budget=dict(type='units', ratio=0.5),
-        )
-    ).plan(model)
-    assert [(group.kind, group.size) for group in plan.groups] == [('mlp', 64)] * 2
-    first = model.encoder.layers[0].mlp
-    expected = first[0].weight.abs().sqrt().sum(1) + first[3].weight.abs().sqrt().sum(0)
-    assert torch.allclose(plan.importance[0].float(), expected)
-    masked, slimmed = (act(deepcopy(model), plan.state) for act in (mask, slim))
-    assert sum(layer.mlp[0].out_features for layer in slimmed.encoder.layers) == 64
-    with torch.no_grad():
-        one, other = (m(torch.randn(2, 3, 32, 32).fill_(0.5)) for m in (masked, slimmed))
-    assert one.abs().max() > 0 and torch.allclose(one, other, atol=1e-5 * one.abs().max())
