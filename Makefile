@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 0
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-vit demo-llm test test-slow lint format docs bench bench-tickets clean distclean
+.PHONY: help venv demo demo-vit demo-llm test test-slow lint format docs tutorials bench bench-tickets clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -49,8 +49,12 @@ format: venv ## mend what ruff can mend
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-docs: venv ## write docs/reference.md from the docstrings
+docs: venv ## write docs/reference.md from the docstrings, and the README's results
 	$(PY) tools/docs/reference.py
+	$(PY) tools/docs/results.py
+
+tutorials: venv ## run the notebooks of docs/tutorials and keep what they show
+	$(PY) tools/docs/tutorials.py
 
 bench: venv ## measurements, with their tables
 	$(PY) tools/benchmarks/run_all.py
