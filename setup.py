@@ -54,6 +54,8 @@ EXTRAS = {
     ],
     # Zero-shot tasks; it brings some thirty packages of its own, so neither `llm` nor `all` has it.
     'lm_eval': ['lm-eval>=0.4.9'],
+    # What runs the notebooks of docs/tutorials.
+    'docs': ['ipykernel', 'nbclient', 'nbformat'],
     'dev': ['codespell', 'pre-commit', 'ruff'],
     'all': sorted({name for names in FEATURES.values() for name in names}),
 }

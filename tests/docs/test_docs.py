@@ -4,6 +4,7 @@ import ast
 import contextlib
 import importlib.util
 import io
+import json
 import re
 from dataclasses import MISSING, fields
 from inspect import Parameter, signature
@@ -32,7 +33,11 @@ from projects.prune_plugin.settings import CalibrationSettings, ProfileSettings,
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / 'docs'
-PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted(DOCS.glob('*.md'))]
+PAGES = [
+    *(ROOT / name for name in ('README.md', 'README.zh.md', 'CONTRIBUTING.md')),
+    *sorted(DOCS.glob('*.md')),
+    *sorted(DOCS.glob('tutorials/*.ipynb')),
+]
 TOOLS = (
     'analysis_struct',
     'train',
@@ -123,6 +128,15 @@ SETTINGS = {
 # Reading Markdown
 
 
+def text_of(path: Path) -> str:
+    """A page's text; of a notebook, that of its Markdown cells."""
+    text = path.read_text(encoding='utf-8')
+    if path.suffix != '.ipynb':
+        return text
+    cells = (cell for cell in json.loads(text)['cells'] if cell['cell_type'] == 'markdown')
+    return '\n\n'.join(''.join(cell['source']) for cell in cells)
+
+
 def without_fences(text: str) -> str:
     return re.sub(r'^```.*?^```', '', text, flags=re.MULTILINE | re.DOTALL)
 
@@ -185,16 +199,21 @@ def anchors(path: Path) -> set[str]:
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
 def test_links_resolve(page):
-    text = without_fences(page.read_text(encoding='utf-8'))
-    for target in re.findall(r'\]\(([^)\s]+)\)', text):
+    """Those within the project; of others the form alone, as tests have no network."""
+    for target in re.findall(r'\]\(([^)]*)\)', without_fences(text_of(page))):
         if '://' in target:
+            assert re.fullmatch(r'https://[\w-]+(\.[\w-]+)+(/[\w./#%?=&~+-]*)?', target), target
             continue
         path, _, anchor = target.partition('#')
         file = page.parent / path if path else page
-        if file == DOCS / 'benchmarks.md' and not file.exists():
-            continue  # written from measurements
         assert file.exists(), f'{page.name} links to {target}, which does not exist'
         assert not anchor or anchor in anchors(file), f'{page.name}: no heading for {target}'
+
+
+def test_pages_are_reached_from_the_readme():
+    """Every page of docs/ and every tutorial has a link there."""
+    linked = set(re.findall(r'\]\(([^)#]+)', text_of(ROOT / 'README.md')))
+    assert {str(page.relative_to(ROOT)) for page in PAGES} - linked == {'README.md'}
 
 
 # prune_cfg.md
@@ -304,7 +323,7 @@ def test_every_flag_is_documented(tool):
 def test_no_flag_is_made_up():
     real = OTHER_FLAGS.union(*(flags_in(help_of(tool)) for tool in TOOLS))
     for page in PAGES:
-        mentioned = flags_in(page.read_text(encoding='utf-8'))
+        mentioned = flags_in(text_of(page))
         assert mentioned <= real, f'{page.name}: {mentioned - real}'
 
 

