@@ -98,15 +98,15 @@ def from_rank_0(value: Any) -> Any:
 
 def on_rank_0(function: Callable[[], Any]) -> Any:
     """Call ``function`` on rank 0 alone; every rank gets its result, or its :class:`UserError`."""
-    result, said = None, None
+    result, refusal = None, None
     if dist.is_main_process():
         try:
             result = function()
         except UserError as error:
-            said = str(error)
-    result, said = from_rank_0((result, said))
-    if said is not None:
-        raise UserError(said)
+            refusal = error
+    result, refusal = from_rank_0((result, refusal))
+    if refusal is not None:
+        raise refusal
     return result
 
 

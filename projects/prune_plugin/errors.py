@@ -5,5 +5,21 @@ class UserError(ValueError):
     """Bad input: one sentence that names the key or file, its value, and what would be valid."""
 
 
+class UnreachableError(UserError):
+    """More is to be removed than the floors allow.
+
+    Args:
+        message: The sentence.
+        most: The largest ratio that they do allow.
+    """
+
+    def __init__(self, message: str, most: float):
+        super().__init__(message, most)
+        self.most = most
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
 class DataNotFoundError(UserError):
     """A data set isn't where the config says it is; evaluation is then skipped with a word."""

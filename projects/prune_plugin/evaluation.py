@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import Evaluator
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from mmengine.registry import DATASETS, METRICS
 from mmengine.runner import Runner
 from rich.progress import track
@@ -76,6 +77,18 @@ def headline(metrics: Sequence[Mapping], results: Mapping[str, float]) -> dict[s
             declared = dict(list(declared.items())[:1])
         chosen |= {start + n: better for n, better in declared.items() if start + n in results}
     return chosen
+
+
+@contextmanager
+def tables_hidden() -> Iterator[None]:
+    """Keep the metrics' own tables out of the log: a hundred of them would bury everything else."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def first_samples(dataloader: Mapping, count: int) -> Dataset:

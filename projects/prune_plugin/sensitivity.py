@@ -1,11 +1,7 @@
 """How much the metrics suffer when one module alone is pruned, without any training."""
 
-import hashlib
-import json
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +11,20 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from torch import nn
 
 from .distributed import check_same, on_rank_0
 from .errors import UserError
-from .evaluation import TestSet, headline
+from .evaluation import TestSet, headline, tables_hidden
 from .loading import load_model
 from .parts import Part, parts_of
 from .pipeline import data_factory
 from .profiling import environment, profile
 from .pruners import Pruner, StructuredPruner
+from .remembered import known_results, settings_of
 from .reports import evaluation_bar, plot_sensitivity, read_scores, write_sensitivity
 from .slim import slim
 from .state import PruneState
-from .version import __version__
 
 RATIOS = (0.1, 0.3, 0.5)
 NOTES = {
@@ -173,55 +168,15 @@ def start_report(
         'left_out': [],
         'rows': rows,
         'not_prunable': dict(refused),
-        'settings': settings_of(cfg, pruner, options),
+        'settings': settings_of(
+            cfg, options.checkpoint, options.num_samples, pruner.profile.input_shape
+        ),
         'config': cfg.filename,
         'checkpoint': options.checkpoint,
         'command': sys.argv,
         'notes': dict(NOTES),
         'environment': environment(),
     }
-
-
-def settings_of(
-    cfg: Config, pruner: StructuredPruner, options: SensitivityOptions
-) -> dict[str, Any]:
-    """What an evaluation depends on beside the units kept: model, weights, data and metrics."""
-    model = {k: v for k, v in cfg.to_dict().items() if k not in ('prune_cfg', 'work_dir')}
-    text = json.dumps([model, pruner.profile.input_shape], sort_keys=True, default=str)
-    checkpoint = None
-    if options.checkpoint:
-        file = os.stat(options.checkpoint)
-        checkpoint = [os.path.abspath(options.checkpoint), file.st_size, file.st_mtime_ns]
-    return {
-        'config': hashlib.sha256(text.encode()).hexdigest(),
-        'checkpoint': checkpoint,
-        'samples': options.num_samples,
-        'version': __version__,
-    }
-
-
-def known_results(path: Path, settings: Mapping[str, Any]) -> dict[str, dict]:
-    """Rows that an earlier run with the same settings has evaluated, by digest; ``''`` is dense."""
-    try:
-        report = json.loads(path.read_text(encoding='utf-8'))
-        if report['settings'] != settings or not report['dense']:
-            return {}
-        done = {row['digest']: row for row in report['rows'] if row['metrics'] is not None}
-        return {'': report['dense'], **done}
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or a file of another program
-        return {}
-
-
-@contextmanager
-def tables_hidden() -> Iterator[None]:
-    """Keep the metrics' own tables out of the log: a hundred of them would bury everything else."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @dataclass

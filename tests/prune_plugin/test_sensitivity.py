@@ -14,6 +14,7 @@ from torch import nn
 from projects.prune_plugin import build_pruner
 from projects.prune_plugin.evaluation import first_samples
 from projects.prune_plugin.parts import Part, parts_of
+from projects.prune_plugin.remembered import known_results
 from projects.prune_plugin.reports import (
     plot_sensitivity,
     print_sensitivity,
@@ -21,7 +22,7 @@ from projects.prune_plugin.reports import (
     write_sensitivity,
 )
 from projects.prune_plugin.reports.heatmap import lines_of, signed
-from projects.prune_plugin.sensitivity import NOTES, known_results, worsening
+from projects.prune_plugin.sensitivity import NOTES, worsening
 from projects.prune_plugin.units.base import UnitGroup
 
 RATIOS = (0.1, 0.3, 0.5)

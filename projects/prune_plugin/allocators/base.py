@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..budgets.base import Constraint
-from ..errors import UserError
+from ..errors import UnreachableError
 from ..units.base import UnitGroup
 
 
@@ -20,7 +20,7 @@ class Allocator:
     depends_on_weights = False
 
     def check(self, groups: Sequence[UnitGroup]) -> None:
-        """Raise :class:`UserError` if the settings don't suit these unit groups."""
+        """Raise ``UserError`` if the settings don't suit these unit groups."""
 
     def look(self, groups: Sequence[UnitGroup], tensors: dict[str, Tensor], ratio: float) -> None:
         """See the weights, before :meth:`allocate`; for ``depends_on_weights``.
@@ -46,7 +46,7 @@ class Allocator:
             LongTensor (groups,) of units kept; the cost is at most ``constraint.limit``.
 
         Raises:
-            UserError: the limit is below what the floors allow.
+            UnreachableError: the limit is below what the floors allow.
         """
         raise NotImplementedError
 
@@ -58,14 +58,15 @@ def rounded_floors(floors: Tensor, sizes: Tensor, round_to: int) -> Tensor:
 
 
 def check_reachable(constraint: Constraint, floors: Tensor) -> None:
-    """Raise :class:`UserError` if even the floors cost more than the limit."""
+    """Raise :class:`UnreachableError` if even the floors cost more than the limit."""
     least = constraint.cost.total(floors)
     if least > constraint.limit * (1 + 1e-12):
         asked = constraint.ratio or 1 - constraint.limit / constraint.dense
         most = max(1 - least / constraint.dense, 0)
-        raise UserError(
+        raise UnreachableError(
             f'prune_cfg.budget.ratio is {asked:.4g}, but with min_keep and round_to at most '
-            f'{most:.4g} of {constraint.what or "the cost"} can be removed; lower the ratio or the floors'
+            f'{most:.4g} of {constraint.what or "the cost"} can be removed; lower the ratio or the floors',
+            most,
         )
 
 

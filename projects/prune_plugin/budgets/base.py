@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +53,12 @@ class Budget:
 
     def __init__(self, ratio: float = 0.3):
         self.ratio = checked_ratio(ratio)
+
+    def at(self, ratio: float) -> 'Budget':
+        """The same budget with another ratio, the fraction removed."""
+        budget = copy(self)
+        budget.ratio = ratio
+        return budget
 
     def cost(self, model: nn.Module, groups: Sequence[UnitGroup], profile: dict) -> Cost:
         """The cost that this budget limits.

@@ -1,7 +1,8 @@
 """The two pruners that a ``prune_cfg`` names: whole units, or single weights."""
 
 from .base import DataFactory, Pruner, as_patterns, build_pruner
-from .structured import Plan, StructuredPruner
+from .plan import Plan, Survey
+from .structured import StructuredPruner
 from .weights import WeightPruner
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     'Plan',
     'Pruner',
     'StructuredPruner',
+    'Survey',
     'WeightPruner',
     'as_patterns',
     'build_pruner',

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from ..budgets.base import Budget
 from ..calibration import CalibrationData
@@ -134,6 +135,12 @@ class Pruner:
                 )
             )
         return rounds
+
+    def at(self, ratio: float) -> Self:
+        """The same pruner with another ratio in its budget; its rounds stay as they are."""
+        pruner = copy(self)
+        pruner.budget = self.budget.at(ratio)
+        return pruner
 
     @property
     def in_rounds(self) -> bool:

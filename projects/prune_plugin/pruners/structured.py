@@ -1,7 +1,6 @@
 """The pruner of whole units."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -40,30 +39,10 @@ from ..timing import timed
 from ..units.base import UnitGroup, named_tensors
 from ..units.finder import UnitFinder, discover
 from .base import DataFactory, Pruner
+from .plan import Plan, Survey
 
 #: Statistics that depend on the loss.
 GRADIENTS = frozenset(('gradients', 'squared_gradients', 'fisher'))
-
-
-@dataclass
-class Plan:
-    """What is to go, before anything is touched.
-
-    Attributes:
-        groups: Unit groups of the model as given.
-        importance: Score of every unit, one float64 vector per group.
-        cost: What one unit of each group costs, float64 (groups,), in the budget's quantity.
-        state: The prune state, relative to the model as given.
-        refused: ``{module: reason}`` for modules that can't be cut.
-        seconds: Time of each step.
-    """
-
-    groups: list[UnitGroup]
-    importance: list[Tensor]
-    cost: Tensor
-    state: PruneState
-    refused: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @PRUNERS.register_module()
@@ -223,12 +202,44 @@ class StructuredPruner(Pruner):
             UserError: see :func:`discover`; no data for a criterion that needs some; a budget that
                 the floors don't allow.
         """
+        return self.plan_from(model, self.survey(model, data, table, loss))
+
+    def survey(
+        self,
+        model: nn.Module,
+        data: DataFactory | None = None,
+        table: list[Tensor] | None = None,
+        loss: Callable[[nn.Module, Any], Tensor] = mmengine_loss,
+    ) -> Survey:
+        """Find and score units: what plans for all ratios share. Arguments as for :meth:`plan`."""
         seconds: dict[str, float] = {}
         with timed(seconds, 'discover'):
             groups, refused = self.discover(model)
         scores = table if table is not None else self.scores(model, groups, data, loss, seconds)
+        return Survey(groups, scores, refused, seconds)
+
+    def plan_from(self, model: nn.Module, survey: Survey) -> Plan:
+        """Choose units by this pruner's budget.
+
+        Args:
+            model: The model of the survey.
+            survey: From :meth:`survey`, of a pruner that differs in its ratio alone.
+
+        Raises:
+            UserError: a budget that the floors don't allow.
+        """
+        groups, seconds = survey.groups, dict(survey.seconds)
+
+        def chosen() -> tuple[list[Tensor], Tensor, float]:
+            if survey.cost is None:
+                survey.cost = self.cost(model, groups)
+            kept = self.allocate(model, groups, survey.importance, survey.cost)
+            dense = survey.cost.total(sizes(groups))
+            left = survey.cost.total(torch.tensor([len(units) for units in kept]))
+            return kept, survey.cost.marginal(sizes(groups)), 1 - left / dense
+
         with timed(seconds, 'allocate'):
-            kept, cost = on_rank_0(lambda: self.allocate(model, groups, scores))
+            kept, cost, removed = on_rank_0(chosen)
             state = PruneState(
                 {g.name: g for g in groups},
                 {g.name: k for g, k in zip(groups, kept, strict=True)},
@@ -239,7 +250,7 @@ class StructuredPruner(Pruner):
                     state.groups[layer.name] = layer
                     state.kept[layer.name] = torch.arange(0)
             check_same(state.digest(), 'the units kept')
-        return Plan(groups, scores, cost, state, refused, seconds)
+        return Plan(groups, survey.importance, cost, state, survey.refused, seconds, removed)
 
     def scores(
         self,
@@ -320,19 +331,25 @@ class StructuredPruner(Pruner):
         with timed(seconds, 'slim'):
             return slim(model, state)
 
+    def cost(self, model: nn.Module, groups: list[UnitGroup]) -> Cost:
+        """What the budget limits, as a function of the units kept."""
+        if not (self.remove_empty_layers and self.budget.counts_layers):
+            return self.budget.cost(model, groups, vars(self.profile))
+        blocks = needed_blocks(model, groups)
+        extended, positions = with_layers(groups, blocks)
+        full = self.budget.cost(model, extended, vars(self.profile))
+        return DepthCost(full, len(groups), blocks, positions)
+
     def allocate(
-        self, model: nn.Module, groups: list[UnitGroup], scores: list[Tensor]
-    ) -> tuple[list[Tensor], Tensor]:
-        """Kept units of every group, and what one unit of each costs."""
+        self,
+        model: nn.Module,
+        groups: list[UnitGroup],
+        scores: list[Tensor],
+        cost: Cost | None = None,
+    ) -> list[Tensor]:
+        """Kept units of every group; without ``cost``, what they cost is found anew."""
         self.allocator.look(groups, named_tensors(model), self.budget.ratio)
-        if self.remove_empty_layers and self.budget.counts_layers:
-            blocks = needed_blocks(model, groups)
-            extended, positions = with_layers(groups, blocks)
-            full = self.budget.cost(model, extended, vars(self.profile))
-            cost = DepthCost(full, len(groups), blocks, positions)
-        else:
-            cost = self.budget.cost(model, groups, vars(self.profile))
-        return self.choose(groups, scores, cost), cost.marginal(sizes(groups))
+        return self.choose(groups, scores, self.cost(model, groups) if cost is None else cost)
 
     def choose(self, groups: list[UnitGroup], scores: list[Tensor], cost: Cost) -> list[Tensor]:
         """Kept units of every group: those with the highest scores, as many as the allocator says."""

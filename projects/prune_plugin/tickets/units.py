@@ -1,7 +1,5 @@
 """Tickets of whole units: heads, neurons, channels."""
 
-from copy import copy
-
 import torch
 
 from ..distributed import check_same, on_rank_0
@@ -36,14 +34,11 @@ class UnitTicket(Ticket):
         if self.pruner.allocator.depends_on_weights:
             return None
         even = [torch.ones(group.size, dtype=torch.float64) for group in self.groups]
-        return sum(len(kept) for kept in self.at(ratio).allocate(model, self.groups, even)[0])
+        return sum(len(kept) for kept in self.at(ratio).allocate(model, self.groups, even))
 
     def at(self, ratio):
         """The pruner with a round's ratio."""
-        pruner = copy(self.pruner)
-        pruner.budget = copy(pruner.budget)
-        pruner.budget.ratio = ratio * (1 - pruner.fillback_rate)
-        return pruner
+        return self.pruner.at(ratio * (1 - self.pruner.fillback_rate))
 
     def choose(self, model, ratio, data, loss):
         """See :meth:`Ticket.choose`. With a ``fillback_rate`` that share of what would go stays."""
@@ -53,7 +48,7 @@ class UnitTicket(Ticket):
             gone = torch.ones(group.size, dtype=torch.bool)
             gone[self.alive[group.name]] = False
             score[gone] = -1.0  # below all that is alive, so they go first again
-        kept = on_rank_0(lambda: pruner.allocate(model, self.groups, scores)[0])
+        kept = on_rank_0(lambda: pruner.allocate(model, self.groups, scores))
         self.chosen = {
             group.name: units[torch.isin(units, self.alive[group.name])]
             for group, units in zip(self.groups, kept, strict=True)
