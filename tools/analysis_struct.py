@@ -189,7 +189,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     from projects.prune_plugin.files import output_directory
     from projects.prune_plugin.history import History
-    from projects.prune_plugin.reports import print_groups, print_history, print_report
+    from projects.prune_plugin.reports import (
+        print_groups,
+        print_history,
+        print_report,
+        print_search,
+    )
 
     cfg = cli.read_config(args.config, args.cfg_options)
     pruner = pipeline.pruner_of(cfg, args.pruning_ratio)
@@ -254,6 +259,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print_groups(outcome.report)
         if outcome.report.get('rounds'):
             print_history(History.of_report(outcome.report))
+        if outcome.report.get('search'):
+            print_search(outcome.report['search'])
         print_report(outcome.report)
         for path in (outcome.structured, outcome.weight_level):
             if path:

@@ -56,7 +56,9 @@ def select_metrics(evaluator: Any, names: Sequence[str] | None) -> list[dict]:
     return [m for m, own in zip(metrics, known, strict=True) if own & set(names)]
 
 
-def headline(metrics: Sequence[Mapping], results: Mapping[str, float]) -> dict[str, str]:
+def headline(
+    metrics: Sequence[Mapping], results: Mapping[str, float], guess: bool = True
+) -> dict[str, str]:
     """The results worth looking at first, each with its better direction, ``'max'`` or ``'min'``.
 
     A metric class names its own in a class attribute ``headline`` (``{'mAP': 'max'}``, without the
@@ -65,6 +67,7 @@ def headline(metrics: Sequence[Mapping], results: Mapping[str, float]) -> dict[s
     Args:
         metrics: Metric configs, as in ``test_evaluator``.
         results: Results by full name, of one model.
+        guess: Whether the first result counts of a class that names none.
     """
     chosen: dict[str, str] = {}
     for metric in metrics:
@@ -73,6 +76,8 @@ def headline(metrics: Sequence[Mapping], results: Mapping[str, float]) -> dict[s
         start = f'{prefix}/' if prefix else ''
         declared = getattr(cls, 'headline', None)
         if declared is None:
+            if not guess:
+                continue
             declared = {n.removeprefix(start): 'max' for n in results if n.startswith(start)}
             declared = dict(list(declared.items())[:1])
         chosen |= {start + n: better for n, better in declared.items() if start + n in results}
@@ -113,6 +118,7 @@ class TestSet:
     Args:
         cfg: The config.
         num_samples: Use the first so many samples, in the data set's order; None: all.
+        split: ``'test'`` or ``'val'``: which dataloader and evaluator of the config to use.
 
     Attributes:
         missing: Why there is nothing to evaluate on, or None.
@@ -120,14 +126,14 @@ class TestSet:
 
     __test__ = False
 
-    def __init__(self, cfg: Config, num_samples: int | None = None):
+    def __init__(self, cfg: Config, num_samples: int | None = None, split: str = 'test'):
         self.missing: str | None = None
-        self.metrics = as_metrics(cfg.get('test_evaluator'))
-        if not cfg.get('test_dataloader') or not self.metrics:
-            self.missing = 'the config has no test_dataloader and test_evaluator'
+        self.metrics = as_metrics(cfg.get(f'{split}_evaluator'))
+        dataloader = cfg.get(f'{split}_dataloader')
+        if not dataloader or not self.metrics:
+            self.missing = f'the config has no {split}_dataloader and {split}_evaluator'
             return
         try:
-            dataloader = cfg.test_dataloader
             if num_samples is not None:
                 dataloader = {**dataloader, 'dataset': first_samples(dataloader, num_samples)}
             self.loader = Runner.build_dataloader(dataloader, seed=0)

@@ -31,6 +31,23 @@ class Options:
 
 
 @dataclass
+class Found:
+    """What a search for a ratio has found.
+
+    Attributes:
+        ratio: The fraction to remove.
+        report: What ``report.json`` says of it under ``search``.
+        metrics: Metrics of the stages ``dense`` and ``pruned``, where all test data was evaluated.
+        test_set: That data.
+    """
+
+    ratio: float
+    report: dict[str, Any]
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    test_set: TestSet | None = None
+
+
+@dataclass
 class Outcome:
     """What a run made.
 
@@ -41,6 +58,7 @@ class Outcome:
         test_set: The test data, for evaluating again after training.
         plan: What was decided.
         before: Prune state of the model given, if it was slim already.
+        found: What a search has found, if the budget was searched.
     """
 
     report: dict[str, Any]
@@ -49,6 +67,7 @@ class Outcome:
     test_set: TestSet | None = None
     plan: Plan | None = field(default=None, repr=False)
     before: PruneState | None = field(default=None, repr=False)
+    found: Found | None = field(default=None, repr=False)
 
     def trained(self, which: str | None = None) -> Path:
         """The checkpoint that recovery trains.

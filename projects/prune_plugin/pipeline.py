@@ -1,6 +1,7 @@
 """Pruning a config's model into files: what ``tools/analysis_struct.py`` and ``train.py`` do."""
 
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,19 +16,21 @@ from .distributed import on_rank_0
 from .errors import UserError
 from .evaluation import TestSet, headline
 from .loading import Loaded, load_model
-from .outcome import Options, Outcome
+from .outcome import Found, Options, Outcome
 from .profiling import profile
 from .pruners import (
     DataFactory,
     Plan,
     Pruner,
     StructuredPruner,
+    Survey,
     WeightPruner,
     build_pruner,
 )
 from .reports import UnitTable, read_scores
 from .run_report import start_report, zeros_in
 from .saving import save_structured, save_weight_level, write_report
+from .search import Search, Trial, confirm
 from .settings import CalibrationSettings
 from .slim import slim
 from .sparsifiers import Magnitude
@@ -75,10 +78,13 @@ def prune_to_files(cfg: Config, pruner: Pruner, options: Options) -> Outcome:
     with timed(seconds, 'load'):
         loaded = load_model(cfg, options.checkpoint, device)
     check_before(cfg, pruner, loaded.model)
+    search = Search(cfg, pruner, options) if pruner.budget.searched else None
     if isinstance(pruner, StructuredPruner):
-        outcome = prune_units(cfg, pruner, loaded, options, seconds)
+        outcome = prune_units(cfg, pruner, loaded, options, seconds, search)
     else:
-        outcome = prune_weights(cfg, pruner, loaded, options, seconds)
+        outcome = prune_weights(cfg, pruner, loaded, options, seconds, search)
+    if search and not options.dry_run:
+        confirm(outcome.report, pruner.budget)
     steps = ('load', 'discover', 'calibrate', 'score', 'allocate', 'slim', 'save', 'evaluate')
     report = outcome.report
     report['seconds'] = {step: seconds.pop(step, 0.0) for step in steps} | seconds
@@ -94,22 +100,29 @@ def prune_units(
     loaded: Loaded,
     options: Options,
     seconds: dict[str, float],
+    search: Search | None = None,
 ) -> Outcome:
     """Remove whole units: :func:`prune_to_files` for a StructuredPruner."""
-    plan = make_plan(cfg, pruner, loaded, options)
+    data, found = data_factory(cfg, pruner), None
+    survey = survey_of(pruner, loaded, options, data)
+    if search:
+        with timed(seconds, 'search'):
+            found = search.run(loaded.model, partial(unit_trial, cfg, loaded.model, survey, data))
+        pruner = pruner.at(found.ratio)
+    plan = make_plan(pruner, loaded, options, survey)
     seconds.update(plan.seconds)
     copied = deepcopy(loaded.model)
     if options.dry_run:
         slimmed = slim(copied, plan.state)
     else:
-        slimmed = pruner.slim(copied, plan.state, data_factory(cfg, pruner), seconds=seconds)
+        slimmed = pruner.slim(copied, plan.state, data, seconds=seconds)
     with timed(seconds, 'profile'):
         models = [loaded.model, slimmed]
         profiles = on_rank_0(lambda: profile(models, pruner.profile, not options.dry_run))
     wanted = pruner.weight_level and not options.dry_run
     masks = magnitude_masks(loaded.model, pruner) if wanted else {}
     report = start_report(cfg, pruner, options, loaded.model, plan, profiles, masks)
-    outcome = Outcome(report, plan=plan, before=loaded.before)
+    outcome = with_found(Outcome(report, plan=plan, before=loaded.before), found)
     if options.dry_run:
         return outcome
     evaluate_stage(cfg, outcome, 'dense', loaded.model, seconds)
@@ -132,14 +145,20 @@ def prune_weights(
     loaded: Loaded,
     options: Options,
     seconds: dict[str, float],
+    search: Search | None = None,
 ) -> Outcome:
     """Set single weights to zero, in place: :func:`prune_to_files` for a WeightPruner."""
-    model, data = loaded.model, data_factory(cfg, pruner)
+    model, data, found = loaded.model, data_factory(cfg, pruner), None
     pruner.check(model, data)
+    seen: dict[str, Any] = {}
+    if search:
+        with timed(seconds, 'search'):
+            found = search.run(model, partial(weight_trial, cfg, model, seen, data))
+        pruner = pruner.at(found.ratio)
     with timed(seconds, 'profile'):
         profiles = on_rank_0(lambda: profile([model], pruner.profile, not options.dry_run))
     report = start_report(cfg, pruner, options, model, None, profiles, {})
-    outcome = Outcome(report, before=loaded.before)
+    outcome = with_found(Outcome(report, before=loaded.before), found)
     if not options.dry_run:
         evaluate_stage(cfg, outcome, 'dense', model, seconds)
     progress = None
@@ -148,7 +167,7 @@ def prune_weights(
         if not options.resume:
             progress.clear()
     with timed(seconds, 'sparsify'):
-        masks = pruner.sparsify(model, data, progress=progress)
+        masks = pruner.sparsify(model, data, progress=progress, seen=seen)
     report['achieved']['zeros'] = zeros_in(masks)
     if options.dry_run:
         return outcome
@@ -160,6 +179,44 @@ def prune_weights(
         save_weight_level(cfg, pruner, loaded, model, masks, outcome, options)
     if progress:
         progress.clear()
+    return outcome
+
+
+def unit_trial(
+    cfg: Config, model: nn.Module, survey: Survey, data: DataFactory, pruner: StructuredPruner
+) -> Trial:
+    """The slim model that a pruner makes of a copy."""
+    plan = pruner.plan_from(model, survey)
+
+    def build() -> tuple[nn.Module, float]:
+        slimmed = pruner.slim(deepcopy(model), plan.state, data)
+        if pruner.calibration.recalibrate_bn:
+            renew_batch_norms(cfg, pruner, [slimmed])
+        return slimmed, plan.removed
+
+    return Trial(plan.state.digest() if plan.state.reduced else '', build)
+
+
+def weight_trial(
+    cfg: Config, model: nn.Module, seen: dict[str, Any], data: DataFactory, pruner: WeightPruner
+) -> Trial:
+    """The model with zeros that a pruner makes of a copy."""
+
+    def build() -> tuple[nn.Module, float]:
+        copied = deepcopy(model)
+        masks = pruner.sparsify(copied, data, seen=seen)
+        if pruner.calibration.recalibrate_bn:
+            renew_batch_norms(cfg, pruner, [copied])
+        return copied, zeros_in(masks)
+
+    return Trial(f'{pruner.budget.ratio!r} of {pruner.budget.quantity}', build)
+
+
+def with_found(outcome: Outcome, found: Found | None) -> Outcome:
+    """The outcome with what a search has found, if there was one."""
+    if found:
+        outcome.found, outcome.test_set = found, found.test_set
+        outcome.report['search'] = found.report
     return outcome
 
 
@@ -183,10 +240,16 @@ def evaluate_stage(
     with timed(seconds, 'evaluate'):
         if outcome.test_set is None:
             outcome.test_set = TestSet(cfg)
-        metrics = outcome.test_set.evaluate(model, stage)
-    outcome.report[stage]['metrics'] = metrics
+        metrics = outcome.found and outcome.found.metrics.get(stage)
+        if metrics is None:
+            metrics = outcome.test_set.evaluate(model, stage)
+    report = outcome.report
+    report[stage]['metrics'] = metrics
     if stage == 'dense' and metrics:
-        outcome.report['headline'] = headline(outcome.test_set.metrics, metrics)
+        report['headline'] = headline(outcome.test_set.metrics, metrics)
+        searched = report.get('search')
+        if searched and searched['metric'] in metrics:
+            report['headline'][searched['metric']] = searched['better']
 
 
 def check_before(cfg: Config, pruner: Pruner, model: nn.Module) -> None:
@@ -258,13 +321,20 @@ def data_factory(cfg: Config, pruner: Pruner) -> DataFactory:
     return data
 
 
-def make_plan(cfg: Config, pruner: StructuredPruner, loaded: Loaded, options: Options) -> Plan:
-    """Plan, taking scores from a table where one is given, and saving them where asked."""
+def survey_of(
+    pruner: StructuredPruner, loaded: Loaded, options: Options, data: DataFactory
+) -> Survey:
+    """Survey, taking scores from a table where one is given."""
     table = None
     if options.from_table:
         groups, _ = pruner.discover(loaded.model)
         table = read_scores(options.from_table, groups, loaded.before)
-    plan = pruner.plan(loaded.model, data_factory(cfg, pruner), table)
+    return pruner.survey(loaded.model, data, table)
+
+
+def make_plan(pruner: StructuredPruner, loaded: Loaded, options: Options, survey: Survey) -> Plan:
+    """Plan, saving the scores where asked."""
+    plan = pruner.plan_from(loaded.model, survey)
     if not plan.state.reduced:
         raise UserError(
             f'prune_cfg.budget.ratio {pruner.budget.ratio} would remove nothing of this model; '

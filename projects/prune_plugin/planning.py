@@ -13,7 +13,7 @@ from .criteria import Random
 from .errors import UserError
 from .loading import Loaded
 from .outcome import Options
-from .pipeline import make_plan
+from .pipeline import data_factory, make_plan, survey_of
 from .profiling import profile
 from .pruners import Pruner, StructuredPruner
 from .rank_memory import memory_table
@@ -55,6 +55,11 @@ def plan_on_meta(cfg: Config, pruner: Pruner, options: Options, write: bool) -> 
             f'--meta plans by shapes, which a {type(pruner).__name__} does not change; '
             'take a StructuredPruner'
         )
+    if pruner.budget.searched:
+        raise UserError(
+            f'--meta: prune_cfg.budget.type {pruner.budget.quantity!r} evaluates models, which needs '
+            'weights and data; take a params or flops budget'
+        )
     if pruner.budget.quantity == 'latency':
         raise UserError(
             '--meta: nothing can be timed without weights; take a params or flops budget'
@@ -68,7 +73,9 @@ def plan_on_meta(cfg: Config, pruner: Pruner, options: Options, write: bool) -> 
             pruner.criterion = Random()
     with timed(seconds, 'load'):
         model = build_on_meta(cfg)
-    plan = make_plan(cfg, pruner, Loaded(model, {'meta': {}}, None), options)
+    loaded = Loaded(model, {'meta': {}}, None)
+    survey = survey_of(pruner, loaded, options, data_factory(cfg, pruner))
+    plan = make_plan(pruner, loaded, options, survey)
     seconds.update(plan.seconds)
     with timed(seconds, 'slim'):
         slimmed = slim(deepcopy(model), plan.state)

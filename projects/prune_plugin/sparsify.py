@@ -151,6 +151,7 @@ def sparsify_from_inputs(
     loss: Callable[[nn.Module, Any], Tensor],
     progress: Progress | None = None,
     before: Mapping[str, Tensor] | None = None,
+    seen: dict[str, Any] | None = None,
 ) -> dict[str, Tensor]:
     """Prune by what the layers read in one forward pass over the data, in place.
 
@@ -167,6 +168,8 @@ def sparsify_from_inputs(
         loss: Runs the model on a batch.
         progress: Where finished layers are kept, by a sequential sparsifier.
         before: Masks of an earlier round: what it removed goes first.
+        seen: Statistics of an equal model by layer, for a sparsifier that isn't sequential: used if there
+            are some, else filled.
 
     Returns:
         Which weights stay, by name.
@@ -202,17 +205,20 @@ def sparsify_from_inputs(
         first = partial(loss, model, data.first_sample())
         stops, calls = stations(model, list(modules), first), calls_of(model, data, loss)
         if not sparsifier.sequential:
-            task = bar.add_task('looking at layers', total=len(calls) * len(stops))
-            # Made before the passes: what is made meanwhile and stays cuts the free memory up.
-            totals = {name: sparsifier.begin(modules[name]) for name, *_ in stops}
+            seen = {} if seen is None else seen
+            if not seen:
+                task = bar.add_task('looking at layers', total=len(calls) * len(stops))
+                # Made before the passes: what is made meanwhile and stays cuts the free memory up.
+                totals = {name: sparsifier.begin(modules[name]) for name, *_ in stops}
 
-            def see(name: str, x: Tensor) -> None:
-                sparsifier.add(totals[name], modules[name], x)
-                bar.advance(task)
+                def see(name: str, x: Tensor) -> None:
+                    sparsifier.add(totals[name], modules[name], x)
+                    bar.advance(task)
 
-            look(model, calls, stops, see)
+                look(model, calls, stops, see)
+                seen.update({name: sparsifier.finish(total) for name, total in totals.items()})
             for station in stops:
-                prune(station, sparsifier.finish(totals[station[0]]))
+                prune(station, seen[station[0]])
         else:
             task = bar.add_task('pruning layers', total=len(stops))
             numbers = {station: number for number, station in enumerate(stops)}

@@ -3,6 +3,7 @@
 from .base import Budget, Constraint, checked_ratio
 from .flops import FlopsBudget, flops_cost
 from .latency import LatencyBudget
+from .metric import MetricBudget
 from .params import ParamsBudget
 from .units import UnitsBudget
 from .weights import WeightsBudget
@@ -12,6 +13,7 @@ __all__ = [
     'Constraint',
     'FlopsBudget',
     'LatencyBudget',
+    'MetricBudget',
     'ParamsBudget',
     'UnitsBudget',
     'WeightsBudget',

@@ -50,6 +50,9 @@ class Budget:
     quantity = ''
     #: Whether the cost of whole layers may be counted beside that of the units in them.
     counts_layers = False
+    #: Whether the ratio is still to be found by evaluating models: then it is None, and :meth:`at` gives
+    #: the budget with one.
+    searched = False
 
     def __init__(self, ratio: float = 0.3):
         self.ratio = checked_ratio(ratio)

@@ -34,6 +34,8 @@ class Criterion:
     statistics: frozenset[str] = frozenset()
     #: The budget's fraction removed, as the pruner sets it before scoring.
     ratio: float = 0.0
+    #: Whether the scores depend on it.
+    reads_ratio = False
 
     def __init__(self, normalize: str = 'none'):
         self.normalize = one_of('normalize', normalize, NORMALIZERS)

@@ -37,6 +37,7 @@ class ByKind(Criterion):
             for kind, cfg in kinds.items()
         }
         parts = (self.default, *self.kinds.values())
+        self.reads_ratio = any(part.reads_ratio for part in parts)
         self.statistics = frozenset().union(*(part.statistics for part in parts))
 
     def check(self, groups):

@@ -58,6 +58,8 @@ class Remain(Criterion):
         >>> prune_cfg = dict(criterion=dict(type='Remain'), allocator=dict(type='Refill'))
     """
 
+    reads_ratio = True
+
     def scores(self, groups, tensors, statistics=None):
         """See :meth:`Criterion.scores`."""
         self.shares = {

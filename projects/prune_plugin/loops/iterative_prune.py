@@ -68,6 +68,11 @@ class IterativePruneLoop(EpochBasedTrainLoop):
                 'train_cfg.type is IterativePruneLoop, but there is no prune_cfg; add one'
             )
         self.pruner = build_pruner(prune_cfg.to_dict())
+        if self.pruner.budget.searched:
+            raise UserError(
+                f'prune_cfg.budget.type is {self.pruner.budget.quantity!r}, which looks for one ratio '
+                'before any training; an IterativePruneLoop needs a budget with a ratio'
+            )
         self.epochs = self._max_epochs
         self.ratios = [0.0, *(number.ratio for number in self.pruner.rounds)]
         self.state = 0

@@ -61,6 +61,11 @@ def with_ratio(budget: Mapping) -> dict[str, Any]:
     return budget
 
 
+def is_searched(budget: Mapping) -> bool:
+    """Whether a budget block is of a type that looks for its ratio."""
+    return getattr(BUDGETS.module_dict.get(str(budget.get('type'))), 'searched', False)
+
+
 class Pruner:
     """What both pruners have in common: the blocks that don't depend on what is removed.
 
@@ -90,11 +95,7 @@ class Pruner:
         name: str | None,
     ):
         self.schedule: Schedule = build(SCHEDULES, schedule, 'prune_cfg.schedule')
-        if isinstance(budget, Mapping):
-            budget = {'type': self.default_budget, **with_ratio(budget)}
-            if self.schedule.own_ratio is not None:
-                budget.setdefault('ratio', self.schedule.own_ratio)
-        self.budget: Budget = build(BUDGETS, budget, 'prune_cfg.budget')
+        self.budget: Budget = self._budget(budget)
         self.include = as_patterns('include', include)
         self.exclude = as_patterns('exclude', exclude)
         self.calibration = read_settings(CalibrationSettings, calibration, 'prune_cfg.calibration')
@@ -106,6 +107,31 @@ class Pruner:
                 f'prune_cfg.name is {name!r}; it must be a word to begin file names with'
             )
         self.name = name
+
+    def _budget(self, budget: Mapping) -> Budget:
+        """The budget block as a budget, with what the pruner and its schedule add."""
+        if isinstance(budget, Mapping):
+            budget = {'type': self.default_budget, **with_ratio(budget)}
+            if is_searched(budget):
+                self._check_searched(budget)
+                budget['of'] = budget.get('of') or self.default_budget
+            elif self.schedule.own_ratio is not None:
+                budget.setdefault('ratio', self.schedule.own_ratio)
+        return build(BUDGETS, budget, 'prune_cfg.budget')
+
+    def _check_searched(self, budget: Mapping) -> None:
+        """Raise :class:`UserError` for what doesn't go with a budget that looks for its ratio."""
+        kind = f'prune_cfg.budget.type {budget["type"]!r}, which looks for the ratio itself'
+        if 'ratio' in budget:
+            raise UserError(
+                f'prune_cfg.budget.ratio={budget["ratio"]!r} (or --pruning-ratio) does not go with '
+                f'{kind}; leave it out, or give low and high'
+            )
+        if self.in_rounds:
+            raise UserError(
+                f'prune_cfg.schedule.type {type(self.schedule).__name__!r} does not go with {kind}; '
+                'take OneShot'
+            )
 
     def _rounds(self, calibration: Mapping, recovery: Mapping) -> list[Round]:
         """What the schedule says, round by round."""

@@ -126,6 +126,11 @@ class StructuredPruner(Pruner):
                 f'prune_cfg.calibration.loss_weights does nothing for {type(self.criterion).__name__}, '
                 'which reads no gradients; leave it out or take Taylor or Fisher'
             )
+        if self.budget.searched and self.criterion.reads_ratio:
+            raise UserError(
+                f'prune_cfg.criterion {type(self.criterion).__name__} scores by the ratio, which '
+                f'prune_cfg.budget.type {self.budget.quantity!r} has yet to find; take another'
+            )
         self.allocator = build(ALLOCATORS, allocator, 'prune_cfg.allocator')
         at_least('prune_cfg.min_keep', min_keep, 0)
         round_to = 1 if round_to is None else round_to

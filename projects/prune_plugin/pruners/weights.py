@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..registry import PRUNERS, SPARSIFIERS, build
 from ..sparsify import Progress, evaluating, sparsify_by_weight, sparsify_from_inputs
 from ..weights import check_finite, check_still_gone, matches, prunable_weights, select_weights
-from .base import DataFactory, Pruner, as_patterns
+from .base import DataFactory, Pruner, as_patterns, is_searched
 
 
 @PRUNERS.register_module()
@@ -56,11 +56,19 @@ class WeightPruner(Pruner):
         self.sparsifier = build(SPARSIFIERS, sparsifier, 'prune_cfg.sparsifier')
         if isinstance(budget, Mapping) and not {'ratio', 'density', 'sparsity'} & budget.keys():
             own = self.sparsifier.own_ratio
+            if own is not None and is_searched(budget):
+                raise UserError(
+                    f'prune_cfg.budget.type {budget["type"]!r} looks for a ratio, but a pattern has one '
+                    'ratio; leave prune_cfg.sparsifier.pattern out'
+                )
             budget = budget if own is None else {**budget, 'ratio': own}
         super().__init__(budget, schedule, include, exclude, calibration, recovery, profile, name)
-        if self.budget.quantity != 'weights':
+        key, limited = 'type', self.budget
+        if self.budget.searched:
+            key, limited = 'of', self.budget.of
+        if limited.quantity != 'weights':
             raise UserError(
-                f"prune_cfg.budget.type is {self.budget.quantity!r}; a WeightPruner's is 'weights'"
+                f"prune_cfg.budget.{key} is {limited.quantity!r}; a WeightPruner's is 'weights'"
             )
         if not isinstance(layer_ratios, Mapping):
             raise UserError(f'prune_cfg.layer_ratios is {layer_ratios!r}; it must be a dict')
@@ -69,7 +77,8 @@ class WeightPruner(Pruner):
                 f'prune_cfg.schedule.type is {type(self.schedule).__name__!r}, but a pattern has one '
                 'ratio; use OneShot'
             )
-        self.sparsifier.check_ratio(self.budget.ratio)
+        if not self.budget.searched:
+            self.sparsifier.check_ratio(self.budget.ratio)
         as_patterns('layer_ratios', list(layer_ratios))
         self.layer_ratios = {}
         for pattern, ratio in layer_ratios.items():
@@ -148,6 +157,7 @@ class WeightPruner(Pruner):
         ratio: float | None = None,
         progress: Progress | None = None,
         before: Mapping[str, Tensor] | None = None,
+        seen: dict[str, Any] | None = None,
     ) -> dict[str, Tensor]:
         """Set weights to zero, in place; a method may change the others too.
 
@@ -158,6 +168,8 @@ class WeightPruner(Pruner):
             ratio: Fraction to remove instead of the budget's.
             progress: Where finished layers are kept, so that a killed run can go on.
             before: Masks of an earlier round, by parameter name: what it removed stays removed.
+            seen: Where a method that sees all layers in the model as it is keeps what it has seen: copies
+                of one model, pruned at several ratios, share a dict, and the data runs once.
 
         Returns:
             Which weights stay: bool tensors by parameter name.
@@ -171,7 +183,7 @@ class WeightPruner(Pruner):
         ratios = self.ratios(weights, self.budget.ratio if ratio is None else ratio)
         if self.sparsifier.reads_inputs:
             masks = sparsify_from_inputs(
-                model, self.sparsifier, ratios, self.batches(data), loss, progress, before
+                model, self.sparsifier, ratios, self.batches(data), loss, progress, before, seen
             )
         else:
             masks = sparsify_by_weight(weights, self.sparsifier, ratios, before)

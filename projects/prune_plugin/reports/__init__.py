@@ -7,12 +7,14 @@ from .heatmap import plot_sensitivity
 from .history import print_history, write_history
 from .html import write_html
 from .plots import write_plots
+from .search import plot_search, print_search, write_search
 from .sensitivity import evaluation_bar, print_sensitivity, write_sensitivity
 from .tables import UnitTable, read_scores, write_groups
 
 __all__ = [
     'UnitTable',
     'evaluation_bar',
+    'plot_search',
     'plot_sensitivity',
     'print_comparison',
     'print_groups',
@@ -20,6 +22,7 @@ __all__ = [
     'print_kinds',
     'print_memory',
     'print_report',
+    'print_search',
     'print_sensitivity',
     'read_scores',
     'write_comparison',
@@ -29,5 +32,6 @@ __all__ = [
     'write_html',
     'write_json',
     'write_plots',
+    'write_search',
     'write_sensitivity',
 ]

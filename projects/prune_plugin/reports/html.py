@@ -11,9 +11,11 @@ from .comparison import change
 from .console import QUANTITIES, Row, number, share, stages_of, summary
 from .formats import finite
 from .history import percent
+from .search import goal, search_section
 
 #: What the pictures show, in the order of the page.
 CAPTIONS = {
+    'search.png': 'The trials of the search: the metric against what is removed',
     'metrics_params.png': 'The metrics worth looking at first, against parameters',
     'history.png': 'The metrics in all rounds, against sparsity',
     'sensitivity.png': 'What each module alone does to the metrics, when a part of it is removed '
@@ -51,6 +53,8 @@ def earlier_pictures(report: Mapping, folder: Path) -> list[Path]:
     paths = []
     if report.get('rounds') and report.get('headline'):
         paths.append(folder / 'history.png')
+    if report.get('search'):
+        paths.append(folder / 'search.png')
     if same_model(report, folder / 'sensitivity.json'):
         paths.append(folder / 'sensitivity.png')
     return [path for path in paths if path.is_file()]
@@ -81,6 +85,9 @@ def report_page(report: dict, pictures: Mapping[str, bytes] | None = None) -> st
         markup.section('Before and after', comparison(report), *remarks(report)),
         markup.section('What each layer keeps', *kept_shares(report)),
         markup.section('Rounds', rounds(report)),
+        markup.section(
+            'Search', *(search_section(report['search']) if report.get('search') else ())
+        ),
         markup.section('Pictures', *shown),
         markup.section('Left as they are', left_out(report)),
         markup.section('Time', *seconds(report)),
@@ -116,6 +123,8 @@ def lead(report: dict) -> str:
             size, kept = (sum(group[key] for group in report['groups']) for key in ('size', 'kept'))
             removed.insert(0, ('units', share(size, kept)))
         got = [f'{value} of {label}' for label, value in removed if value != '-']
+    if report.get('search'):
+        wanted = f'{goal(report["search"])}; found: {wanted}'
     told = [f'Asked: {wanted}', f'achieved: {", ".join(got)}']
     for row in (row for row in rows if row.better):
         values = zip(row.values, stages, strict=True)
