@@ -129,6 +129,7 @@ class Search:
             self.known[''] = self.measure(model, 'dense')
         report, budget = self.report, self.budget
         dense = report['dense'] = self.known['']
+        self.write()
         metrics = dense['metrics']
         name = report['metric'] = full_name(budget.metric, metrics, 'prune_cfg.budget.metric')
         if budget.lower_is_better is None:

@@ -201,7 +201,7 @@ def sparsify_from_inputs(
         bits = np.unpackbits(packed.pop(name), count=weight.numel())
         return torch.from_numpy(bits).bool().view(weight.shape).to(weight.device)
 
-    with evaluating(model), Bar(disable=not dist.is_main_process()) as bar:
+    with evaluating(model), Bar(disable=bool(seen) or not dist.is_main_process()) as bar:
         first = partial(loss, model, data.first_sample())
         stops, calls = stations(model, list(modules), first), calls_of(model, data, loss)
         if not sparsifier.sequential:

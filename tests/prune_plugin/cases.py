@@ -342,6 +342,8 @@ BUDGET_ROWS = [
 ]
 #: Registered, but for the WeightPruner: tested in test_sparsifiers.py.
 WEIGHT_BUDGETS = ('weights',)
+#: Registered, but looks for its ratio: tested in test_metric_budget.py and test_search.py.
+SEARCHED_BUDGETS = ('metric',)
 SPARSIFIER_ROWS = [
     dict(type='Magnitude'),
     dict(type='Magnitude', scope='global'),

@@ -34,7 +34,10 @@ def unit_types(rows) -> set[str]:
         (CRITERIA, types(cases.CRITERIA_ROWS) | set(cases.OTHER_CRITERIA)),
         (ALLOCATORS, types(cases.ALLOCATOR_ROWS) | set(cases.OTHER_ALLOCATORS)),
         (PENALTIES, {'RSST', 'GReg', 'GroupLasso'}),
-        (BUDGETS, types(cases.BUDGET_ROWS) | set(cases.WEIGHT_BUDGETS)),
+        (
+            BUDGETS,
+            types(cases.BUDGET_ROWS) | set(cases.WEIGHT_BUDGETS) | set(cases.SEARCHED_BUDGETS),
+        ),
         (SPARSIFIERS, types(cases.SPARSIFIER_ROWS)),
         (COMPENSATIONS, types(cases.COMPENSATION_ROWS)),
         (SCHEDULES, types(cases.SCHEDULE_ROWS)),

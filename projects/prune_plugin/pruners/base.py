@@ -119,6 +119,13 @@ class Pruner:
                 budget.setdefault('ratio', self.schedule.own_ratio)
         return build(BUDGETS, budget, 'prune_cfg.budget')
 
+    @property
+    def limited(self) -> tuple[str, str]:
+        """The key that says what is limited, and its value."""
+        if self.budget.searched:
+            return 'prune_cfg.budget.of', self.budget.of.quantity
+        return 'prune_cfg.budget.type', self.budget.quantity
+
     def _check_searched(self, budget: Mapping) -> None:
         """Raise :class:`UserError` for what doesn't go with a budget that looks for its ratio."""
         kind = f'prune_cfg.budget.type {budget["type"]!r}, which looks for the ratio itself'

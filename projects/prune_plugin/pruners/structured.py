@@ -126,6 +126,12 @@ class StructuredPruner(Pruner):
                 f'prune_cfg.calibration.loss_weights does nothing for {type(self.criterion).__name__}, '
                 'which reads no gradients; leave it out or take Taylor or Fisher'
             )
+        key, quantity = self.limited
+        if quantity == 'weights':
+            raise UserError(
+                f"{key} is {quantity!r}, which a StructuredPruner can't use; valid are params, flops, "
+                'units, latency, metric'
+            )
         if self.budget.searched and self.criterion.reads_ratio:
             raise UserError(
                 f'prune_cfg.criterion {type(self.criterion).__name__} scores by the ratio, which '

@@ -63,13 +63,9 @@ class WeightPruner(Pruner):
                 )
             budget = budget if own is None else {**budget, 'ratio': own}
         super().__init__(budget, schedule, include, exclude, calibration, recovery, profile, name)
-        key, limited = 'type', self.budget
-        if self.budget.searched:
-            key, limited = 'of', self.budget.of
-        if limited.quantity != 'weights':
-            raise UserError(
-                f"prune_cfg.budget.{key} is {limited.quantity!r}; a WeightPruner's is 'weights'"
-            )
+        key, quantity = self.limited
+        if quantity != 'weights':
+            raise UserError(f"{key} is {quantity!r}; a WeightPruner's is 'weights'")
         if not isinstance(layer_ratios, Mapping):
             raise UserError(f'prune_cfg.layer_ratios is {layer_ratios!r}; it must be a dict')
         if self.in_rounds and self.sparsifier.pattern:
