@@ -199,6 +199,37 @@ def test_latency_refuses_units_that_do_not_run(steady_clock):
         pruner.plan(model)
 
 
+@pytest.mark.parametrize('seconds', [0, -1, float('nan'), float('inf'), 'x', True])
+def test_latency_refuses_times_that_are_none(seconds):
+    with pytest.raises(UserError, match=r'prune_cfg\.budget\.seconds is .*must be a number > 0'):
+        StructuredPruner(budget=dict(type='latency', ratio=0.3, seconds=seconds))
+
+
+def test_latency_is_measured_where_the_model_is_as_the_profile_says(monkeypatch):
+    """Every timed call: on the model's device, with the batch and the threads asked for."""
+    seen = []
+
+    def watched(calls, seconds=2.0, num_threads=1):
+        seen.append(num_threads)
+        return flops_as_time(calls)
+
+    def model_watched(models, example, num_threads=1):
+        (images,) = example[0]
+        seen.append((tuple(images.shape), images.device, num_threads))
+        return flops_as_time([lambda: models[0](*example[0])])
+
+    monkeypatch.setattr(latency, 'interleaved_latency', watched)
+    monkeypatch.setattr(latency, 'model_latency', model_watched)
+    profile = dict(input_shape=(3, 32, 32), batch_size=5, num_threads=3)
+    dense = BY_NAME['vit'].dense()
+    StructuredPruner(
+        BY_NAME['vit'].units, budget=dict(type='latency', ratio=0.3), profile=profile
+    ).plan(dense)
+    *modules, whole = seen
+    assert modules == [3, 3], 'attention and MLPs, each timed once, as all layers are alike'
+    assert whole == ((5, 3, 32, 32), next(dense.parameters()).device, 3)
+
+
 def test_latency_measured_for_real():
     """Sanity alone: times are positive, grow with the width, and the plan removes something."""
     case, dense = BY_NAME['vit'], BY_NAME['vit'].dense()

@@ -1,5 +1,7 @@
 """Costs and FLOPs against formulas worked out by hand, and the known figures of Llama-3-8B."""
 
+import re
+
 import pytest
 import tiny_models as tiny
 import torch
@@ -237,3 +239,12 @@ def test_a_shape_that_the_model_does_not_run_on_is_the_users_mistake(budget):
         cfg = dict(budget=dict(type=budget, ratio=0.3), profile=dict(input_shape=(4,)))
         build_pruner(cfg).plan(model)
     assert model.training
+
+
+def test_a_report_names_the_device_behind_its_times():
+    from projects.prune_plugin.profiling import device_name, environment
+
+    if torch.cuda.is_available():
+        pytest.skip('the tools take the GPU')
+    name = device_name(torch.nn.Linear(1, 1))
+    assert name == environment()['device'] and re.fullmatch(r'cpu \(.+\)', name)

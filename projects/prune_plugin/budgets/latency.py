@@ -7,12 +7,21 @@ from typing import Any
 
 import torch
 from mmengine import dist
+from mmengine.logging import print_log
 from rich.progress import track
 from torch import Tensor, nn
 
 from ..costs import TableCost
 from ..errors import UserError
-from ..profiling import Example, interleaved_latency, model_latency, tried_example
+from ..lora import check_number
+from ..profiling import (
+    Example,
+    device_name,
+    interleaved_latency,
+    model_latency,
+    tried_example,
+    usual_batch_size,
+)
 from ..registry import BUDGETS
 from ..settings import at_least
 from ..slim import slim
@@ -25,8 +34,10 @@ from .base import Budget
 class LatencyBudget(Budget):
     """Remove a fraction of the forward time, as measured on this device.
 
-    Each module that owns units is timed at a few widths on the inputs it really gets; between them
-    the time is interpolated. Modules alike in shape are timed once.
+    Each module that owns units is timed at a few widths on the inputs of its first call; between them
+    the time is interpolated. Modules alike in shape are timed once. The device is the model's: the tools
+    take a GPU if there is one. ``prune_cfg.profile`` says the batch size and the number of CPU threads. On
+    several ranks rank 0 alone measures.
 
     Args:
         ratio: Fraction of the time to remove.
@@ -42,8 +53,7 @@ class LatencyBudget(Budget):
     def __init__(self, ratio: float = 0.3, points: int = 5, seconds: float = 0.5):
         super().__init__(ratio)
         at_least('prune_cfg.budget.points', points, 2)
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise UserError(f'prune_cfg.budget.seconds is {seconds!r}; it must be a number')
+        check_number('prune_cfg.budget.seconds', seconds, 0, float('inf'))
         self.points, self.seconds = points, seconds
 
     def cost(self, model, groups, profile):
@@ -65,6 +75,11 @@ class LatencyBudget(Budget):
                 cache[key] = self._table(model, group, calls[group.owner], threads)
             tables.append(cache[key])
         (base,) = model_latency([model], example, num_threads=threads)
+        print_log(
+            f'latency: {base:.4g} ms, batch {batch or usual_batch_size(model)}, {threads} thread(s), '
+            f'{device_name(model)}',
+            'current',
+        )
         return TableCost(base, tables)
 
     def _table(self, model, group, call, threads) -> tuple[Tensor, Tensor]:
