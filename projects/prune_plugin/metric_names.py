@@ -9,7 +9,7 @@ from .evaluation import headline
 #: Words in the last part of a result's name that tell of errors, losses and costs.
 LOWER_IS_BETTER = frozenset(
     'ade bpb bpc cer col collision collisions cost ece epe err error errors fde fid l1 l2 latency '
-    'loss mae maae maoe mape mase mate mave minade minfde mr mse nll perplexity ppl rmse wer'.split()
+    'loss mae maae maoe mase mate mave minade minfde mr mse nll perplexity ppl rmse wer'.split()
 )
 
 

@@ -28,7 +28,7 @@ from projects.prune_plugin import (
 from projects.prune_plugin.outcome import Options
 from projects.prune_plugin.pipeline import prune_to_files, pruner_of
 from projects.prune_plugin.registry import accepted_keys
-from projects.prune_plugin.reports import tables
+from projects.prune_plugin.reports import search, tables
 from projects.prune_plugin.settings import CalibrationSettings, ProfileSettings, RecoverySettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -330,7 +330,9 @@ def test_no_flag_is_made_up():
 def test_every_column_and_key_of_the_reports_is_documented(tmp_path):
     pytest.importorskip('timm')
     text = section('tools.md', 'tools/analysis_struct.py')
-    for columns in (tables.UNIT_COLUMNS, tables.SCORE_COLUMNS, tables.GROUP_COLUMNS):
+    for columns in (
+        tables.UNIT_COLUMNS, tables.SCORE_COLUMNS, tables.GROUP_COLUMNS, search.COLUMNS,
+    ):  # fmt: skip
         assert ','.join(columns) in text
     cfg = Config.fromfile(ROOT / 'projects/configs/ViT/vit_tiny_digits_prune50.py')
     report = prune_to_files(cfg, pruner_of(cfg), Options(None, tmp_path, dry_run=True)).report

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -250,6 +251,9 @@ def test_files_say_what_the_report_says(prune):
     assert (prune.folder / 'search.png').read_bytes()[:4] == b'\x89PNG'
     page = (prune.folder / 'report.html').read_text()
     assert 'Search' in page and f'{search["limit"]:.6g}' in page and 'too much' in page
+    text = (Path(__file__).parents[2] / 'docs/tools.md').read_text(encoding='utf-8')
+    text = text.partition('### Search')[2]
+    assert [key for key in search if f'`{key}`' not in text] == ['notes']
     console = Console(width=120, record=True)
     print_search(search, console)
     shown = console.export_text()
