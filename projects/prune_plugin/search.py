@@ -209,9 +209,9 @@ class Search:
         """Raise :class:`UserError`: not even the lowest ratio that was tried holds."""
         report, budget = self.report, self.budget
         tried = f'{len(report["rows"])} trials' if budget.trials else f'low={budget.low:g}'
-        relative = ' (relative)' if budget.relative else ''
+        allowed = f'{budget.max_drop:g}' + (' (relative)' if budget.relative else '')
         raise UserError(
-            f'prune_cfg.budget.max_drop is {budget.max_drop:g}{relative}, which no ratio keeps down to '
+            f'prune_cfg.budget.max_drop is {allowed}, which no ratio keeps down to '
             f'{tried}: {told(lowest, report)}; raise max_drop, lower low, or take a budget with a ratio '
             'and train what is left'
         )

@@ -26,7 +26,7 @@ BAD = [
     (dict(budget=dict(type='weights')), "'weights', which a StructuredPruner can't use"),
     (
         dict(budget=dict(type=None, ratio=0.3)),
-        'prune_cfg.budget.type is None; valid are flops, latency, params',
+        'prune_cfg.budget.type is None; valid are flops, latency, metric, params',
     ),
     (dict(budget=0.3), 'prune_cfg.budget is 0.3; it must be a dict'),
     (dict(allocator=dict(type='Best')), "prune_cfg.allocator.type is 'Best'; valid are Global, Kn"),
