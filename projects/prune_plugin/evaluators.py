@@ -40,9 +40,11 @@ class EvaluatorTestLoop(TestLoop):
     """MMEngine's test loop, after which the model's own evaluators run.
 
     Args:
-        runner, dataloader, evaluator, fp16: As of MMEngine's ``TestLoop``. Without metrics in
-            ``evaluator`` the data isn't touched.
+        runner: As of MMEngine's ``TestLoop``.
+        dataloader: As there.
+        evaluator: As there. Without metrics in it the data isn't touched.
         evaluators: Names in ``model.evaluators``, each with its argument.
+        fp16: As of ``TestLoop``.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pkgutil
 import re
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,12 @@ MMENGINE = (
     ('Samplers', '`train_dataloader.sampler`', 'DATA_SAMPLERS', True),
     ('Metrics', '`test_evaluator`', 'METRICS', True),
 )
+
+
+def import_all() -> None:
+    """Import every module of the plugin: some of what is registered is imported only when it is needed."""
+    for module in pkgutil.walk_packages(plugin.__path__, f'{plugin.__name__}.'):
+        importlib.import_module(module.name)
 
 
 def registered(registry: Registry, packages: tuple[str, ...]) -> dict[str, type]:
@@ -145,6 +152,7 @@ def section(title: str, where: str, names: dict[str, type], base: type | None = 
 
 def page() -> str:
     """The whole page."""
+    import_all()
     for family in FAMILIES:
         importlib.import_module(family)
     every = ('projects.',)
