@@ -7,10 +7,12 @@ left, cut. Runs that are done already, with the same settings, are not run again
 import argparse
 import csv
 import json
+import os
 import statistics
 import subprocess
 import sys
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,13 @@ def run(method: str, seed: int, args: Namespace) -> dict[str, Any]:
         command += ['--work-dir', str(folder), '--cfg-options']
         command += [f'{key}={value}' for key, value in options.items()]
         with (folder / 'log.txt').open('w') as log:
-            ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+            ended = subprocess.run(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=False,
+                env=dict(os.environ, OMP_NUM_THREADS='1'),
+            )
         if ended.returncode:
             raise SystemExit(f'{method} with seed {seed} failed: see {folder / "log.txt"}')
         done.write_text(settings)
@@ -118,7 +126,9 @@ def write(rows: list[dict[str, Any]], args: Namespace) -> None:
             params=own[0]['params'],
             kept=own[0]['kept'],
         )
-    settings = {k: v for k, v in vars(args).items() if k not in ('work_dir', 'data', 'seeds')}
+    settings = {
+        k: v for k, v in vars(args).items() if k not in ('work_dir', 'data', 'seeds', 'jobs')
+    }
     write_json('tickets', dict(settings=settings, summary=summary, runs=rows))
     with TABLE.open('w', newline='') as file:
         writer = csv.writer(file, lineterminator='\n')
@@ -159,21 +169,23 @@ def main() -> None:
     parser.add_argument('--data', default=str(ROOT / 'data' / 'cifar10'), help='CIFAR-10')
     parser.add_argument('--methods', default=','.join(METHODS), help='comma-separated')
     parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--states', type=int, default=5, help='the dense one included')
-    parser.add_argument('--epochs', type=int, default=8, help='of each state')
+    parser.add_argument('--states', type=int, default=4, help='the dense one included')
+    parser.add_argument('--epochs', type=int, default=6, help='of each state')
     parser.add_argument('--images', type=int, default=10000, help='to train on')
     parser.add_argument('--ratio', type=float, default=0.7, help='fraction removed at the end')
     parser.add_argument('--strength', type=float, default=20.0, help="of RSST's penalty")
+    parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='runs at a time')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'tickets')
     args = parser.parse_args()
     for method in args.methods.split(','):
         if method not in METHODS:
             parser.error(f'--methods has {method!r}; valid are {", ".join(METHODS)}')
+    wanted = [(m, seed) for seed in range(args.seeds) for m in args.methods.split(',')]
     rows = []
-    for seed in range(args.seeds):
-        for method in args.methods.split(','):
-            rows.append(run(method, seed, args))
-            print(json.dumps(rows[-1]), flush=True)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for row in pool.map(lambda pair: run(*pair, args), wanted):
+            rows.append(row)
+            print(json.dumps(row), flush=True)
             write(rows, args)
 
 
