@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
+from .archive import check_archive
 from .errors import UserError
 from .files import whole_file
 from .state import PruneState
@@ -42,17 +44,27 @@ SAFE_GLOBALS = [
 def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, Any]:
     """Read a checkpoint with ``weights_only=True``; nothing in it is run.
 
+    Its checksums are compared first, so that no damaged number is read; files in PyTorch's format from
+    before 1.6 have none.
+
     Returns:
         The checkpoint; a bare state dict comes back as ``{'state_dict': ...}``.
 
     Raises:
-        UserError: the file is missing, truncated, holds code, or isn't a checkpoint.
+        UserError: the file is missing, truncated, damaged, holds code, or isn't a checkpoint.
     """
     if not os.path.isfile(path):
         raise UserError(f'checkpoint {path} does not exist; give a .pth file')
     try:
+        check_archive(path)
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             data = torch.load(path, map_location=map_location, weights_only=True)
+    except PermissionError as error:
+        raise UserError(f'checkpoint {path} cannot be read ({error.strerror})') from error
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise UserError(
+            f'checkpoint {path} is truncated or damaged: {error}; take another copy of it'
+        ) from error
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)', str(error))
         why = f'it refers to {found[1]}' if found else 'it is no file of torch.save'
