@@ -86,16 +86,32 @@ def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, A
     return dict(data)
 
 
-def newest_checkpoint(folder: str | os.PathLike) -> Path | None:
-    """The training checkpoint of most epochs or iterations that is whole; None if there is none.
+def last_saved(folder: Path) -> str | None:
+    """The name of the checkpoint that a training in ``folder`` saved last, as it left word there."""
+    pointer, link = folder / 'last_checkpoint', folder / 'latest.pth'
+    if pointer.is_file() and (name := Path(pointer.read_text().strip()).name):
+        return name
+    return os.readlink(link) if link.is_symlink() else None  # killed while it left word
 
-    Unlike MMEngine's ``last_checkpoint`` it is right even after a kill while one was being written.
+
+def newest_checkpoint(folder: str | os.PathLike) -> Path | None:
+    """The training checkpoint saved last that is whole; None if there is none.
+
+    Which one was last is what ``last_checkpoint`` or ``latest.pth`` say; if that isn't whole, or they are
+    gone, the one of most epochs or iterations. Time stamps don't count. Unlike MMEngine's
+    ``find_latest_checkpoint`` it is right even after a kill while one was being written.
     """
+    folder = Path(folder)
     found = {}
-    for path in Path(folder).glob('*.pth'):
+    for path in folder.glob('*.pth'):
         if number := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name):
-            found[int(number[1])] = path
-    for _, path in sorted(found.items(), reverse=True):
+            found[path] = int(number[1])
+    last = folder / (last_saved(folder) or '')
+    limit = found.get(last, max(found.values(), default=0))  # what is above is of an earlier run
+    candidates = [p for p in sorted(found, key=found.get, reverse=True) if found[p] <= limit]
+    if last.is_file() and last not in found:
+        candidates.insert(0, last)
+    for path in candidates:
         try:
             load_file(path)
         except UserError as error:

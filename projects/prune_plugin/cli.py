@@ -1,6 +1,7 @@
 """What the command-line tools share: arguments, configs, devices, exit codes."""
 
 import argparse
+import errno
 import gc
 import os
 import re
@@ -15,6 +16,7 @@ from mmengine.logging import MMLogger, print_log
 from .checkpoint import use_safe_loader
 from .distributed import is_lost_rank, lost_rank_message
 from .errors import UserError
+from .files import REFUSALS, refusal, refusal_message
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
@@ -139,6 +141,8 @@ def read_config(path: str, options: dict) -> Config:
         if options:
             cfg.merge_from_dict(options)
     except Exception as error:  # a config is a program of the user's: whatever it raises is theirs
+        if (refused := refusal(error)) is not None and refused.errno != errno.EACCES:
+            raise  # MMEngine copies a config into a temporary file
         said = f'{type(error).__name__}: {first_line(error)}'
         raise UserError(f'config {path} cannot be read: {said}') from error
     return cfg
@@ -196,6 +200,12 @@ def run(
             raise
         if is_first_rank():
             print(f'error: {first_line(error)}', file=sys.stderr)
+        shut_down(together=False)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        print(f'error: {refusal_message(error)}', file=sys.stderr)
         shut_down(together=False)
         sys.exit(2)
     except RuntimeError as error:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from .checkpoint import load_file, newest_checkpoint, save_file
 from .distributed import check_same, from_rank_0, on_rank_0, weights_digest
 from .evaluation import TestSet, headline
-from .files import whole_file
+from .files import point, whole_file
 from .history import History, Row, plain
 from .hooks.mask_hook import unpack_masks, zero_share
 from .loading import Loaded, load_model
@@ -106,10 +106,7 @@ def clear(folder: Path, *patterns: str) -> None:
 def link(path: Path, target: str) -> None:
     """Point ``path`` to ``target``, a path relative to its folder, in one step (on rank 0)."""
     if dist.is_main_process():
-        temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target)
-        temporary.replace(path)
+        point(path, target)
 
 
 class Rounds:

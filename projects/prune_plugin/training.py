@@ -10,7 +10,7 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from .checkpoint import load_file, load_weights, newest_checkpoint, prune_state_of
 from .distributed import on_rank_0
@@ -19,6 +19,7 @@ from .evaluation import TestSet, select_metrics
 from .evaluators import check_evaluators, split_names
 from .hooks.mask_hook import unpack_masks, zero_share
 from .hooks.prune_state_hook import unwrapped
+from .hooks.whole_checkpoint_hook import save_whole
 from .loading import load_model
 from .outcome import Options, Outcome
 from .pipeline import prune_to_files, pruner_of
@@ -40,7 +41,8 @@ from .settings import RecoverySettings
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The Runner of a config, of whatever type it names."""
+    """The Runner of a config, of whatever type it names; its checkpoints are whole at every moment."""
+    save_whole(cfg)
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
@@ -195,6 +197,7 @@ def train(cfg: Config, launcher: str) -> dict[str, Any] | None:
             add_hooks(cfg, 'MaskHook')
     elif checkpoint and '://' not in str(checkpoint):
         raise UserError(f'load_from {checkpoint} does not exist; give a .pth file')
+    cfg.resume = resumed is not None  # MMEngine would take epoch and optimizer from load_from, too
     if resumed:
         cfg.load_from = resumed
     if cfg.get('train_dataloader'):
@@ -298,10 +301,10 @@ def find_resumed(cfg: Config) -> str | None:
         raise UserError(f'--resume {named} does not exist; give a .pth file')
     if named:
         load_file(named)
-    path = named or (find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None)
+    path = named or on_rank_0(lambda: newest_checkpoint(cfg.work_dir))
     if path is None:
         print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
-    return path
+    return path and str(path)
 
 
 def test(

@@ -10,6 +10,7 @@ from .model_meta_hook import ModelMetaHook
 from .penalty_hook import PenaltyHook
 from .prune_state_hook import PruneStateHook
 from .ticket_hook import TicketHook
+from .whole_checkpoint_hook import WholeCheckpointHook
 
 __all__ = [
     'CarryOverHook',
@@ -22,4 +23,5 @@ __all__ = [
     'PenaltyHook',
     'PruneStateHook',
     'TicketHook',
+    'WholeCheckpointHook',
 ]

@@ -1,11 +1,12 @@
 """``latest.pth``: a stable name for the newest checkpoint."""
 
-import os
 from pathlib import Path
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+
+from ..files import point
 
 
 @HOOKS.register_module()
@@ -29,7 +30,4 @@ class LatestCheckpointHook(Hook):
         newest = Path(pointer.read_text().strip()).name if pointer.is_file() else ''
         if not newest:  # nothing saved, or killed while the pointer was written
             return
-        temporary = folder / f'.latest.{os.getpid()}'
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(newest)
-        temporary.replace(folder / 'latest.pth')
+        point(folder / 'latest.pth', newest)
