@@ -4,7 +4,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import mmengine.dataset  # noqa: F401  registers the collate functions
@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS, FUNCTIONS
 from rich.progress import track
 from torch import Tensor, nn
 
+from .distributed import from_all_ranks
 from .errors import UserError
 from .gates import Gates
 from .modules import CONVERTERS, EQUIVALENT
@@ -200,6 +201,23 @@ def within_memory(
     return parts
 
 
+def check_losses(spoilt: int | None, data: CalibrationData) -> None:
+    """Raise :class:`UserError` on all ranks if on one of them the loss of a batch wasn't finite.
+
+    Args:
+        spoilt: Number of that batch on this rank, or None.
+        data: The batches.
+    """
+    found = [number for number in from_all_ranks(spoilt) if number is not None]
+    if found:
+        samples = data.batches[min(found)].tolist()
+        raise UserError(
+            f'calibration: the loss of batch {min(found)} (samples {", ".join(map(str, samples[:8]))}'
+            f'{", ..." * (len(samples) > 8)} of the training data) is NaN or infinite; check these '
+            "samples, and the checkpoint's weights"
+        )
+
+
 def collect(
     model: nn.Module,
     groups: Sequence[UnitGroup],
@@ -221,6 +239,9 @@ def collect(
 
     Returns:
         The statistics, equal on all ranks.
+
+    Raises:
+        UserError: a loss isn't finite, or no unit has to do with it.
     """
     statistics = Statistics()
     batch_info = {'samples': 0}
@@ -238,20 +259,26 @@ def collect(
             usage_hooks(model, groups if 'usage' in kinds else [], statistics.usage),
             torch.set_grad_enabled(backward),
         ):
+            spoilt: int | None = None
             bar = track(data, 'calibrating', total=len(data), disable=not dist.is_main_process())
-            for number, samples, batch in bar:
-                batch_info['samples'] = samples
-                statistics.samples += samples
-                seed_everything(data.seed + number)
-                value = loss(model, batch)
-                if backward:
-                    if not value.requires_grad:
-                        raise UserError(
-                            'the calibration loss depends on none of the units to be scored; choose '
-                            'other units, or a criterion without gradients'
-                        )
-                    value.backward()
-                    gates.settle(samples)
+            with closing(bar):
+                for number, samples, batch in bar:
+                    batch_info['samples'] = samples
+                    statistics.samples += samples
+                    seed_everything(data.seed + number)
+                    value = loss(model, batch)
+                    if not bool(value.isfinite().all()):
+                        spoilt = number
+                        break
+                    if backward:
+                        if not value.requires_grad:
+                            raise UserError(
+                                'the calibration loss depends on none of the units to be scored; '
+                                'choose other units, or a criterion without gradients'
+                            )
+                        value.backward()
+                        gates.settle(samples)
+        check_losses(spoilt, data)
         if statistics.samples:  # a rank may have no batch
             gates.warn()
     return reduce_statistics(statistics)

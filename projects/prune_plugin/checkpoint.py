@@ -19,6 +19,7 @@ from .archive import check_archive
 from .errors import UserError
 from .files import whole_file
 from .state import PruneState
+from .weights import check_finite
 
 
 def history_statistic(owner: Any, name: str) -> Any:
@@ -158,7 +159,8 @@ def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike)
     The model may have it :func:`adapted` first.
 
     Raises:
-        UserError: names what is missing, unexpected or of another shape; the model isn't touched.
+        UserError: names what is missing, unexpected, of another shape or not finite; the model isn't
+            touched.
     """
     checkpoint = adapted(model, checkpoint, path)
     weights = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()}
@@ -180,6 +182,8 @@ def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike)
             f'checkpoint {path} belongs to another model than the config: tensors '
             + '; '.join(faults)
         )
+    parameters = {name: weights[name] for name, _ in model.named_parameters()}
+    check_finite(parameters, f'checkpoint {path}: ')
     model.load_state_dict(weights)
 
 

@@ -96,6 +96,14 @@ def from_rank_0(value: Any) -> Any:
     return box[0]
 
 
+def from_all_ranks(value: Any) -> list[Any]:
+    """Every rank's ``value``, on every rank."""
+    values = [value] * dist.get_world_size()
+    if len(values) > 1:
+        torch_dist.all_gather_object(values, value)
+    return values
+
+
 def on_rank_0(function: Callable[[], Any]) -> Any:
     """Call ``function`` on rank 0 alone; every rank gets its result, or its :class:`UserError`."""
     result, refusal = None, None
@@ -112,10 +120,7 @@ def on_rank_0(function: Callable[[], Any]) -> Any:
 
 def check_same(digest: str, what: str) -> None:
     """Raise :class:`RuntimeError` unless all ranks hold the same ``digest``."""
-    if dist.get_world_size() == 1:
-        return
-    digests: list[Any] = [None] * dist.get_world_size()
-    torch_dist.all_gather_object(digests, digest)
+    digests = from_all_ranks(digest)
     if len(set(digests)) > 1:
         raise RuntimeError(f'ranks disagree on {what}: {digests}')
 

@@ -14,7 +14,7 @@ from .errors import UserError
 from .settings import RecoverySettings
 
 #: What every training of the tools gets.
-TRAINING_HOOKS = ('EpochSeedHook', 'LatestCheckpointHook', 'ModelMetaHook')
+TRAINING_HOOKS = ('EpochSeedHook', 'FiniteGradientsHook', 'LatestCheckpointHook', 'ModelMetaHook')
 #: Sub-directory of each mode.
 FOLDERS = {'fine_tune': 'fine_tuned', 'retrain': 'retrained'}
 

@@ -42,12 +42,12 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def check_finite(weights: Mapping[str, Tensor]) -> None:
-    """Raise :class:`UserError` naming the first weight that holds NaN or infinity."""
+def check_finite(weights: Mapping[str, Tensor], source: str = '') -> None:
+    """Raise :class:`UserError` naming the first weight that holds NaN or infinity, after ``source``."""
     for name, weight in weights.items():
         if not bool(torch.isfinite(weight).all()):
             raise UserError(
-                f'{name} holds NaN or infinite numbers; the checkpoint is damaged, or its training '
+                f'{source}{name} holds NaN or infinite numbers; the checkpoint is damaged, or its training '
                 'diverged'
             )
 

@@ -3,6 +3,7 @@
 from .carry_over_hook import CarryOverHook
 from .distill_hook import DistillHook
 from .epoch_seed_hook import EpochSeedHook
+from .finite_gradients_hook import FiniteGradientsHook
 from .latest_checkpoint_hook import LatestCheckpointHook
 from .lora_hook import LoraHook
 from .mask_hook import MaskHook
@@ -16,6 +17,7 @@ __all__ = [
     'CarryOverHook',
     'DistillHook',
     'EpochSeedHook',
+    'FiniteGradientsHook',
     'LatestCheckpointHook',
     'LoraHook',
     'MaskHook',
