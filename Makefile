@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 0
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-vit demo-llm test test-slow lint format docs tutorials bench bench-tickets clean distclean
+.PHONY: help venv demo demo-vit demo-llm test test-slow test-faults lint format docs tutorials bench bench-tickets clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,11 +34,14 @@ demo-llm: venv ## prune SmolLM2-135M by units and by weights, train it briefly, 
 # A process per core runs test files of its own, each with one thread: TEST_WORKERS says how many.
 TEST_WORKERS ?= 2
 
-test: venv ## the test suite, without the slow tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m 'not slow' -n $(TEST_WORKERS) --dist loadfile --durations=15 --durations-min=1
+test: venv ## the test suite, without the slow tests and most of the faults
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m 'not slow and not faults' -n $(TEST_WORKERS) --dist loadfile --durations=15 --durations-min=1
 
 test-slow: venv ## the slow tests alone
 	$(PY) -m pytest -q -m slow --durations=15
+
+test-faults: venv ## kill, fill disks, damage files at every moment (docs/faults.md); takes 20 minutes
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/faults -n $(TEST_WORKERS) --dist loadfile --durations=15
 
 lint: venv ## ruff (rules and format) and codespell
 	$(PY) -m ruff check .
