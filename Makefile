@@ -40,7 +40,7 @@ test: venv ## the test suite, without the slow tests and most of the faults
 test-slow: venv ## the slow tests alone
 	$(PY) -m pytest -q -m slow --durations=15
 
-test-faults: venv ## kill, fill disks, damage files at every moment (docs/faults.md); takes 20 minutes
+test-faults: venv ## kill, fill disks, damage files at every moment (docs/faults.md); half an hour or more
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/faults -n $(TEST_WORKERS) --dist loadfile --durations=15
 
 lint: venv ## ruff (rules and format) and codespell

@@ -297,6 +297,7 @@ class Rounds:
         last, rows = self.pruner.rounds[-1], self.history.rows
         pruned = self.folder / self.file_name
         if dist.is_main_process():
+            write_history(self.history, self.folder)  # a kill may have come before them
             with (
                 open(self.folder_of(last.number) / self.file_name, 'rb') as source,
                 whole_file(pruned, 'wb') as target,

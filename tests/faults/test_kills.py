@@ -167,6 +167,20 @@ def test_killed_in_a_round(start, unbroken, tmp_path):
 
 
 @pytest.mark.faults
+@fault(
+    KIND,
+    'after the last round is in `history.json`, before it is in `history.csv`',
+    'SIGKILL as the table gets its name',
+    SAME_RESUMED,
+)
+def test_killed_before_the_last_table(start, unbroken, tmp_path):
+    named = [c for c in unbroken('rounds')[1] if c.startswith('os.rename .history.csv')]
+    where = dict(type='kill_at_file', folder=tmp_path / 'out', name='.history.csv', number=5)
+    assert len(named) >= 5  # of the dense model, and twice in each round
+    killed_and_resumed(start, unbroken, 'rounds', tmp_path, where)
+
+
+@pytest.mark.faults
 @fault(KIND, "in the ticket loop's second state", 'SIGKILL as its first batch begins', SAME_RESUMED)
 def test_killed_in_the_ticket_loop(start, unbroken, tmp_path):
     target = 'mmengine.runner.loops:EpochBasedTrainLoop.run_iter'

@@ -9,6 +9,14 @@ from mmengine.registry import HOOKS
 from ..files import point
 
 
+def renew_latest(folder: Path) -> None:
+    """Point ``latest.pth`` to what ``last_checkpoint`` in the same folder names."""
+    pointer = folder / 'last_checkpoint'
+    newest = Path(pointer.read_text().strip()).name if pointer.is_file() else ''
+    if newest:  # else nothing was saved, or a kill came while the pointer was written
+        point(folder / 'latest.pth', newest)
+
+
 @HOOKS.register_module()
 class LatestCheckpointHook(Hook):
     """Points ``latest.pth`` in the work directory to the checkpoint saved last (a relative link)."""
@@ -25,9 +33,4 @@ class LatestCheckpointHook(Hook):
 
     @master_only
     def _renew(self, runner) -> None:
-        folder = Path(runner.work_dir)
-        pointer = folder / 'last_checkpoint'
-        newest = Path(pointer.read_text().strip()).name if pointer.is_file() else ''
-        if not newest:  # nothing saved, or killed while the pointer was written
-            return
-        point(folder / 'latest.pth', newest)
+        renew_latest(Path(runner.work_dir))

@@ -8,6 +8,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
 from ..files import whole_file
+from .latest_checkpoint_hook import renew_latest
 
 
 class WholeFiles(LocalBackend):
@@ -46,14 +47,16 @@ class WholeCheckpointHook(CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)
-        self._remove_outdated()
+        self._remove_outdated(runner)
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
         super()._save_best_checkpoint(runner, metrics)
-        self._remove_outdated()
+        self._remove_outdated(runner)
 
-    def _remove_outdated(self) -> None:
-        """Remove what newer files have taken the place of."""
+    def _remove_outdated(self, runner) -> None:
+        """Remove what newer files have taken the place of; ``latest.pth`` names one of those already."""
+        if self.file_backend.outdated:
+            renew_latest(Path(runner.work_dir))
         bests = getattr(self, 'best_ckpt_path_dict', {}).values()
         kept = {self.last_ckpt, getattr(self, 'best_ckpt_path', None), *bests}
         while self.file_backend.outdated:
