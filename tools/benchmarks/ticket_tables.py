@@ -30,7 +30,9 @@ def tickets() -> str:
 {epochs} epochs in all for every method: {own['states']} states of {own['epochs']}, one shot
 {epochs // 2} and {epochs // 2}. Top-1 accuracy in percent on the 10,000 test images after removal,
 mean and standard deviation over seeds; the largest change by the removal itself of any seed.
-IMP removes single weights of the blocks, so its model stays as large as the dense one.
+IMP removes single weights of the blocks, so its model stays as large as the dense one. One shot,
+IMP and Refill rewind what stays to where training began, so what they end with has been trained
+for one state alone; RSST goes on with the trained weights.
 
 {table(header, rows)}
 

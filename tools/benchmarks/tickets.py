@@ -135,7 +135,9 @@ def write(rows: list[dict[str, Any]], args: Namespace) -> None:
         writer.writerow(('method', 'seed', 'accuracy', 'before removal', 'parameters'))
         for row in rows:
             keys = ('method', 'seed', 'accuracy', 'before_removal', 'params')
-            writer.writerow([row[key] for key in keys])
+            writer.writerow(
+                [round(v, 2) if isinstance(v := row[key], float) else v for key in keys]
+            )
     draw(summary)
 
 
@@ -154,6 +156,7 @@ def draw(summary: dict[str, dict[str, Any]]) -> None:
     for x, value in enumerate(means):
         axes.annotate(f'{value:.1f}', (x, value), xytext=(8, -3), textcoords='offset points')
     axes.set_ylabel('accuracy (%), after removal')
+    axes.margins(x=0.12)
     axes.grid(axis='y', alpha=0.3)
     axes.spines[['top', 'right']].set_visible(False)
     figure.tight_layout()
