@@ -16,7 +16,8 @@ FEATURES = {
     'vit': ['pillow', 'pyarrow', 'scikit-learn', 'timm>=1.0', 'torchvision'],
     'llm': ['accelerate', 'datasets', 'gguf', 'peft', 'pyarrow', 'transformers>=5'],
     # What mmdet3d, nuscenes-devkit and lyft_dataset_sdk import. They themselves pin numpy 1 or
-    # bring open3d and a second OpenCV, so `make venv` adds them with --no-deps.
+    # bring open3d and a second OpenCV, so `make venv` adds them with --no-deps. mmdet3d also asks
+    # for plyfile (GPL-3.0), which none of its modules imports.
     'vad': [
         'cachetools',
         'descartes',
@@ -26,7 +27,6 @@ FEATURES = {
         'pandas',
         'parameterized',
         'plotly',
-        'plyfile',
         'pycocotools',
         'pyquaternion',
         'scikit-image',
