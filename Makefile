@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 0
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-vit demo-llm test test-slow test-faults lint format docs tutorials bench bench-tickets clean distclean
+.PHONY: help venv demo demo-vit demo-llm test test-slow test-faults test-torch audit lint format docs tutorials bench bench-tickets clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,17 @@ test-slow: venv ## the slow tests alone
 
 test-faults: venv ## kill, fill disks, damage files at every moment (docs/faults.md); half an hour or more
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/faults -n $(TEST_WORKERS) --dist loadfile --durations=15
+test-torch: ## the test suite with another torch, in a virtual environment of its own: TORCH=2.13.0
+	@test -n "$(TORCH)" || { echo 'test-torch: which version? make test-torch TORCH=2.13.0' >&2; exit 2; }
+	@$(PYTHON) tools/setup/make_venv.py $(VENV)-torch-$(TORCH) $(TORCH)
+	OMP_NUM_THREADS=1 $(VENV)-torch-$(TORCH)/bin/python -m pytest -q -m 'not slow and not faults' -n $(TEST_WORKERS) --dist loadfile
+
+# In an environment of its own: an audit's tools are not what is audited. `--strict`: a package that the
+# database doesn't know counts as a failure, not as clean.
+audit: ## known vulnerabilities of what constraints.txt pins (asks an advisory database)
+	@test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && \
+	$(VENV)-audit/bin/python -m pip install --quiet --constraint constraints.txt pip-audit; }
+	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off
 
 lint: venv ## ruff (rules and format) and codespell
 	$(PY) -m ruff check .
@@ -69,7 +80,7 @@ bench-tickets: venv ## IMP, Refill and RSST against dense and one shot on CIFAR-
 
 clean: ## remove caches and build leftovers
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis mm_prune.egg-info
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)*/*' -prune -exec rm -rf {} +
 
-distclean: clean ## remove the virtual environment too
-	rm -rf $(VENV)
+distclean: clean ## remove the virtual environments too
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-torch-*

@@ -1,9 +1,11 @@
-"""Make the project's virtual environment: `python make_venv.py FOLDER`.
+"""Make the project's virtual environment: `python make_venv.py FOLDER [TORCH]`.
 
 The extras of setup.py name the packages, constraints.txt pins them. Run again on a finished FOLDER,
-it only brings it up to date.
+it only brings it up to date. With another version of torch than the pinned one (`2.13.0`), the
+torchvision that fits is left to pip, and mmcv is compiled for it.
 """
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -63,10 +65,21 @@ def run(command, failure):
         raise SetupError(f'{failure}; the reason stands above')
 
 
+def pins_with(torch):
+    """The text of constraints.txt with this version of torch; None leaves it as it is."""
+    text = (ROOT / 'constraints.txt').read_text(encoding='utf-8')
+    if torch is None:
+        return text
+    if not re.match(r'\d+\.\d+\.\d+$', torch):
+        raise SetupError(f'torch {torch!r} is no version; give one like 2.13.0')
+    text = re.sub(r'^torchvision==.*\n', '', text, flags=re.MULTILINE)
+    return re.sub(r'^torch==.*$', f'torch=={torch}', text, flags=re.MULTILINE)
+
+
 def pip_install(python, *arguments):
     """Install with the pins; pip talks to a terminal, and to a log file where there is none."""
     command = [str(python), '-m', 'pip', 'install', '--disable-pip-version-check']
-    command += ['--constraint', 'constraints.txt', *arguments]
+    command += ['--constraint', str(python.parents[1] / 'constraints.txt'), *arguments]
     failure = 'pip could not install ' + ' '.join(x for x in arguments if not x.startswith('--'))
     if sys.stdout.isatty():
         return run(command, failure)
@@ -82,6 +95,7 @@ def pip_install(python, *arguments):
 
 def main():
     venv = Path(sys.argv[1]).absolute()
+    pins = pins_with(sys.argv[2] if len(sys.argv) > 2 else None)
     check_machine(venv)
     started = time.time()
 
@@ -90,6 +104,7 @@ def main():
 
     step(1, f'virtual environment in {venv}')
     python = create(venv)
+    (venv / 'constraints.txt').write_text(pins, encoding='utf-8')
     step(2, 'torch and build tools (a download of some 3 GB the first time)')
     pip_install(python, *BUILD)
     step(3, 'the other packages, and this one in editable mode')

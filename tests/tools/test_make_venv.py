@@ -1,0 +1,28 @@
+"""The environment with another torch differs from the pinned one in torch and torchvision alone."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / 'tools' / 'setup'))
+make_venv = pytest.importorskip('make_venv')
+
+
+def test_only_torch_and_torchvision_differ():
+    pinned = (ROOT / 'constraints.txt').read_text(encoding='utf-8').splitlines()
+    other = make_venv.pins_with('2.13.0').splitlines()
+    gone = {line.partition('==')[0] for line in set(pinned) - set(other)}
+    assert gone == {'torch', 'torchvision'}
+    assert set(other) - set(pinned) == {'torch==2.13.0'}
+
+
+def test_without_a_version_the_pins_stand():
+    assert make_venv.pins_with(None) == (ROOT / 'constraints.txt').read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('torch', ['', '2.13', '2.13.0; rm', 'latest'])
+def test_what_is_no_version_is_refused(torch):
+    with pytest.raises(make_venv.SetupError, match='is no version; give one like 2.13.0'):
+        make_venv.pins_with(torch)
