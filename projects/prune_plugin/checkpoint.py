@@ -182,8 +182,8 @@ def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike)
             f'checkpoint {path} belongs to another model than the config: tensors '
             + '; '.join(faults)
         )
-    parameters = {name: weights[name] for name, _ in model.named_parameters()}
-    check_finite(parameters, f'checkpoint {path}: ')
+    buffers = dict(model.named_buffers())  # masks among them may be infinite
+    check_finite({k: v for k, v in weights.items() if k not in buffers}, f'checkpoint {path}: ')
     model.load_state_dict(weights)
 
 

@@ -59,9 +59,10 @@ checkpoint is made from another one: what holds for that one holds for it too.
 """
 AUDIT = """## Known vulnerabilities
 
-`make audit` asks an advisory database about every version in the list below, with pip-audit in an environment of
-its own. It fails for a finding, and for a package that the database doesn't know: what was not looked up doesn't
-count as clean. The pins have not been audited yet: no database could be reached where they were made.
+`make audit` asks an advisory database about every version in the list below, with pip-audit in an
+environment of its own. It fails for a finding, and for a package that the database doesn't know: what was
+not looked up doesn't count as clean. The pins have not been audited yet: no database could be reached where
+they were made.
 """
 
 
