@@ -40,7 +40,7 @@ test: venv ## the test suite, without the slow tests and most of the faults
 test-slow: venv ## the slow tests alone
 	$(PY) -m pytest -q -m slow --durations=15
 
-test-faults: venv ## kill, fill disks, damage files at every moment (docs/faults.md); half an hour or more
+test-faults: venv ## kill, fill disks, damage files at every moment (docs/faults.md); takes long
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/faults -n $(TEST_WORKERS) --dist loadfile --durations=15
 test-torch: ## the test suite with another torch, in a virtual environment of its own: TORCH=2.13.0
 	@test -n "$(TORCH)" || { echo 'test-torch: which version? make test-torch TORCH=2.13.0' >&2; exit 2; }

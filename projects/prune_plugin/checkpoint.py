@@ -148,9 +148,16 @@ def adapted(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike) -> d
     ``model.adapt_checkpoint(checkpoint, path)``, if there is such a method, returns a checkpoint
     with renamed or dropped tensors, or raises a ``UserError`` where the weights are of no use to
     the model as it is configured (an image normalisation that differs, say).
+
+    Raises:
+        UserError: as the method says; or a weight is not finite (buffers may be: masks are).
     """
     adapt = getattr(model, 'adapt_checkpoint', None)
-    return dict(checkpoint if adapt is None else adapt(checkpoint, path))
+    found = dict(checkpoint if adapt is None else adapt(checkpoint, path))
+    weights = {k.removeprefix('module.'): v for k, v in found['state_dict'].items()}
+    buffers = dict(model.named_buffers())
+    check_finite({k: v for k, v in weights.items() if k not in buffers}, f'checkpoint {path}: ')
+    return found
 
 
 def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike) -> None:
@@ -182,8 +189,6 @@ def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike)
             f'checkpoint {path} belongs to another model than the config: tensors '
             + '; '.join(faults)
         )
-    buffers = dict(model.named_buffers())  # masks among them may be infinite
-    check_finite({k: v for k, v in weights.items() if k not in buffers}, f'checkpoint {path}: ')
     model.load_state_dict(weights)
 
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 import torch
-from conftest import CONFIG, ROOT, options
+from tool_runs import CONFIG, ROOT, options
 
 COMPARE = 'compare'
 RATIO = 0.4

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from tool_runs import ROOT
 
 import projects.vad  # noqa: F401
 from projects.prune_plugin.loading import load_model

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import CONFIG, options
+from tool_runs import CONFIG, options
 
 pytest.importorskip('peft')
 RECOVERY = 'dict(epochs=2, max_steps=3, lora=dict(r=2, lr=1e-3, targets=["backbone.blocks"]))'

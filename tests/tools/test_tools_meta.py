@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from conftest import CONFIG, options
+from tool_runs import CONFIG, options
 
 LLAMA = """
 custom_imports = dict(imports=['projects.prune_plugin', 'projects.llm'])

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CONFIG, QUICK, ROOT, SMALL
+from tool_runs import CONFIG, QUICK, ROOT, SMALL
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from conftest import CONFIG, SMALL, options
+from tool_runs import CONFIG, SMALL, options
 
 RATIO = 0.4
 STEPS = {'load', 'calibrate', 'score', 'allocate', 'slim', 'save', 'evaluate'}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONFIG, ROOT, SMALL, options
+from tool_runs import CONFIG, ROOT, SMALL, options
 
 LOG_ALL = 'default_hooks.logger.interval=1'
 DISTILL = 'prune_cfg.recovery.distill.targets=None'

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIG, options
+from tool_runs import CONFIG, options
 
 PRUNE, TEST, TRAIN = 'analysis_struct', 'test', 'train'
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONFIG, kill_at, options
+from tool_runs import CONFIG, kill_at, options
 
 from projects.prune_plugin.hooks.mask_hook import unpack_masks
 from projects.prune_plugin.sparsify import Progress

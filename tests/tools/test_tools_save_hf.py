@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from conftest import CONFIG
+from tool_runs import CONFIG
 
 transformers = pytest.importorskip('transformers')
 

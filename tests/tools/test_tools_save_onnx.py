@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIG, ROOT, options
 from mmengine.config import Config
+from tool_runs import CONFIG, ROOT, options
 
 from projects.prune_plugin.loading import load_model
 

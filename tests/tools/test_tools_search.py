@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from conftest import CONFIG, SMALL, options
+from tool_runs import CONFIG, SMALL, options
 
 TOOL = 'analysis_struct'
 METRIC = CONFIG.replace('.py', '_metric.py')

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from conftest import CONFIG, SMALL, options
+from tool_runs import CONFIG, SMALL, options
 
 TOOL = 'analysis_struct'
 RATIOS = (0.1, 0.3, 0.35, 0.9)

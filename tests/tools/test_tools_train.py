@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONFIG, SMALL, options
+from tool_runs import CONFIG, SMALL, options
 
 BATCH, SAMPLES = 32, 256
 

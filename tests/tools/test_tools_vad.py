@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import VAD_CONFIG, kill_at
-from conftest import vad_options as options
+from tool_runs import VAD_CONFIG, kill_at
+from tool_runs import vad_options as options
 
 
 def metrics_of(work_dir: Path) -> dict[str, float]:

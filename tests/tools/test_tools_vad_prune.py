@@ -5,9 +5,9 @@ import re
 
 import pytest
 import torch
-from conftest import ROOT, VAD_CONFIG, kill_at
-from conftest import vad_options as options
 from test_tools_vad import metrics_of, weights_of
+from tool_runs import ROOT, VAD_CONFIG, kill_at
+from tool_runs import vad_options as options
 
 from projects.prune_plugin.checkpoint import load_file
 

@@ -17,7 +17,6 @@ from projects.prune_plugin.errors import UserError
 
 from ..slim_folder import auto_class
 from .pretrained import (
-    check_finite,
     config_from,
     load_weights_into,
     read_config,
@@ -162,11 +161,6 @@ class HFCausalLM(BaseModel):
     def checkpoint_meta(self) -> dict[str, Any]:
         """Where tokenizer and dense weights came from."""
         return {'causal_lm': {'path': self.path, 'model_type': self.lm.config.model_type}}
-
-    def adapt_checkpoint(self, checkpoint: Mapping, path: Any) -> dict[str, Any]:
-        """Refuse a checkpoint whose weights aren't finite."""
-        check_finite(checkpoint['state_dict'].items(), f'checkpoint {path}')
-        return dict(checkpoint)
 
     def dummy_inputs(self, batch_size: int = 1) -> dict[str, Tensor]:
         """Return what ``forward`` takes: ``inputs`` of zeros, ``(batch_size, window)``."""

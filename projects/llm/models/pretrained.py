@@ -18,6 +18,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.weights import check_finite
 
 from ..slim_folder import auto_class, slim_config
 from .sources import Source, reason, with_weights
@@ -146,7 +147,7 @@ def load_weights_into(
     for name, tensor in named_tensors(lm).items():
         tensor.data = theirs[name].data.to(device[name], copy=True)
         theirs[name].data = theirs[name].data.new_empty(0)
-    check_finite(named_tensors(lm).items(), f'model.path={source.path!r}')
+    check_finite(named_tensors(lm), f'model.path={source.path!r}: ')
     if read_generation_config(source) is None:
         lm.generation_config = loaded.generation_config
     print_log(f'weights of {source.path} loaded: {len(theirs)} tensors', 'current')
@@ -168,25 +169,6 @@ def check_complete(source: Source, found: Mapping[str, Any]) -> None:
             )
     if found['unexpected_keys']:
         print_log(f'{source.path}: not used: {some(found["unexpected_keys"])}', 'current')
-
-
-def check_finite(tensors: Iterable[tuple[str, Tensor]], where: str) -> None:
-    """Raise :class:`UserError` if a tensor holds NaN or infinity.
-
-    Args:
-        tensors: Names and tensors.
-        where: Where they come from.
-    """
-    for name, tensor in tensors:
-        if not tensor.is_floating_point() or tensor.is_meta:
-            continue
-        if tensor.sum(dtype=torch.float32).isfinite() or tensor.isfinite().all():
-            continue
-        bad = int((~tensor.isfinite()).sum())
-        raise UserError(
-            f'{where}: {name} holds {bad} values that are NaN or infinite, of {tensor.numel()}; '
-            'weights must be finite'
-        )
 
 
 @contextmanager
