@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .checks import at_least
 from .costs import Cost
 from .errors import UserError
-from .settings import at_least
 from .units.base import UnitGroup, named_tensors
 from .units.finder import numbered
 from .units.layer import PreNormLayers

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import check_number, one_of
 from .errors import UserError
 from .state import PruneState
 
@@ -73,20 +75,19 @@ class Target:
     def __post_init__(self):
         if not isinstance(self.module, str):
             raise UserError(f'module is {self.module!r}; it must be the name of a module')
-        if self.loss not in LOSSES:
-            raise UserError(f'loss is {self.loss!r}; valid are {", ".join(LOSSES)}')
+        one_of('loss', self.loss, LOSSES)
         if isinstance(self.key, bool) or not isinstance(self.key, str | int | None):
             raise UserError(f'key is {self.key!r}; it must be a word or a number')
-        check_positive('weight', self.weight)
+        check_number('weight', self.weight, 0, inf)
         if self.temperature is not None:
-            check_positive('temperature', self.temperature)
+            check_number('temperature', self.temperature, 0, inf)
             if self.loss != 'kl':
                 raise UserError(f"temperature goes with loss='kl', not with {self.loss!r}")
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise UserError(f'name is {self.name!r}; it must be a word')
         if self.align is not None:
             fits = isinstance(self.align, Mapping) and set(self.align) == {'dim', 'group'}
-            if not fits or type(self.align['dim']) is not int:
+            if not fits or (type(self.align['dim']), type(self.align['group'])) != (int, str):
                 raise UserError(f"align is {self.align!r}; it must be dict(dim=2, group='...')")
 
     @property
@@ -147,16 +148,6 @@ class Target:
             )
         extra = {} if self.temperature is None else {'temperature': self.temperature}
         return self.weight * LOSSES[self.loss](student.float(), teacher.float(), **extra)
-
-
-def check_positive(name: str, value: Any) -> None:
-    """Raise :class:`UserError` unless ``value`` is a number > 0."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 < value < float('inf')
-    ):
-        raise UserError(f'{name} is {value!r}; it must be a number > 0')
 
 
 def select(teacher: Tensor, align: Mapping[str, Any], kept: Tensor, place: str) -> Tensor:

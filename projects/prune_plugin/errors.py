@@ -23,3 +23,9 @@ class UnreachableError(UserError):
 
 class DataNotFoundError(UserError):
     """A data set isn't where the config says it is; evaluation is then skipped with a word."""
+
+
+def first_line(error: BaseException) -> str:
+    """An error's type and the first line of what it says, for the sentence of a :class:`UserError`."""
+    said = str(error).strip().partition('\n')[0]
+    return f'{type(error).__name__}: {said}' if said else type(error).__name__

@@ -8,33 +8,13 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import nn
 
+from .checks import at_least, check_number, some_patterns
 from .errors import UserError
 from .weights import matches
 
 KEYS = ('r', 'alpha', 'dropout', 'targets', 'lr')
 #: Modules that read their linear layer's weight and never call the layer.
 READ_BY_PARENT = (nn.MultiheadAttention,)
-
-
-def check_number(name: str, value: Any, low: float, high: float, least: bool = False) -> None:
-    """Raise :class:`UserError` unless ``low < value < high`` (``low <= value`` with ``least``)."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (low < value < high or (least and value == low)):
-        limit = '' if high == float('inf') else f' and < {high:g}'
-        raise UserError(
-            f'{name} is {value!r}; it must be a number {">=" if least else ">"} {low:g}{limit}'
-        )
-
-
-def check_patterns(name: str, patterns: Any) -> None:
-    """Raise :class:`UserError` unless ``patterns`` is a list of regular expressions."""
-    if isinstance(patterns, str) or not isinstance(patterns, Sequence) or not patterns:
-        raise UserError(f'{name} is {patterns!r}; it must be a list of regular expressions')
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except (re.error, TypeError) as error:
-            raise UserError(f'{name}: {pattern!r} is no regular expression ({error})') from error
 
 
 def check_lora(lora: Any) -> None:
@@ -48,15 +28,13 @@ def check_lora(lora: Any) -> None:
     for name in lora:
         if name not in KEYS:
             raise UserError(f'lora.{name} is not a key; valid are {", ".join(KEYS)}')
-    r = lora.get('r', 8)
-    if isinstance(r, bool) or not isinstance(r, int) or r < 1:
-        raise UserError(f'lora.r is {r!r}; it must be a whole number >= 1')
+    at_least('lora.r', lora.get('r', 8), 1)
     check_number('lora.alpha', lora.get('alpha', 16), 0, float('inf'))
     check_number('lora.dropout', lora.get('dropout', 0.0), 0, 1, least=True)
     if lora.get('lr') is not None:
         check_number('lora.lr', lora['lr'], 0, float('inf'))
     if lora.get('targets') is not None:
-        check_patterns('lora.targets', lora['targets'])
+        some_patterns('lora.targets', lora['targets'])
 
 
 def adaptable(model: nn.Module) -> dict[str, nn.Linear]:

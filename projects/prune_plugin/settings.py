@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
+from .checks import MOST_SECONDS, at_least, check_number, check_pattern, check_shape, one_of
 from .distillation import check_distill
 from .errors import UserError
-from .lora import check_lora, check_number
+from .lora import check_lora
 from .sharding import check_sharding
 
+#: Samples of a call to be timed, and CPU threads for it, at most.
+MOST_SAMPLES, MOST_THREADS = 65_536, 1024
 #: Learning-rate factor and warm-up iterations of each way to recover.
 RECOVERY_MODES = {'fine_tune': (0.1, 500), 'retrain': (0.5, 1000)}
 
@@ -24,12 +27,6 @@ def read_settings(cls: type, cfg: Mapping, key: str):
         return cls(**cfg)
     except UserError as error:
         raise UserError(f'{key}.{error}') from error
-
-
-def at_least(name: str, value, least: int) -> None:
-    """Raise :class:`UserError` unless ``value`` is an int >= ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f'{name} is {value!r}; it must be a whole number >= {least}')
 
 
 @dataclass
@@ -66,8 +63,9 @@ class CalibrationSettings:
         if not isinstance(self.loss_weights, Mapping):
             raise UserError(f'loss_weights is {self.loss_weights!r}; it must be a dict')
         for name, weight in self.loss_weights.items():
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0:
-                raise UserError(f'loss_weights.{name} is {weight!r}; it must be a number >= 0')
+            check_pattern('loss_weights', name)
+            check_number(f'loss_weights.{name}', weight, 0, float('inf'), least=True)
+        self.loss_weights = {name: float(value) for name, value in self.loss_weights.items()}
 
     @property
     def sampling(self) -> dict[str, int]:
@@ -109,8 +107,7 @@ class RecoverySettings:
     sharding: Mapping | None = None
 
     def __post_init__(self):
-        if self.mode not in RECOVERY_MODES:
-            raise UserError(f'mode is {self.mode!r}; valid are {", ".join(RECOVERY_MODES)}')
+        one_of('mode', self.mode, RECOVERY_MODES)
         at_least('epochs', self.epochs, 1)
         factor, warmup = RECOVERY_MODES[self.mode]
         self.warmup_iters = warmup if self.warmup_iters is None else self.warmup_iters
@@ -169,14 +166,8 @@ class ProfileSettings:
 
     def __post_init__(self):
         if self.batch_size is not None:
-            at_least('batch_size', self.batch_size, 1)
-        at_least('num_threads', self.num_threads, 1)
-        if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float):
-            raise UserError(f'seconds is {self.seconds!r}; it must be a number')
+            at_least('batch_size', self.batch_size, 1, MOST_SAMPLES)
+        at_least('num_threads', self.num_threads, 1, MOST_THREADS)
+        check_number('seconds', self.seconds, 0, MOST_SECONDS, least=True)
         if self.input_shape is not None:
-            if isinstance(self.input_shape, str) or not isinstance(self.input_shape, Sequence):
-                raise UserError(
-                    f'input_shape is {self.input_shape!r}; it must be a list such as (3, 224, 224)'
-                )
-            for width in self.input_shape:
-                at_least('input_shape', width, 1)
+            check_shape('input_shape', self.input_shape)

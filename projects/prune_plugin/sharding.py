@@ -13,8 +13,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from .checks import one_of, some_patterns
 from .errors import UserError
-from .lora import check_patterns
 
 KEYS = ('blocks', 'mixed_precision')
 PRECISIONS = {'bf16': torch.bfloat16}
@@ -29,12 +29,8 @@ def check_sharding(sharding: Any, key: str = 'sharding') -> None:
     for name in sharding:
         if name not in KEYS:
             raise UserError(f'{key}.{name} is not a key; valid are {", ".join(KEYS)}')
-    check_patterns(f'{key}.blocks', sharding.get('blocks'))
-    precision = sharding.get('mixed_precision')
-    if precision is not None and precision not in PRECISIONS:
-        raise UserError(
-            f'{key}.mixed_precision is {precision!r}; valid are None, {", ".join(PRECISIONS)}'
-        )
+    some_patterns(f'{key}.blocks', sharding.get('blocks'))
+    one_of(f'{key}.mixed_precision', sharding.get('mixed_precision'), (None, *PRECISIONS))
 
 
 def shard_like(value: Tensor, parameter: Tensor) -> Tensor:

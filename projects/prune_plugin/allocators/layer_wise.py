@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..checks import check_number
 from ..errors import UserError
 from ..registry import ALLOCATORS
 from .base import Allocator, check_reachable, give_back, least_scale, rounded_floors
@@ -34,8 +35,7 @@ class LayerWise(Allocator):
         if not isinstance(factors, Mapping):
             raise UserError(f'factors is {factors!r}; it must be a dict of numbers by kind')
         for kind, factor in factors.items():
-            if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor >= 0:
-                raise UserError(f'factors.{kind} is {factor!r}; it must be a number >= 0')
+            check_number(f'factors.{kind}', factor, 0, math.inf, least=True)
         self.factors = dict(factors)
 
     def check(self, groups):

@@ -2,8 +2,8 @@
 
 import torch
 
+from ..checks import check_number
 from ..criteria.remain import remaining_shares
-from ..lora import check_number
 from ..registry import ALLOCATORS
 from .base import Allocator
 

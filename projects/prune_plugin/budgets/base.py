@@ -1,6 +1,5 @@
 """What a budget is."""
 
-import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..checks import is_number
 from ..costs import Cost
 from ..errors import UserError
 from ..units.base import UnitGroup
@@ -83,7 +83,7 @@ class Budget:
 
 def checked_ratio(ratio: float, key: str = 'prune_cfg.budget.ratio') -> float:
     """``ratio`` if it is a number in (0, 1)."""
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not math.isfinite(ratio):
+    if not is_number(ratio):
         raise UserError(f'{key} is {ratio!r}; it must be a number in [0, 1), the fraction removed')
     if not 0 <= ratio < 1:
         raise UserError(f'{key} is {ratio}; it must be in [0, 1), the fraction removed')

@@ -11,9 +11,9 @@ from mmengine.logging import print_log
 from rich.progress import track
 from torch import Tensor, nn
 
+from ..checks import MOST_SECONDS, at_least, check_number
 from ..costs import TableCost
 from ..errors import UserError
-from ..lora import check_number
 from ..profiling import (
     Example,
     device_name,
@@ -23,7 +23,6 @@ from ..profiling import (
     usual_batch_size,
 )
 from ..registry import BUDGETS
-from ..settings import at_least
 from ..slim import slim
 from ..state import PruneState
 from ..units.base import Attr, UnitGroup
@@ -53,7 +52,7 @@ class LatencyBudget(Budget):
     def __init__(self, ratio: float = 0.3, points: int = 5, seconds: float = 0.5):
         super().__init__(ratio)
         at_least('prune_cfg.budget.points', points, 2)
-        check_number('prune_cfg.budget.seconds', seconds, 0, float('inf'))
+        check_number('prune_cfg.budget.seconds', seconds, 0, MOST_SECONDS)
         self.points, self.seconds = points, seconds
 
     def cost(self, model, groups, profile):

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ..checks import at_least, check_number
 from ..errors import UserError
-from ..lora import check_number
 from ..registry import BUDGETS, build
-from ..settings import at_least
 from .base import Budget, checked_ratio
 
 SPLITS = ('test', 'val')

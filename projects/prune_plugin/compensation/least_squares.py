@@ -12,8 +12,8 @@ from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
 from ..calibration import observable
+from ..checks import check_number
 from ..distributed import check_same, weights_digest
-from ..errors import UserError
 from ..gates import reading_cuts
 from ..layer_inputs import add_gram, input_rows, mirror, over_ranks, weight_matrix
 from ..lockstep import Station, lockstep, stations
@@ -156,9 +156,7 @@ class LeastSquares(Compensation):
     """
 
     def __init__(self, damping: float = 0.01):
-        number = isinstance(damping, int | float) and not isinstance(damping, bool)
-        if not number or not 0 < damping < math.inf:
-            raise UserError(f'damping is {damping!r}; it must be a number > 0')
+        check_number('damping', damping, 0, math.inf)
         self.damping = float(damping)
 
     def apply(self, model, state, data, loss):

@@ -2,8 +2,9 @@
 
 import torch
 
+from ..checks import one_of
 from ..registry import CRITERIA
-from .base import Criterion, check_read, one_of
+from .base import Criterion, check_read
 
 
 @CRITERIA.register_module()

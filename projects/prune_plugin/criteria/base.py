@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..checks import one_of
 from ..errors import UserError
 from ..units.base import UnitGroup
 
@@ -90,10 +91,3 @@ def check_read(criterion: Criterion, groups: Sequence[UnitGroup]) -> None:
                 f'{type(criterion).__name__} cannot score {group.name}: nothing reads a {group.kind} as '
                 'input; use another criterion or other units'
             )
-
-
-def one_of(key: str, value: str, valid) -> str:
-    """``value`` if it is among ``valid``."""
-    if value not in valid:
-        raise UserError(f'{key} is {value!r}; valid are {", ".join(map(str, valid))}')
-    return value

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from ..checks import one_of
 from ..registry import CRITERIA
 from ..units.base import sum_per_unit, weight_cuts
-from .base import Criterion, one_of
+from .base import Criterion
 
 PARTS = ('in', 'out', 'both')
 

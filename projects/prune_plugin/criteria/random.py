@@ -4,8 +4,8 @@ import zlib
 
 import torch
 
+from ..checks import at_least
 from ..registry import CRITERIA
-from ..settings import at_least
 from ..units.base import weight_cuts
 from .base import Criterion
 

@@ -4,7 +4,7 @@ from math import inf
 
 from torch import Tensor
 
-from ..lora import check_number
+from ..checks import check_number
 
 
 class Penalty:

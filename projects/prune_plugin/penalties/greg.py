@@ -2,9 +2,8 @@
 
 from math import inf
 
-from ..lora import check_number
+from ..checks import at_least, check_number
 from ..registry import PENALTIES
-from ..settings import at_least
 from .base import Penalty
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from math import expm1, inf
 
-from ..criteria.base import one_of
-from ..lora import check_number
+from ..checks import check_number, one_of
 from ..registry import PENALTIES
 from .base import Penalty
 

@@ -1,6 +1,6 @@
 """The two pruners that a ``prune_cfg`` names: whole units, or single weights."""
 
-from .base import DataFactory, Pruner, as_patterns, build_pruner
+from .base import DataFactory, Pruner, build_pruner
 from .plan import Plan, Survey
 from .structured import StructuredPruner
 from .weights import WeightPruner
@@ -12,6 +12,5 @@ __all__ = [
     'StructuredPruner',
     'Survey',
     'WeightPruner',
-    'as_patterns',
     'build_pruner',
 ]

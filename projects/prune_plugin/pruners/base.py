@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from ..budgets.base import Budget
 from ..calibration import CalibrationData
+from ..checks import is_number, patterns_of
 from ..errors import UserError
 from ..registry import BUDGETS, PRUNERS, SCHEDULES, build
 from ..schedules import OneShot, Round, Schedule
@@ -14,22 +15,6 @@ from ..settings import CalibrationSettings, ProfileSettings, RecoverySettings, r
 
 #: Gives the calibration batches when, and only when, a method needs them.
 DataFactory = Callable[[CalibrationSettings], CalibrationData]
-
-
-def as_patterns(key: str, patterns: Any) -> list[str]:
-    """A list of regular expressions, checked."""
-    if isinstance(patterns, str) or not isinstance(patterns, Sequence):
-        raise UserError(
-            f'prune_cfg.{key} is {patterns!r}; it must be a list of regular expressions'
-        )
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except (re.error, TypeError) as error:
-            raise UserError(
-                f'prune_cfg.{key}: {pattern!r} is no regular expression ({error})'
-            ) from error
-    return list(patterns)
 
 
 def with_ratio(budget: Mapping) -> dict[str, Any]:
@@ -52,8 +37,7 @@ def with_ratio(budget: Mapping) -> dict[str, Any]:
             f'prune_cfg.budget has ratio={budget["ratio"]!r} (the fraction removed) and '
             f'density={density!r} (the fraction kept); give one of them'
         )
-    number = isinstance(density, int | float) and not isinstance(density, bool)
-    if not number or not 0 < density < 1:
+    if not is_number(density) or not 0 < density < 1:
         raise UserError(
             f'prune_cfg.budget.density is {density!r}; it must be a number in (0, 1), the fraction kept'
         )
@@ -96,13 +80,15 @@ class Pruner:
     ):
         self.schedule: Schedule = build(SCHEDULES, schedule, 'prune_cfg.schedule')
         self.budget: Budget = self._budget(budget)
-        self.include = as_patterns('include', include)
-        self.exclude = as_patterns('exclude', exclude)
+        self.include = patterns_of('prune_cfg.include', include)
+        self.exclude = patterns_of('prune_cfg.exclude', exclude)
         self.calibration = read_settings(CalibrationSettings, calibration, 'prune_cfg.calibration')
         self.recovery = read_settings(RecoverySettings, recovery, 'prune_cfg.recovery')
         self.profile = read_settings(ProfileSettings, profile, 'prune_cfg.profile')
         self.rounds = self._rounds(calibration, recovery)
-        if name is not None and not re.fullmatch(r'[\w.-]+', str(name)):
+        if name is not None and not (
+            isinstance(name, str) and re.fullmatch(r'[\w.-]{1,100}', name)
+        ):
             raise UserError(
                 f'prune_cfg.name is {name!r}; it must be a word to begin file names with'
             )

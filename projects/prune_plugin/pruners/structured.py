@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..budgets.base import sizes
 from ..calibration import collect, mmengine_loss, observable, within_memory
+from ..checks import at_least, check_number
 from ..compensation import Compensation
 from ..costs import Cost
 from ..depth import (
@@ -22,7 +23,6 @@ from ..depth import (
 )
 from ..distributed import check_same, on_rank_0
 from ..errors import UserError
-from ..lora import check_number
 from ..registry import (
     ALLOCATORS,
     COMPENSATIONS,
@@ -32,7 +32,6 @@ from ..registry import (
     UNITS,
     build,
 )
-from ..settings import at_least
 from ..slim import slim
 from ..state import PruneState
 from ..timing import timed

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from ..budgets.base import checked_ratio
 from ..calibration import CalibrationData, mmengine_loss
+from ..checks import patterns_of
 from ..errors import UserError
 from ..registry import PRUNERS, SPARSIFIERS, build
 from ..sparsify import Progress, evaluating, sparsify_by_weight, sparsify_from_inputs
 from ..weights import check_finite, check_still_gone, matches, prunable_weights, select_weights
-from .base import DataFactory, Pruner, as_patterns, is_searched
+from .base import DataFactory, Pruner, is_searched
 
 
 @PRUNERS.register_module()
@@ -75,7 +76,7 @@ class WeightPruner(Pruner):
             )
         if not self.budget.searched:
             self.sparsifier.check_ratio(self.budget.ratio)
-        as_patterns('layer_ratios', list(layer_ratios))
+        patterns_of('prune_cfg.layer_ratios', list(layer_ratios))
         self.layer_ratios = {}
         for pattern, ratio in layer_ratios.items():
             key = f'prune_cfg.layer_ratios[{pattern!r}]'

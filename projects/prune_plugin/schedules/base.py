@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..checks import is_number
 from ..errors import UserError
 from ..settings import CalibrationSettings, RecoverySettings
 
@@ -26,6 +27,10 @@ class Round:
     lr_scale: float
 
 
+#: Rounds of a schedule, at most: each trains, and a share next to 0 would never arrive.
+MOST_ROUNDS = 10_000
+
+
 class Schedule:
     """Base of the schedules.
 
@@ -40,7 +45,7 @@ class Schedule:
     own_ratio: float | None = None
 
     def __init__(self, lr_decay: float = 1.0, rewind: str | int | None = None):
-        if isinstance(lr_decay, bool) or not isinstance(lr_decay, int | float):
+        if not is_number(lr_decay):
             raise UserError(f'lr_decay is {lr_decay!r}; it must be a number in (0, 1]')
         if not 0 < lr_decay <= 1:
             raise UserError(f'lr_decay is {lr_decay}; it must be in (0, 1], 1 for a constant rate')

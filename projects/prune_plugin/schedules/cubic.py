@@ -1,8 +1,8 @@
 """Fast at first, slowly towards the end."""
 
+from ..checks import at_least
 from ..registry import SCHEDULES
-from ..settings import at_least
-from .base import Schedule
+from .base import MOST_ROUNDS, Schedule
 
 
 @SCHEDULES.register_module()
@@ -22,7 +22,7 @@ class Cubic(Schedule):
 
     def __init__(self, rounds: int, lr_decay: float = 1.0, rewind: str | int | None = None):
         super().__init__(lr_decay, rewind)
-        at_least('rounds', rounds, 1)
+        at_least('rounds', rounds, 1, MOST_ROUNDS)
         self.rounds = rounds
 
     def ratios(self, target):

@@ -1,9 +1,11 @@
 """A share of what is left, round after round."""
 
+from math import log1p
+
+from ..checks import at_least, is_number
 from ..errors import UserError
 from ..registry import SCHEDULES
-from ..settings import at_least
-from .base import Schedule
+from .base import MOST_ROUNDS, Schedule
 
 
 @SCHEDULES.register_module()
@@ -38,14 +40,13 @@ class Geometric(Schedule):
         super().__init__(lr_decay, rewind)
         if share is None and rounds is None:
             share = 0.1
-        number = isinstance(share, int | float) and not isinstance(share, bool)
-        if share is not None and (not number or not 0 < share < 1):
+        if share is not None and (not is_number(share) or not 0 < share < 1):
             raise UserError(
                 f'share is {share!r}; it must be a number in (0, 1), the fraction of what remains that '
                 'each round removes'
             )
         if rounds is not None:
-            at_least('rounds', rounds, 1)
+            at_least('rounds', rounds, 1, MOST_ROUNDS)
         if max_rounds is not None:
             at_least('max_rounds', max_rounds, 1)
         self.share = None if share is None else float(share)
@@ -63,6 +64,11 @@ class Geometric(Schedule):
                 )
             n = self.number
             return [1 - (1 - target) ** (k / n) for k in range(1, n)] + [target]
+        if log1p(-target) < MOST_ROUNDS * log1p(-self.share):
+            raise UserError(
+                f'share is {self.share}; at ratio {target} that takes more than {MOST_ROUNDS} rounds, so '
+                'raise it'
+            )
         ratios, left = [], 1 - self.share
         while 1 - left < target - 1e-9:
             ratios.append(1 - left)

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..criteria.base import one_of
+from ..checks import one_of
 from ..registry import SPARSIFIERS
 from .base import Sparsifier
 from .patterns import keep_largest, keep_n_of_m

@@ -60,7 +60,7 @@ def parse_pattern(pattern: str | None) -> tuple[int, int] | None:
     """
     if pattern is None:
         return None
-    found = re.fullmatch(r'(\d+):(\d+)', str(pattern))
+    found = re.fullmatch(r'([0-9]{1,9}):([0-9]{1,9})', str(pattern))
     if not found or not 0 < int(found[1]) < int(found[2]):
         raise UserError(f"pattern is {pattern!r}; valid is 'N:M' with 0 < N < M, such as '2:4'")
     return int(found[1]), int(found[2])

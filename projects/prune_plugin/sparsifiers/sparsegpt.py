@@ -6,12 +6,11 @@ from math import inf
 import torch
 from torch import Tensor
 
+from ..checks import at_least, check_number, is_number
 from ..errors import UserError
 from ..layer_inputs import input_drift, input_gram
-from ..lora import check_number
 from ..obs import damped_factor, toward_dense
 from ..registry import SPARSIFIERS
-from ..settings import at_least
 from .base import Sparsifier
 
 #: Columns whose errors are spread one by one before a matrix product spreads them further.
@@ -160,7 +159,7 @@ class SparseGPT(Sparsifier):
             )
         check_number('damping', damping, 0, inf)
         for name, value in (('dense_targets', dense_targets), ('dense_share', dense_share)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            if not is_number(value) or not 0 <= value <= 1:
                 raise UserError(f'{name} is {value!r}; it must be a number in [0, 1]')
         if self.pattern and block_size % self.pattern[1]:
             raise UserError(

@@ -1,16 +1,15 @@
 """Channels that several layers share (stage widths, concatenations), found by torch-pruning's graph."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..errors import UserError
+from ..checks import check_shape
+from ..errors import UserError, first_line
 from ..registry import UNITS
-from ..settings import at_least
 from ..slim import slim
 from ..state import PruneState
 from .base import Attr, Cut, UnitGroup
@@ -35,12 +34,7 @@ class CoupledChannels(UnitFinder):
     default = False
 
     def __init__(self, input_shape: tuple[int, ...], submodule: str = ''):
-        if isinstance(input_shape, str) or not isinstance(input_shape, Sequence):
-            raise UserError(
-                f'input_shape is {input_shape!r}; it must be a list such as (3, 224, 224)'
-            )
-        for width in input_shape:
-            at_least('input_shape', width, 1)
+        check_shape('input_shape', input_shape)
         self.input_shape = tuple(input_shape)
         self.submodule = submodule
 
@@ -68,7 +62,7 @@ class CoupledChannels(UnitFinder):
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f'prune_cfg.units: CoupledChannels cannot trace the model with input_shape '
-                f'{self.input_shape} ({type(error).__name__}: {error})'
+                f'{self.input_shape} ({first_line(error)})'
             ) from error
         finally:
             part.train(training)
