@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from .errors import UserError
+from .calibration import evaluation_mode
+from .errors import UserError, first_line
 from .settings import ProfileSettings
 from .version import __version__
 
@@ -44,8 +45,21 @@ def example_input(
         kwargs = dummy(batch_size) if callable(dummy) else dummy
         return (), {name: on_device(value, device) for name, value in kwargs.items()}
     if input_shape is not None:
+        check_runs(model, input_shape)
         return (torch.zeros(batch_size, *input_shape, device=device),), {}
     return None
+
+
+def check_runs(model: nn.Module, input_shape: Sequence[int]) -> None:
+    """Raise :class:`UserError` if the model can't run on a sample of this shape."""
+    with evaluation_mode(model), torch.no_grad():
+        try:
+            model(torch.zeros(1, *input_shape, device=next(model.parameters()).device))
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f'prune_cfg.profile.input_shape is {tuple(input_shape)}, on which the model does not '
+                f'run ({first_line(error)}); give the shape of one sample, without the batch'
+            ) from error
 
 
 def usual_batch_size(model: nn.Module) -> int:
