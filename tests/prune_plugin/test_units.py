@@ -6,7 +6,7 @@ import torch
 from cases import BRANCHES, BY_NAME, CHANNELS, HEADS, LAYERS, NEURONS, PYRAMID, STACKS
 from torch import nn
 
-from projects.prune_plugin import UNITS, StructuredPruner, UserError
+from projects.prune_plugin import UNITS, StructuredPruner, UserError, slim
 from projects.prune_plugin.registry import build
 from projects.prune_plugin.units import AttentionHeads, Cut, discover, sum_per_unit
 from projects.prune_plugin.units.base import UnitGroup, crossing, owners_along
@@ -239,3 +239,15 @@ def test_deformable_convolutions_with_several_offset_groups_are_refused():
     model.layer2[0].conv2.deform_groups = 2
     _, refused = discover(model, [build(UNITS, CHANNELS, '')])
     assert refused == {'layer2.0': 'layer2.0.conv2 has 2 groups of offsets'}
+
+
+def test_emptied_modules_have_no_units_to_prune_again():
+    model = tiny.encoder().eval()
+    pruner = StructuredPruner([HEADS], budget=dict(type='units', ratio=0.5), min_keep=0)
+    state = pruner.plan(model).state
+    emptied, kept = list(state.kept)
+    state.kept[emptied], state.kept[kept] = torch.arange(0), torch.arange(4)
+    again = pruner.plan(slim(model, state))
+    assert list(again.state.groups) == [kept]
+    assert again.refused[emptied] == 'no units are left'
+    assert slim(model, again.state)(*tiny.sequence()).isfinite().all()

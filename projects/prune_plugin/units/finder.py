@@ -61,9 +61,12 @@ class UnitFinder:
             if layout is None:
                 continue
             try:
-                groups += layout(name, module)
+                found = layout(name, module)
             except NotPrunable as reason:
                 refused[name] = str(reason)
+                continue
+            groups += [group for group in found if group.size]
+            refused.update({group.name: 'no units are left' for group in found if not group.size})
         return groups, refused
 
 
