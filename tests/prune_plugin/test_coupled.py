@@ -103,3 +103,58 @@ def test_bad_arguments_are_named():
         build_pruner(dict(units=[dict(type='CoupledChannels', input_shape=3)]))
     with pytest.raises(UserError, match="submodule 'body' is not in the model"):
         pruner(submodule='body').plan(build(Mixed))
+
+
+class Flattened(Mixed):
+    """Flattens concatenated channels: torch-pruning takes columns of the head for a layer's channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(14 * 16, 5)
+
+    def forward(self, x):
+        left = self.norm(self.depthwise(self.stem(x)))
+        return self.head(self.pool(torch.cat([left, self.branch(x)], 1)).flatten(1))
+
+
+class Looped(Mixed):
+    """Adds a convolution of both branches to what it read: its channels are those of two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.loop = nn.Conv2d(14, 14, 1)
+
+    def forward(self, x):
+        left = self.norm(self.depthwise(self.stem(x)))
+        y = self.loop(self.loop(torch.cat([left, self.branch(x)], 1)).relu())
+        return self.head(self.pool(self.mix(y)).flatten(1))
+
+
+def test_what_is_traced_wrongly_stays():
+    model = build(Flattened)
+    with pytest.raises(UserError, match='CoupledChannels finds nothing'):
+        pruner().plan(model)
+    found, refused = pruner().finders[0].find(model)
+    assert not found and len(refused) >= 2
+    assert any('cut as torch-pruning traced it, it does not run' in why for why in refused.values())
+
+
+def test_layers_with_some_of_the_units_stay():
+    model, x = build(Looped), torch.randn(2, 3, 8, 8)
+    plan = pruner().plan(model)
+    assert list(plan.state.groups) == ['mix']
+    assert 'some of its units only' in ' '.join(plan.refused.values())
+    masked = mask(copy.deepcopy(model), plan.state)(x)
+    assert torch.allclose(slim(model, plan.state)(x), masked, atol=1e-5)
+
+
+def test_tracing_leaves_each_module_in_its_mode():
+    model = build(Mixed).train()
+    model.norm.eval()
+    pruner().plan(model)
+    assert model.training and model.stem.training and not model.norm.training
+
+
+def test_tracing_in_the_type_of_the_weights():
+    model = build(Mixed).double()
+    assert len(pruner().plan(model).groups) == 3

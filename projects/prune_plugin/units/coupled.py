@@ -1,16 +1,18 @@
 """Channels that several layers share (stage widths, concatenations), found by torch-pruning's graph."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from ..calibration import evaluation_mode
 from ..checks import check_shape
 from ..errors import UserError, first_line
 from ..registry import UNITS
-from ..slim import slim
+from ..slim import mask, slim
 from ..state import PruneState
 from .base import Attr, Cut, UnitGroup
 from .conv import norm_cuts
@@ -53,19 +55,16 @@ class CoupledChannels(UnitFinder):
                 f'prune_cfg.units: CoupledChannels.submodule {self.submodule!r} is not in the model'
             )
         part = model.get_submodule(self.submodule)
-        training = part.training
-        example = torch.zeros(1, *self.input_shape, device=next(part.parameters()).device)
-        part.eval()
+        example = next(part.parameters()).new_zeros(1, *self.input_shape)
         try:
-            graph = torch_pruning.DependencyGraph().build_dependency(part, example)
-            coupled_groups = list(graph.get_all_groups())
+            with evaluation_mode(part):
+                graph = torch_pruning.DependencyGraph().build_dependency(part, example)
+                coupled_groups = list(graph.get_all_groups())
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f'prune_cfg.units: CoupledChannels cannot trace the model with input_shape '
                 f'{self.input_shape} ({first_line(error)})'
             ) from error
-        finally:
-            part.train(training)
         groups, refused = [], {}
         for coupled in coupled_groups:
             root = names[coupled[0].dep.target.module]
@@ -73,33 +72,47 @@ class CoupledChannels(UnitFinder):
                 groups.append(self._to_group(coupled, names))
             except NotPrunable as reason:
                 refused[root] = str(reason)
-        groups, leaving = self._staying_inside(model, groups, example)
+        groups, leaving = self._told_by_trying(model, groups, example)
         order = {name: i for i, name in enumerate(names.values())}
         return sorted(groups, key=lambda g: order[g.name]), {**refused, **leaving}
 
-    def _staying_inside(
+    def _told_by_trying(
         self, model: nn.Module, groups: list[UnitGroup], example: Tensor
     ) -> tuple[list[UnitGroup], dict[str, str]]:
-        """Leave out groups whose channels something outside the traced part may read.
+        """Leave out groups that can't be cut as traced, and say why.
 
-        Told by trying: with one unit less, the outputs must keep their shapes.
+        Without every other unit the part must run, its outputs must keep their shapes (else something
+        outside may read the channels), and be those of the masked part (else the trace is wrong, as it is
+        where concatenated channels are flattened).
         """
+        noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
+        noise = noise.to(example)
 
-        def shapes(removed: list[UnitGroup]) -> list[torch.Size]:
-            kept = {g.name: torch.arange(1, g.size) for g in removed}
-            tried = slim(deepcopy(model), PruneState({g.name: g for g in removed}, kept))
-            tried.eval()
+        def outputs(act: Callable, tried: list[UnitGroup]) -> list[Tensor]:
+            kept = {g.name: torch.arange(1, g.size, 2) for g in tried}
+            changed = act(deepcopy(model), PruneState({g.name: g for g in tried}, kept)).eval()
             with torch.no_grad():
-                outputs = tree_leaves(tried.get_submodule(self.submodule)(example))
-            return [x.shape for x in outputs if isinstance(x, Tensor)]
+                found = tree_leaves(changed.get_submodule(self.submodule)(noise))
+            return [x for x in found if isinstance(x, Tensor)]
+
+        def fault(tried: list[UnitGroup]) -> str | None:
+            try:
+                slimmed = outputs(slim, tried)
+            except (LookupError, RuntimeError, TypeError, ValueError) as error:
+                return f'cut as torch-pruning traced it, it does not run ({first_line(error)})'
+            if [x.shape for x in slimmed] != dense:
+                return f'its channels leave {self.submodule or "the model"}'
+            if not all(map(close, slimmed, outputs(mask, tried))):
+                return 'cut as torch-pruning traced it, it computes something else'
+            return None
 
         groups = [group for group in groups if group.size > 1]
-        dense = shapes([])
-        if shapes(groups) == dense:
+        dense = [x.shape for x in outputs(slim, [])]
+        if fault(groups) is None:
             return groups, {}
-        inside = [group for group in groups if shapes([group]) == dense]
-        reason = f'its channels leave {self.submodule or "the model"}'
-        return inside, {g.name: reason for g in groups if g not in inside}
+        faults = {group.name: fault([group]) for group in groups}
+        inside = [group for group in groups if faults[group.name] is None]
+        return inside, {name: why for name, why in faults.items() if why is not None}
 
     def _to_group(self, coupled, names: dict[nn.Module, str]) -> UnitGroup:
         """Translate one of torch-pruning's groups: modules with index lists -> cuts with tables."""
@@ -117,17 +130,26 @@ class CoupledChannels(UnitFinder):
                     table[int(unit)].append(int(index))
         require(any(side == 'out' for _, side in tables), 'its channels are the model output')
         cuts, attrs = [], []
+        size = max(map(len, tables.values()))
         for (module, side), table in tables.items():
+            require(len(table) == size, f'{names[module]} has some of its units only')
             rows = tuple(tuple(table[unit]) for unit in sorted(table))
             require(len({len(row) for row in rows}) == 1, f'{names[module]} shares units unevenly')
             cuts += module_cuts(names[module], module, side, rows)
             if is_depthwise(module):
                 attrs.append(Attr(names[module], 'groups', len(rows[0])))
-        size = len(next(iter(tables.values())))
         # One name per group, whichever of its layers the graph meets first.
         producers = [names[module] for module, side in tables if side == 'in']
         first = min(producers, key=list(names.values()).index)
         return UnitGroup(first, 'coupled', size, tuple(cuts), '', tuple(attrs), least=1)
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    """Whether two outputs are equal but for rounding; of tensors without numbers there is no telling."""
+    if one.is_meta or not one.is_floating_point():
+        return True
+    most = torch.finfo(one.dtype).eps ** 0.5 * other.abs().amax() if one.numel() else 0
+    return bool(((one - other).abs() <= most).all())
 
 
 def is_depthwise(module: nn.Module) -> bool:
