@@ -38,15 +38,15 @@ def example_input(
     Returns:
         The arguments, or None where nothing says what the input looks like.
     """
-    device = next(model.parameters()).device
+    weight = next(model.parameters())
     batch_size = batch_size or usual_batch_size(model)
     dummy = getattr(model, 'dummy_inputs', None)
     if dummy is not None:
         kwargs = dummy(batch_size) if callable(dummy) else dummy
-        return (), {name: on_device(value, device) for name, value in kwargs.items()}
+        return (), {name: on_device(value, weight.device) for name, value in kwargs.items()}
     if input_shape is not None:
         check_runs(model, input_shape)
-        return (torch.zeros(batch_size, *input_shape, device=device),), {}
+        return (weight.new_zeros(batch_size, *input_shape),), {}
     return None
 
 
@@ -54,7 +54,7 @@ def check_runs(model: nn.Module, input_shape: Sequence[int]) -> None:
     """Raise :class:`UserError` if the model can't run on a sample of this shape."""
     with evaluation_mode(model), torch.no_grad():
         try:
-            model(torch.zeros(1, *input_shape, device=next(model.parameters()).device))
+            model(next(model.parameters()).new_zeros(1, *input_shape))
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f'prune_cfg.profile.input_shape is {tuple(input_shape)}, on which the model does not '
