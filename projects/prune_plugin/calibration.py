@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .distributed import from_all_ranks
 from .errors import UserError
 from .gates import Gates
+from .modes import in_eval_mode
 from .modules import CONVERTERS, EQUIVALENT
 from .observers import (
     Statistics,
@@ -128,17 +129,14 @@ def weighted_losses(
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """No dropout, batch norms on their running statistics; then every module's mode as before."""
-    modes = [(module, module.training) for module in model.modules()]
     fast = torch.backends.mha.get_fastpath_enabled()
-    model.eval()
     # PyTorch's fused layers compute something else to rounding, depending on who asks for gradients.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with in_eval_mode(model):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

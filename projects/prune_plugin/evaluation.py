@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Subset
 
 from .distributed import from_rank_0
 from .errors import DataNotFoundError, UserError
+from .modes import in_eval_mode
 
 
 def metric_names(metric: Mapping) -> set[str]:
@@ -158,13 +159,11 @@ class TestSet:
             return None
         evaluator = Evaluator([METRICS.build(metric) for metric in self.metrics])
         evaluator.dataset_meta = getattr(self.loader.dataset, 'metainfo', None)
-        training = model.training
-        model.eval()
         hidden = not (progress and dist.is_main_process())
         bar = track(self.loader, f'evaluating {label}', disable=hidden)
-        for batch in bar:
-            evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
-        model.train(training)
+        with in_eval_mode(model):
+            for batch in bar:
+                evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
         results = from_rank_0(evaluator.evaluate(len(self.loader.dataset)))
         results = {
             k: v for k, v in results.items() if isinstance(v, int | float) and math.isfinite(v)

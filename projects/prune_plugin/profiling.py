@@ -4,7 +4,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .calibration import evaluation_mode
 from .errors import UserError, first_line
+from .modes import in_eval_mode
 from .settings import ProfileSettings
 from .version import __version__
 
@@ -45,21 +46,8 @@ def example_input(
         kwargs = dummy(batch_size) if callable(dummy) else dummy
         return (), {name: on_device(value, weight.device) for name, value in kwargs.items()}
     if input_shape is not None:
-        check_runs(model, input_shape)
         return (weight.new_zeros(batch_size, *input_shape),), {}
     return None
-
-
-def check_runs(model: nn.Module, input_shape: Sequence[int]) -> None:
-    """Raise :class:`UserError` if the model can't run on a sample of this shape."""
-    with evaluation_mode(model), torch.no_grad():
-        try:
-            model(next(model.parameters()).new_zeros(1, *input_shape))
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise UserError(
-                f'prune_cfg.profile.input_shape is {tuple(input_shape)}, on which the model does not '
-                f'run ({first_line(error)}); give the shape of one sample, without the batch'
-            ) from error
 
 
 def usual_batch_size(model: nn.Module) -> int:
@@ -106,19 +94,16 @@ def check_shape(model: nn.Module, input_shape: Sequence[int] | None) -> None:
     if input_shape is None or getattr(model, 'dummy_inputs', None) is not None:
         return
     (tensor,), _ = example_input(model, 1, input_shape)
-    training = model.training
-    model.eval()
     try:
-        model(tensor)
+        with in_eval_mode(model):
+            model(tensor)
     except Exception as error:  # the model's own code may raise anything
-        why = f'{type(error).__name__}: {error}'.partition('\n')[0].rstrip(' .:')
+        why = f'{type(error).__name__}: {first_line(error)}'.rstrip(' .:')
         raise UserError(
             f'prune_cfg.profile.input_shape is {list(input_shape)}, but the forward pass of '
             f'{type(model).__name__} fails on one tensor of that shape ({why}); give another shape, or '
             'leave it out: FLOPs and latency are then not measured'
         ) from error
-    finally:
-        model.train(training)
 
 
 @contextmanager
@@ -152,18 +137,12 @@ def module_flops(model: nn.Module, example: Example, warm: bool = False) -> dict
         ``{module name: FLOPs}`` for modules with any; the sum is the model's.
     """
     counter = FlopCounterMode(display=False)
-    training, fast = model.training, torch.backends.mha.get_fastpath_enabled()
-    model.eval()
-    torch.backends.mha.set_fastpath_enabled(False)
     args, kwargs = example
-    try:
+    with evaluation_mode(model):
         if not warm:
             model(*args, **kwargs)
         with sdpa_kernel(SDPBackend.MATH), frozen(model), own_flops(model, counter) as own, counter:
             model(*args, **kwargs)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        model.train(training)
     return {name: flops for name, flops in own.items() if flops}
 
 
@@ -254,15 +233,10 @@ def model_latency(models: Sequence[nn.Module], example: Example, **kwargs) -> li
 
         return call
 
-    modes = [model.training for model in models]
-    for model in models:
-        model.eval()
-    try:
-        with torch.inference_mode():
-            return interleaved_latency([forward(model) for model in models], **kwargs)
-    finally:
-        for model, mode in zip(models, modes, strict=True):
-            model.train(mode)
+    with ExitStack() as stack, torch.inference_mode():
+        for model in models:
+            stack.enter_context(in_eval_mode(model))
+        return interleaved_latency([forward(model) for model in models], **kwargs)
 
 
 def count_params(model: nn.Module) -> int:

@@ -6,6 +6,7 @@ from torch import nn
 
 from projects.prune_plugin import UserError, build_pruner
 from projects.prune_plugin.calibration import evaluation_mode
+from projects.prune_plugin.profiling import profile
 
 
 class Images(nn.Module):
@@ -25,7 +26,8 @@ def test_an_input_shape_that_the_model_does_not_take_is_named(budget, shape):
     before = model.branch[1].running_mean.clone()
     pruner = build_pruner(dict(budget=dict(type=budget), profile=dict(input_shape=shape)))
     with pytest.raises(
-        UserError, match=r'profile\.input_shape is \(.* does not run \(\w+Error: '
+        UserError, match=r'profile\.input_shape is \[.* fails on one tensor .*\(\w+Error: '
+    ) as e:
     ) as e:
         pruner.plan(model)
     assert '\n' not in str(e.value)
@@ -42,3 +44,16 @@ def test_a_fitting_input_shape_leaves_the_model_alone():
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     with evaluation_mode(model):
         assert model(torch.ones(1, 3, 4, 4)).shape == (1, 2)
+
+
+@pytest.mark.parametrize('budget', [dict(type='flops'), dict(type='latency', seconds=0.01)])
+def test_measuring_leaves_each_module_in_its_mode(budget):
+    model = Images().train()
+    model.branch[1].eval()  # a frozen norm
+    settings = dict(input_shape=(3, 8, 8), seconds=0.01)
+    pruner = build_pruner(dict(budget=dict(ratio=0.001, **budget), profile=settings))
+    pruner.plan(model)
+    profile([model], pruner.profile)
+    assert [m.training for m in model.modules()] == [
+        m is not model.branch[1] for m in model.modules()
+    ]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..checks import MOST_SECONDS, at_least, check_number
 from ..costs import TableCost
 from ..errors import UserError
+from ..modes import in_eval_mode
 from ..profiling import (
     Example,
     device_name,
@@ -131,12 +132,10 @@ def module_calls(model: nn.Module, names: set[str], example: Example) -> dict[st
             calls.setdefault(name, (args, kwargs))
 
         handles.append(model.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True))
-    training = model.training
-    model.eval()
     try:
-        model(*example[0], **example[1])
+        with in_eval_mode(model):
+            model(*example[0], **example[1])
     finally:
-        model.train(training)
         for handle in handles:
             handle.remove()
     return calls
