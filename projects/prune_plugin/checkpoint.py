@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,9 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from .archive import check_archive
-from .errors import UserError
+from .errors import UserError, named
 from .files import whole_file
+from .packed_masks import check_packed
 from .state import PruneState
 from .weights import check_finite
 
@@ -40,6 +42,11 @@ SAFE_GLOBALS = [
     np.dtype,
     *{type(np.dtype(name)) for name in ('uint32', 'int32', 'int64', 'float32', 'float64', 'bool')},
 ]
+#: What reading a damaged file may end in, beside :class:`pickle.UnpicklingError`.
+UNREADABLE = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError,
+    RuntimeError, TypeError, ValueError, struct.error,
+)  # fmt: skip
 
 
 def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, Any]:
@@ -73,7 +80,7 @@ def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, A
             f'checkpoint {path} cannot be loaded: {why}; only tensors and plain data are accepted '
             '(weights_only=True)'
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except UNREADABLE as error:
         raise UserError(
             f'checkpoint {path} is truncated or not a checkpoint; give a .pth file written by '
             'torch.save'
@@ -84,7 +91,18 @@ def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, A
         isinstance(value, Tensor) for value in data['state_dict'].values()
     ):
         raise UserError(f'{path} is not a checkpoint: it holds no state_dict of tensors')
-    return dict(data)
+    data = dict(data)
+    if data.get('meta') is None:
+        data.pop('meta', None)
+    for key in ('meta', 'masks'):
+        if not isinstance(data.get(key, {}), Mapping):
+            raise UserError(
+                f'checkpoint {path}: {key} is a {type(data[key]).__name__}; it must be a dict'
+            )
+    with named(f'checkpoint {path}'):
+        prune_state_of(data)
+        check_packed(data.get('masks', {}), data['state_dict'])
+    return data
 
 
 def last_saved(folder: Path) -> str | None:
@@ -160,6 +178,15 @@ def adapted(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike) -> d
     return found
 
 
+def described(value: Any) -> str:
+    """What must agree of a tensor to be loaded: its shape, and of what kind its numbers are."""
+    if not isinstance(value, Tensor):
+        return f'a {type(value).__name__}'
+    kind = '' if value.is_floating_point() else ' complex' if value.is_complex() else ' whole'
+    layout = '' if value.layout == torch.strided else ' sparse'
+    return f'{tuple(value.shape)}{kind}{layout}'
+
+
 def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike) -> None:
     """Load ``checkpoint['state_dict']``; every name and shape must fit.
 
@@ -170,15 +197,18 @@ def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike)
             touched.
     """
     checkpoint = adapted(model, checkpoint, path)
-    weights = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()}
+    given = checkpoint['state_dict']
+    weights = {str(name).removeprefix('module.'): value for name, value in given.items()}
     expected = model.state_dict()
     missing = sorted(expected.keys() - weights.keys())
     unexpected = sorted(weights.keys() - expected.keys())
     shapes = sorted(
-        f'{k} {tuple(weights[k].shape)} instead of {tuple(v.shape)}'
+        f'{k} {described(weights[k])} instead of {described(v)}'
         for k, v in expected.items()
-        if k in weights and weights[k].shape != v.shape
+        if k in weights and described(weights[k]) != described(v)
     )
+    if len(weights) < len(given):
+        unexpected += sorted(str(name) for name in given if str(name).startswith('module.'))
     faults = [
         f'{len(names)} {what} ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})'
         for what, names in (('missing', missing), ('unexpected', unexpected), ('misshapen', shapes))

@@ -1,5 +1,8 @@
 """The errors that are the user's to mend: the tools turn them into exit code 2."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """Bad input: one sentence that names the key or file, its value, and what would be valid."""
@@ -25,7 +28,15 @@ class DataNotFoundError(UserError):
     """A data set isn't where the config says it is; evaluation is then skipped with a word."""
 
 
+@contextmanager
+def named(what: str) -> Iterator[None]:
+    """Say of what file a :class:`UserError` inside speaks."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f'{what}: {error}') from error
+
+
 def first_line(error: BaseException) -> str:
-    """An error's type and the first line of what it says, for the sentence of a :class:`UserError`."""
-    said = str(error).strip().partition('\n')[0]
-    return f'{type(error).__name__}: {said}' if said else type(error).__name__
+    """The first line of what an error says, or its type, for the sentence of a :class:`UserError`."""
+    return str(error).strip().partition('\n')[0] or type(error).__name__

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from .checkpoint import load_file, load_weights, prune_state_of
-from .errors import UserError
+from .errors import UserError, named
 from .state import PruneState
 
 
@@ -63,7 +64,8 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
     before = prune_state_of(checkpoint)
     if not path:
         torch.manual_seed((cfg.get('randomness') or {}).get('seed') or 0)
-    model = MODELS.build(model_config(cfg, before))
+    with named(f'checkpoint {path}') if before else nullcontext():
+        model = MODELS.build(model_config(cfg, before))
     if path:
         load_weights(model, checkpoint, path)
     else:

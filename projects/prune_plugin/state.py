@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from .errors import UserError, first_line
 from .modules import CONVERTERS
 from .units.base import Attr, Cut, UnitGroup
 
@@ -99,15 +99,22 @@ class PruneState:
         """
         if not isinstance(data, Mapping) or not isinstance(data.get('groups'), Mapping):
             raise UserError("prune_state is not a prune state: it needs 'version' and 'groups'")
-        if data.get('version') != VERSION:
-            raise UserError(f'prune_state.version is {data.get("version")!r}; valid is {VERSION}')
-        state = cls({}, {}, dict(data.get('asked', {})), dict(data.get('achieved', {})))
+        version = data.get('version')
+        if type(version) is not int or version != VERSION:
+            raise UserError(f'prune_state.version is {version!r}; valid is {VERSION}')
+        said = {key: data.get(key, {}) for key in ('asked', 'achieved')}
+        for key, value in said.items():
+            if not isinstance(value, Mapping):
+                raise UserError(f'prune_state.{key} is {value!r}; it must be a dict')
+        state = cls({}, {}, **{key: dict(value) for key, value in said.items()})
         for name, entry in data['groups'].items():
             try:
                 state.groups[name] = group_from_dict(name, entry)
                 state.kept[name] = kept_from_list(entry['kept'], entry['size'])
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise UserError(f'prune_state.groups[{name!r}] is malformed: {error}') from error
+            except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                raise UserError(
+                    f'prune_state.groups[{name!r}] is malformed: {first_line(error)}'
+                ) from error
         return state
 
 
@@ -126,6 +133,8 @@ def cut_to_dict(cut: Cut) -> dict:
 
 def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
     """A unit group from plain data, every number checked."""
+    if not isinstance(name, str):
+        raise TypeError('its name must be a string')
     size = natural(entry['size'])
     cuts = tuple(
         Cut(
@@ -139,9 +148,10 @@ def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
         )
         for cut in entry['cuts']
     )
+    if not cuts:
+        raise ValueError('it has no cuts')
     for cut in cuts:
-        if cut.table is not None and len(cut.table) != size:
-            raise ValueError(f'the table of {cut.name!r} has {len(cut.table)} rows, not {size}')
+        check_cut(cut, size)
     converts, emptied = (
         tuple((str(module), str(converter)) for module, converter in entry.get(key, ()))
         for key in ('converts', 'emptied')
@@ -155,6 +165,20 @@ def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
         natural(entry['least']), natural(entry['layer_idx']),
         tuple(str(pattern) for pattern in entry.get('repeated', ())), emptied,
     )  # fmt: skip
+
+
+def check_cut(cut: Cut, size: int) -> None:
+    """Raise :class:`ValueError` unless a cut gives each of ``size`` units a share of its own."""
+    if cut.dim is None and size != 1:
+        raise ValueError(f'{cut.name!r} belongs to one unit as a whole, but there are {size}')
+    if not cut.width or not cut.sections:
+        raise ValueError(f'the units own nothing of {cut.name!r}')
+    if cut.table is None:
+        return
+    if len(cut.table) != size:
+        raise ValueError(f'the table of {cut.name!r} has {len(cut.table)} rows, not {size}')
+    if len({len(row) for row in cut.table}) != 1 or not cut.table[0]:
+        raise ValueError(f'the rows of the table of {cut.name!r} differ in length, or are empty')
 
 
 def natural(value: Any) -> int:

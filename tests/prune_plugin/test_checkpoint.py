@@ -6,12 +6,14 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from projects.prune_plugin import UserError
+from projects.prune_plugin import UserError, build_pruner, slim
 from projects.prune_plugin.checkpoint import (
     load_file,
     load_weights,
@@ -19,6 +21,8 @@ from projects.prune_plugin.checkpoint import (
     save_file,
     use_safe_loader,
 )
+from projects.prune_plugin.loading import load_model
+from projects.prune_plugin.packed_masks import pack_masks
 
 
 class Mischief:
@@ -184,3 +188,89 @@ def test_the_runner_reads_through_the_safe_loader(tmp_path, weights):
     finally:
         CheckpointLoader._schemes = schemes
     assert not trap.exists()
+
+
+def slim_content() -> dict:
+    """A slim model's checkpoint with masks."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 2))
+    state = build_pruner(dict(budget=dict(type='units', ratio=0.4))).plan(model).state
+    slim(model, state)
+    masks = pack_masks({'0.bias': torch.tensor([1, 0, 1]) > 0})
+    meta = dict(prune_state=state.to_dict())
+    return dict(meta=meta, state_dict=dict(model.state_dict()), masks=masks)
+
+
+def group(content: dict) -> dict:
+    return content['meta']['prune_state']['groups']['0']
+
+
+BREAKS = [
+    (lambda c: c.update(meta=3), 'meta is a int; it must be a dict'),
+    (lambda c: c.update(meta=torch.ones(2, 2)), 'meta is a Tensor; it must be a dict'),
+    (lambda c: c.update(masks=[1]), 'masks is a list; it must be a dict'),
+    (lambda c: c['masks'].update(a=3), "malformed mask for 'a'"),
+    (lambda c: c['masks']['0.bias'].update(shape=[-3]), "malformed mask for '0.bias'"),
+    (lambda c: c['masks']['0.bias'].update(shape=[2**63]), "malformed mask for '0.bias'"),
+    (lambda c: c['masks']['0.bias'].update(bits=torch.ones(1)), 'float32 for shape'),
+    (lambda c: c['masks']['0.bias'].update(shape=[4]), r"mask for '0.bias' is \(4,\), its weight \(3,\)"),
+    (lambda c: c['meta'].update(prune_state=3), 'prune_state is not a prune state'),
+    (lambda c: c['meta']['prune_state'].update(version=torch.ones(2)), r'prune_state\.version is'),
+    (lambda c: c['meta']['prune_state'].update(asked=0), r'prune_state\.asked is 0; it must be a dict'),
+    (lambda c: c['meta']['prune_state']['groups'].update({1: {}}), 'its name must be a string'),
+    (lambda c: c['meta']['prune_state']['groups'].update(a=torch.ones(1)), "'a'. is malformed"),
+    (lambda c: group(c).update(kept=[2**63]), 'is malformed'),
+    (lambda c: group(c).update(cuts=[]), 'it has no cuts'),
+    (lambda c: group(c)['cuts'][0].update(sections=[]), "own nothing of '0.weight'"),
+    (lambda c: group(c)['cuts'][0].update(width=0), "own nothing of '0.weight'"),
+    (lambda c: group(c)['cuts'][0].update(table=[[]] * 6), 'or are empty'),
+    (lambda c: group(c)['cuts'][0].update(table=[[0]] * 5 + [[1, 2]]), 'differ in length'),
+    (lambda c: group(c)['cuts'][0].update(dim=None), "'0.weight' belongs to one unit as a whole"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(('break_it', 'message'), BREAKS)
+def test_damaged_entries_are_named_with_their_file(tmp_path, break_it, message):
+    content = slim_content()
+    break_it(content)
+    torch.save(content, tmp_path / 'bad.pth')
+    with pytest.raises(UserError, match=rf'bad\.pth: .*{message}') as refused:
+        load_file(tmp_path / 'bad.pth')
+    assert '\n' not in str(refused.value)
+
+
+MISFITS = [
+    (lambda c: group(c).update(size=2**40), 'dimension 0'),  # and no tensor of that size is made
+    (lambda c: group(c)['cuts'][0].update(name='9.weight'), "no tensor '9.weight'"),
+    (lambda c: group(c)['cuts'][0].update(sections=[3]), 'dimension 0'),
+    (lambda c: c['state_dict'].update({'0.bias': [0.0] * 3}), '0.bias a list instead of'),
+    (lambda c: c['state_dict'].update({'0.bias': torch.zeros(3).long()}), r'\(3,\) whole instead'),
+    (lambda c: c['state_dict'].update({'0.bias': torch.zeros(3) * 1j}), r'\(3,\) complex instead'),
+    (lambda c: c['state_dict'].update({'0.bias': torch.zeros(3).to_sparse()}), r'\(3,\) sparse'),
+    (lambda c: c['state_dict'].update({3: torch.zeros(3)}), r'1 unexpected \(3\)'),
+    (lambda c: c['state_dict'].update({'module.0.bias': torch.ones(3)}), r'unexpected \(module'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(('break_it', 'message'), MISFITS)
+def test_what_does_not_fit_the_model_is_named_with_the_file(tmp_path, break_it, message):
+    content = slim_content()
+    break_it(content)
+    torch.save(content, tmp_path / 'bad.pth')
+    cfg = Config(dict(model=dict(type='CheckpointToy')))
+    with pytest.raises(UserError, match=rf'bad\.pth.*{message}'):
+        load_model(cfg, str(tmp_path / 'bad.pth'))
+
+
+@MODELS.register_module()
+class CheckpointToy(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 2))
+
+
+def test_the_undamaged_file_loads(tmp_path):
+    content = slim_content()
+    torch.save(content, tmp_path / 'good.pth')
+    loaded = load_model(Config(dict(model=dict(type='CheckpointToy'))), str(tmp_path / 'good.pth'))
+    for name, tensor in loaded.model.state_dict().items():
+        assert torch.equal(tensor, content['state_dict'][name])

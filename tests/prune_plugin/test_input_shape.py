@@ -28,7 +28,6 @@ def test_an_input_shape_that_the_model_does_not_take_is_named(budget, shape):
     with pytest.raises(
         UserError, match=r'profile\.input_shape is \[.* fails on one tensor .*\(\w+Error: '
     ) as e:
-    ) as e:
         pruner.plan(model)
     assert '\n' not in str(e.value)
     assert model.training and torch.equal(model.branch[1].running_mean, before)

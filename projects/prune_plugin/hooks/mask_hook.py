@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -13,41 +12,9 @@ from torch.utils.hooks import RemovableHandle
 
 from ..errors import UserError
 from ..lora import plain_parameters
+from ..packed_masks import pack_masks, unpack_masks
 from ..sharding import local, shard_like
 from .prune_state_hook import unwrapped
-
-
-def pack_masks(masks: dict[str, Tensor]) -> dict[str, dict]:
-    """Bool masks as plain data, eight weights to the byte."""
-    return {
-        name: {
-            'shape': list(mask.shape),
-            'bits': torch.from_numpy(np.packbits(mask.cpu().numpy().reshape(-1))),
-        }
-        for name, mask in masks.items()
-    }
-
-
-def unpack_masks(packed: dict[str, dict]) -> dict[str, Tensor]:
-    """The inverse of :func:`pack_masks`.
-
-    Raises:
-        UserError: an entry isn't a packed mask.
-    """
-    masks = {}
-    for name, entry in packed.items():
-        try:
-            shape = torch.Size(entry['shape'])
-            packed_bits = entry['bits'].cpu().numpy()
-            if len(packed_bits) != (shape.numel() + 7) // 8:
-                raise ValueError(f'{len(packed_bits)} bytes for shape {tuple(shape)}')
-            bits = np.unpackbits(packed_bits, count=shape.numel())
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(
-                f'the checkpoint holds a malformed mask for {name!r}: {error}'
-            ) from error
-        masks[name] = torch.from_numpy(bits).bool().view(shape)
-    return masks
 
 
 def zero_share(checkpoint: dict) -> float | None:

@@ -40,6 +40,12 @@ class Cut:
         """Indices of ``dim`` that one unit owns."""
         return len(self.table[0]) if self.table else self.width * len(self.sections)
 
+    def length(self, size: int) -> int:
+        """The length of ``dim`` that ``size`` units need at least."""
+        if self.table:
+            return max(map(max, self.table)) + 1
+        return max(self.sections) + size * self.width
+
     def indices(self, size: int) -> Tensor:
         """Indices owned by each unit: a LongTensor of shape (size, per_unit)."""
         if self.table:

@@ -63,7 +63,7 @@ class CoupledChannels(UnitFinder):
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f'prune_cfg.units: CoupledChannels cannot trace the model with input_shape '
-                f'{self.input_shape} ({first_line(error)})'
+                f'{self.input_shape} ({type(error).__name__}: {first_line(error)})'
             ) from error
         groups, refused = [], {}
         for coupled in coupled_groups:
@@ -99,7 +99,8 @@ class CoupledChannels(UnitFinder):
             try:
                 slimmed = outputs(slim, tried)
             except (LookupError, RuntimeError, TypeError, ValueError) as error:
-                return f'cut as torch-pruning traced it, it does not run ({first_line(error)})'
+                why = f'{type(error).__name__}: {first_line(error)}'
+                return f'cut as torch-pruning traced it, it does not run ({why})'
             if [x.shape for x in slimmed] != dense:
                 return f'its channels leave {self.submodule or "the model"}'
             if not all(map(close, slimmed, outputs(mask, tried))):
