@@ -266,3 +266,16 @@ def test_every_layer_is_cut_on_its_own_count():
     small, large = linear(6).weight.data * 1e-3, linear(10, seed=4).weight.data
     done = sparsegpt([small, large], factor, [0.3, 0.6])
     assert [int((~keep).sum()) for _, keep in done] == [round(0.3 * 240), round(0.6 * 400)]
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_a_later_round_removes_exactly_its_share(seed):
+    """Where earlier rounds took one more of a block than this one would, another block gives it back."""
+    torch.manual_seed(seed)
+    weight, factor = torch.randn(3, 7), torch.eye(7)
+    before = sparsegpt([weight], factor, [0.94], mask_block_size=4)[0][1]
+    assert int((~before).sum()) == 20
+    for ratio, count in ((0.94, 20), (0.97, 20), (0.98, 21)):
+        keep = sparsegpt([weight], factor, [ratio], mask_block_size=4, before=[before])[0][1]
+        assert int((~keep).sum()) == count
+        assert not (keep & ~before).any()

@@ -72,7 +72,11 @@ def sparsegpt(
             part = scores[:, first : first + count]
             drop = round(ratio * end * count) - dropped[layer]
             if gone is not None:
-                drop = max(drop, int(gone[start:end, first : first + count].sum()))
+                own = gone[:, first : first + count]
+                # What went before goes again, and what is left of it for later is set aside.
+                later = int(own[end:].sum())
+                drop = min(drop, round(ratio * inputs * count) - dropped[layer] - later)
+                drop = max(drop, int(own[start:end].sum()))
             dropped[layer] += drop
             least = part.flatten().topk(drop, largest=False, sorted=False)
             flat = goes.new_zeros(part.numel()).index_fill_(0, least.indices, True)
