@@ -88,6 +88,6 @@ def check_read(criterion: Criterion, groups: Sequence[UnitGroup]) -> None:
     for group in groups:
         if not any(cut.side == 'out' for cut in group.cuts):
             raise UserError(
-                f'{type(criterion).__name__} cannot score {group.name}: nothing reads a {group.kind} as '
-                'input; use another criterion or other units'
+                f'prune_cfg.criterion: {type(criterion).__name__} cannot score {group.name}: nothing '
+                f'reads a {group.kind} as input; use another criterion or other units'
             )

@@ -35,8 +35,8 @@ class Fisher(Criterion):
         for group in groups:
             if not has_gate(group):
                 raise UserError(
-                    f'Fisher cannot score {group.name}: nothing reads a {group.kind} as input; use '
-                    'another criterion, other units, or ByKind'
+                    f'prune_cfg.criterion: Fisher cannot score {group.name}: nothing reads a '
+                    f'{group.kind} as input; use another criterion, other units, or ByKind'
                 )
 
     def score(self, group, tensors, statistics):

@@ -27,7 +27,7 @@ class Usage(Criterion):
         """See :meth:`Criterion.score`."""
         if group.name not in statistics.usage:
             raise UserError(
-                f'Usage cannot score {group.name}: its module does not tell how a {group.kind} is '
-                'used; use another criterion, or ByKind'
+                f'prune_cfg.criterion: Usage cannot score {group.name}: its module does not tell how '
+                f'a {group.kind} is used; use another criterion, or ByKind'
             )
         return statistics.usage[group.name]

@@ -55,8 +55,8 @@ class Sparsifier:
             row = weight[0].numel()
             if row % m:
                 raise UserError(
-                    f'pattern {n}:{m} does not divide {name}, whose rows hold {row} weights; '
-                    'exclude it or use another pattern'
+                    f'prune_cfg.sparsifier: pattern {n}:{m} does not divide {name}, whose rows hold '
+                    f'{row} weights; exclude it or use another pattern'
                 )
 
     def keep_masks(self, weights: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:

@@ -43,8 +43,8 @@ def keep_n_of_m(scores: Tensor, n: int, m: int, name: str) -> Tensor:
     rows = scores.flatten(1)
     if rows.shape[1] % m:
         raise UserError(
-            f'pattern {n}:{m} does not divide {name}, whose rows hold {rows.shape[1]} weights; '
-            'exclude it or use another pattern'
+            f'prune_cfg.sparsifier: pattern {n}:{m} does not divide {name}, whose rows hold '
+            f'{rows.shape[1]} weights; exclude it or use another pattern'
         )
     blocks = rows.reshape(-1, m)
     keep = torch.zeros_like(blocks, dtype=torch.bool)
