@@ -37,6 +37,12 @@ def named(what: str) -> Iterator[None]:
         raise UserError(f'{what}: {error}') from error
 
 
+def shown(value: object) -> str:
+    """A value on one line, shortened: tensors and nested dicts take many."""
+    text = ' '.join(repr(value).split())
+    return text if len(text) <= 100 else f'{text[:100]}...'
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its type, for the sentence of a :class:`UserError`."""
     return str(error).strip().partition('\n')[0] or type(error).__name__

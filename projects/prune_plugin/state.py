@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import UserError, first_line
+from .errors import UserError, first_line, shown
 from .modules import CONVERTERS
 from .units.base import Attr, Cut, UnitGroup
 
@@ -101,11 +101,11 @@ class PruneState:
             raise UserError("prune_state is not a prune state: it needs 'version' and 'groups'")
         version = data.get('version')
         if type(version) is not int or version != VERSION:
-            raise UserError(f'prune_state.version is {version!r}; valid is {VERSION}')
+            raise UserError(f'prune_state.version is {shown(version)}; valid is {VERSION}')
         said = {key: data.get(key, {}) for key in ('asked', 'achieved')}
         for key, value in said.items():
             if not isinstance(value, Mapping):
-                raise UserError(f'prune_state.{key} is {value!r}; it must be a dict')
+                raise UserError(f'prune_state.{key} is {shown(value)}; it must be a dict')
         state = cls({}, {}, **{key: dict(value) for key, value in said.items()})
         for name, entry in data['groups'].items():
             try:
@@ -184,7 +184,7 @@ def check_cut(cut: Cut, size: int) -> None:
 def natural(value: Any) -> int:
     """``value`` if it is an int >= 0."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f'{value!r} is not a whole number >= 0')
+        raise ValueError(f'{shown(value)} is not a whole number >= 0')
     return value
 
 
