@@ -217,7 +217,7 @@ def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike)
     if faults:
         raise UserError(
             f'checkpoint {path} belongs to another model than the config: tensors '
-            + '; '.join(faults)
+            + ' '.join('; '.join(faults).split())  # damaged names may hold line breaks
         )
     model.load_state_dict(weights)
 

@@ -133,16 +133,15 @@ def cut_to_dict(cut: Cut) -> dict:
 
 def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
     """A unit group from plain data, every number checked."""
-    if not isinstance(name, str):
-        raise TypeError('its name must be a string')
+    word(name)
     size = natural(entry['size'])
     cuts = tuple(
         Cut(
-            str(cut['name']),
+            word(cut['name']),
             None if cut['dim'] is None else natural(cut['dim']),
             natural(cut['width']),
             tuple(natural(s) for s in cut['sections']),
-            str(cut['side']),
+            word(cut['side']),
             None if cut['table'] is None else tuple(tuple(map(natural, r)) for r in cut['table']),
             float(cut.get('fill', 0.0)),
         )
@@ -153,17 +152,17 @@ def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
     for cut in cuts:
         check_cut(cut, size)
     converts, emptied = (
-        tuple((str(module), str(converter)) for module, converter in entry.get(key, ()))
+        tuple((word(module), word(converter)) for module, converter in entry.get(key, ()))
         for key in ('converts', 'emptied')
     )
     for _, converter in (*converts, *emptied):
         if converter not in CONVERTERS:
             raise ValueError(f'no converter {converter!r}; valid are {", ".join(CONVERTERS)}')
-    attrs = tuple(Attr(str(m), str(a), natural(n)) for m, a, n in entry['attrs'])
+    attrs = tuple(Attr(word(m), word(a), natural(n)) for m, a, n in entry['attrs'])
     return UnitGroup(
-        name, str(entry['kind']), size, cuts, str(entry['owner']), attrs, converts,
+        name, word(entry['kind']), size, cuts, word(entry['owner']), attrs, converts,
         natural(entry['least']), natural(entry['layer_idx']),
-        tuple(str(pattern) for pattern in entry.get('repeated', ())), emptied,
+        tuple(word(pattern) for pattern in entry.get('repeated', ())), emptied,
     )  # fmt: skip
 
 
@@ -179,6 +178,13 @@ def check_cut(cut: Cut, size: int) -> None:
         raise ValueError(f'the table of {cut.name!r} has {len(cut.table)} rows, not {size}')
     if len({len(row) for row in cut.table}) != 1 or not cut.table[0]:
         raise ValueError(f'the rows of the table of {cut.name!r} differ in length, or are empty')
+
+
+def word(value: Any) -> str:
+    """``value`` if it is a string."""
+    if not isinstance(value, str):
+        raise ValueError(f'{shown(value)} is not a name')
+    return value
 
 
 def natural(value: Any) -> int:

@@ -217,10 +217,11 @@ BREAKS = [
     (lambda c: c['meta'].update(prune_state=3), 'prune_state is not a prune state'),
     (lambda c: c['meta']['prune_state'].update(version=torch.ones(2)), r'prune_state\.version is'),
     (lambda c: c['meta']['prune_state'].update(asked=0), r'prune_state\.asked is 0; it must be a dict'),
-    (lambda c: c['meta']['prune_state']['groups'].update({1: {}}), 'its name must be a string'),
+    (lambda c: c['meta']['prune_state']['groups'].update({1: {}}), '1 is not a name'),
     (lambda c: c['meta']['prune_state']['groups'].update(a=torch.ones(1)), "'a'. is malformed"),
     (lambda c: group(c).update(kept=[2**63]), 'is malformed'),
     (lambda c: group(c).update(cuts=[]), 'it has no cuts'),
+    (lambda c: group(c).update(attrs=[[torch.ones(2, 2), 'a', 1]]), 'tensor.* is not a name'),
     (lambda c: group(c)['cuts'][0].update(sections=[]), "own nothing of '0.weight'"),
     (lambda c: group(c)['cuts'][0].update(width=0), "own nothing of '0.weight'"),
     (lambda c: group(c)['cuts'][0].update(table=[[]] * 6), 'or are empty'),
@@ -248,6 +249,7 @@ MISFITS = [
     (lambda c: c['state_dict'].update({'0.bias': torch.zeros(3) * 1j}), r'\(3,\) complex instead'),
     (lambda c: c['state_dict'].update({'0.bias': torch.zeros(3).to_sparse()}), r'\(3,\) sparse'),
     (lambda c: c['state_dict'].update({3: torch.zeros(3)}), r'1 unexpected \(3\)'),
+    (lambda c: c['state_dict'].update({'a\nb': torch.zeros(3)}), r'1 unexpected \(a b\)'),
     (lambda c: c['state_dict'].update({'module.0.bias': torch.ones(3)}), r'unexpected \(module'),
 ]  # fmt: skip
 
