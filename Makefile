@@ -11,10 +11,10 @@ export GOMP_SPINCOUNT ?= 0
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-vit demo-llm test test-slow test-faults test-torch audit lint format docs tutorials bench bench-tickets clean distclean
+.PHONY: help venv demo demo-vit demo-llm test test-properties test-slow test-faults test-torch audit lint format docs tutorials bench bench-tickets clean distclean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 venv: $(STAMP) ## virtual environment with everything pinned (first time: a download of 3 GB, mmcv is compiled)
 
@@ -36,6 +36,9 @@ TEST_WORKERS ?= 2
 
 test: venv ## the test suite, without the slow tests and most of the faults
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m 'not slow and not faults' -n $(TEST_WORKERS) --dist loadfile --durations=15 --durations-min=1
+
+test-properties: venv ## random models, prune_cfgs and checkpoint files, many and new ones each time
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/prune_plugin/properties --hypothesis-profile=many -n $(TEST_WORKERS) --dist loadfile
 
 test-slow: venv ## the slow tests alone
 	$(PY) -m pytest -q -m slow --durations=15

@@ -9,6 +9,15 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+#: Drawn inputs: always the same few, or with ``--hypothesis-profile=many`` new ones and many.
+SLOW_DRAWS = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
+settings.register_profile(
+    'few', max_examples=30, derandomize=True, deadline=None, suppress_health_check=SLOW_DRAWS
+)
+settings.register_profile('many', settings.get_profile('few'), max_examples=400, derandomize=False)
+settings.load_profile('few')
 
 
 @pytest.fixture(autouse=True)
