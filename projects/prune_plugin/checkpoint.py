@@ -172,10 +172,15 @@ def adapted(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike) -> d
     """
     adapt = getattr(model, 'adapt_checkpoint', None)
     found = dict(checkpoint if adapt is None else adapt(checkpoint, path))
-    weights = {k.removeprefix('module.'): v for k, v in found['state_dict'].items()}
+    weights = without_wrapper(found['state_dict'])
     buffers = dict(model.named_buffers())
     check_finite({k: v for k, v in weights.items() if k not in buffers}, f'checkpoint {path}: ')
     return found
+
+
+def without_wrapper(weights: Mapping) -> dict[str, Any]:
+    """Weights by the names that they have in the model itself, not in its distributed wrapper."""
+    return {str(name).removeprefix('module.'): value for name, value in weights.items()}
 
 
 def described(value: Any) -> str:
@@ -198,7 +203,7 @@ def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike)
     """
     checkpoint = adapted(model, checkpoint, path)
     given = checkpoint['state_dict']
-    weights = {str(name).removeprefix('module.'): value for name, value in given.items()}
+    weights = without_wrapper(given)
     expected = model.state_dict()
     missing = sorted(expected.keys() - weights.keys())
     unexpected = sorted(weights.keys() - expected.keys())

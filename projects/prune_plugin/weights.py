@@ -45,10 +45,11 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 def check_finite(weights: Mapping[str, Tensor], source: str = '') -> None:
     """Raise :class:`UserError` naming the first weight that holds NaN or infinity, after ``source``.
 
-    Whole numbers and tensors without values (on the meta device) pass.
+    Whole numbers, tensors without values (on the meta device) and what is no dense tensor pass.
     """
     for name, weight in weights.items():
-        if not weight.is_floating_point() or weight.is_meta:
+        dense = isinstance(weight, Tensor) and weight.layout == torch.strided
+        if not dense or weight.is_meta or not weight.is_floating_point():
             continue
         # A sum takes one pass and no memory; a finite one has finite parts, others may overflow.
         if not (weight.sum(dtype=torch.float32).isfinite() or weight.isfinite().all()):

@@ -18,6 +18,7 @@ from torch import nn
 from projects.prune_plugin import build_pruner, comparison, profiling, slim
 from projects.prune_plugin.comparison import compare, path_labels, profile_settings, row_labels
 from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.packed_masks import pack_masks
 from projects.prune_plugin.reports import comparison as shown
 from projects.prune_plugin.reports import print_comparison, write_comparison
 from projects.prune_plugin.settings import ProfileSettings
@@ -64,7 +65,7 @@ def files(tmp_path) -> list[str]:
     torch.save(dict(state_dict=state, meta={}, optimizer=dict(state=moments)), names[0])
     masked = copy.deepcopy(state)
     masked['mlp.fc1.weight'][:8] = 0
-    masks = {'mlp.fc1.weight': torch.ones(1)}
+    masks = pack_masks({'mlp.fc1.weight': masked['mlp.fc1.weight'] != 0})
     torch.save(dict(state_dict=masked, meta={}, masks=masks), names[1])
     pruner = build_pruner(
         dict(units=[dict(type='FFNNeurons')], budget=dict(type='units', ratio=0.25))
