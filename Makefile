@@ -11,7 +11,8 @@ export GOMP_SPINCOUNT ?= 0
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-vit demo-llm test test-properties test-slow test-faults test-torch audit lint format docs tutorials bench bench-tickets clean distclean
+.PHONY: help venv demo demo-vit demo-llm test test-properties test-slow test-faults test-torch audit lint types \
+	format docs tutorials bench bench-tickets clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -57,7 +58,10 @@ audit: ## known vulnerabilities of what constraints.txt pins (asks an advisory d
 	$(VENV)-audit/bin/python -m pip install --quiet --constraint constraints.txt pip-audit; }
 	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off
 
-lint: venv ## ruff (rules and format) and codespell
+types: venv ## mypy on projects/prune_plugin (what it leaves out stands in pyproject.toml)
+	$(PY) -m mypy
+
+lint: venv types ## ruff (rules and format), codespell and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/codespell
@@ -82,7 +86,7 @@ bench-tickets: venv ## IMP, Refill and RSST against dense and one shot on CIFAR-
 	$(PY) tools/benchmarks/run_all.py --only-docs
 
 clean: ## remove caches and build leftovers
-	rm -rf build dist .pytest_cache .ruff_cache .hypothesis mm_prune.egg-info
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis mm_prune.egg-info
 	find . -name __pycache__ -not -path './$(VENV)*/*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove the virtual environments too

@@ -56,7 +56,7 @@ EXTRAS = {
     'lm_eval': ['lm-eval>=0.4.9'],
     # What runs the notebooks of docs/tutorials.
     'docs': ['ipykernel', 'nbclient', 'nbformat'],
-    'dev': ['codespell', 'pre-commit', 'ruff'],
+    'dev': ['codespell', 'mypy', 'pre-commit', 'ruff'],
     'all': sorted({name for names in FEATURES.values() for name in names}),
 }
 

@@ -127,7 +127,9 @@ def newest_checkpoint(folder: str | os.PathLike) -> Path | None:
             found[path] = int(number[1])
     last = folder / (last_saved(folder) or '')
     limit = found.get(last, max(found.values(), default=0))  # what is above is of an earlier run
-    candidates = [p for p in sorted(found, key=found.get, reverse=True) if found[p] <= limit]
+    candidates = [
+        p for p in sorted(found, key=found.__getitem__, reverse=True) if found[p] <= limit
+    ]
     if last.is_file() and last not in found:
         candidates.insert(0, last)
     for path in candidates:

@@ -67,12 +67,12 @@ def check_free(folder: str | os.PathLike) -> Path:
     return folder
 
 
-def model_class(cfg: Config) -> tuple[str, Any]:
+def model_class(cfg: Config) -> tuple[str | None, Any]:
     """Name and class of the config's model, without what is wrapped around it; None if unknown."""
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     model = cfg.get('model') or {}
     while model.get('type') in ('SlimModel', 'LoraModel'):
-        model = model.model
+        model = model['model']
     kind = model.get('type')
     return kind, MODELS.get(kind) if isinstance(kind, str) else kind
 

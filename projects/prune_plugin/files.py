@@ -48,9 +48,9 @@ def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
     """
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix=PART)
-    text = {} if 'b' in mode else dict(encoding='utf-8', newline='')
+    encoding, newline = (None, None) if 'b' in mode else ('utf-8', '')
     try:
-        with os.fdopen(handle, mode, **text) as file:
+        with os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

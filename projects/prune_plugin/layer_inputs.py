@@ -102,7 +102,7 @@ def input_drift(module: nn.Module, inputs: list[Tensor], dense: list[Tensor]) ->
     return over_ranks(total, 0)[0].float()
 
 
-def over_ranks(total: Tensor, count: int) -> tuple[Tensor, float]:
+def over_ranks(total: Tensor, count: float) -> tuple[Tensor, float]:
     """Both summed over all ranks."""
     rows = torch.tensor(float(count), dtype=torch.float64, device=total.device)
     sum_over_ranks({'total': total, 'rows': rows})

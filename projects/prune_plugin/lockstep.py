@@ -234,7 +234,8 @@ def lockstep(
             'install it, or use Magnitude'
         ) from error
 
-    main, done = getcurrent(), set()
+    main = getcurrent()
+    done: set[str] = set()
 
     def halt(name: str, x: Tensor) -> None:
         if name not in done:

@@ -111,11 +111,12 @@ def to_onnx(traced: Traced) -> bytes:
         proto = made.model_proto
     except Exception as error:  # the converter's own kinds, and whatever its parts raise
         # The outer message is about the converter, the innermost one about the operator.
-        while error.__cause__ is not None:
-            error = error.__cause__
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
         raise UserError(
-            f'{FLAG}: {traced.name} has no form in ONNX ({said(error)}); {WAY_OUT}'
-        ) from error
+            f'{FLAG}: {traced.name} has no form in ONNX ({said(cause)}); {WAY_OUT}'
+        ) from cause
     for node in (*proto.graph.node, *(n for f in proto.functions for n in f.node)):
         del node.metadata_props[:]
         node.ClearField('doc_string')

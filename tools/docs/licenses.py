@@ -34,6 +34,7 @@ NOTES = {
     'own, which forbid commercial use.',
     'opencv-python-headless': "The wheel contains FFmpeg's libraries under LGPL-2.1: whoever passes them "
     'on adds that licence and lets them be replaced.',
+    'pathspec': 'Part of mypy, which `make types` starts; nothing of it is passed on.',
     'pyzmq': 'The wheel contains libzmq under MPL-2.0; used by notebooks only.',
     'shapely': 'The wheel contains GEOS under LGPL-2.1: whoever passes it on adds that licence and lets '
     'it be replaced.',

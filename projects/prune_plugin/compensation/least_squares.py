@@ -55,7 +55,8 @@ def refit(weight: Tensor, gram: Tensor, keep: Tensor, damping: float, name: str)
 
 def input_mean(module: nn.Module, inputs: list[Tensor]) -> Tensor:
     """Mean of each input feature over all rows and ranks, float32 (inputs,)."""
-    total, count = module.weight.new_zeros(weight_matrix(module).shape[1], dtype=torch.float64), 0
+    total = module.weight.new_zeros(weight_matrix(module).shape[1], dtype=torch.float64)
+    count: float = 0
     for x in inputs:
         rows = input_rows(module, x)
         total += rows.double().sum(0)
@@ -76,7 +77,8 @@ def mean_gram(module: nn.Module, inputs: list[Tensor], origin: Tensor | None) ->
         float32 (inputs, inputs), rows.
     """
     width = weight_matrix(module).shape[1]
-    total, count = module.weight.new_zeros(width, width, dtype=torch.float64), 0
+    total = module.weight.new_zeros(width, width, dtype=torch.float64)
+    count: float = 0
     for x in inputs:
         rows = input_rows(module, x)
         add_gram(total, rows if origin is None else rows - origin)

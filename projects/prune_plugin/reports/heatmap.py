@@ -61,10 +61,10 @@ def plot_sensitivity(report: dict, path: Path) -> Path | None:
     figure = Figure(figsize=size)
     for place, name in enumerate(names):
         corner = left + place * (width + PANEL_GAP)
-        box = [corner / size[0], below / size[1], width / size[0], 1 - (below + above) / size[1]]
+        box = (corner / size[0], below / size[1], width / size[0], 1 - (below + above) / size[1])
         axis = figure.add_axes(box)
         image = panel(axis, lines, ratios, report, name)
-        box = [corner / size[0], 0.48 / size[1], width / size[0], 0.09 / size[1]]
+        box = (corner / size[0], 0.48 / size[1], width / size[0], 0.09 / size[1])
         scale(figure, figure.add_axes(box), image, report['headline'][name])
         if place == 0:
             label_lines(axis, lines)

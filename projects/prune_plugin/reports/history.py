@@ -105,8 +105,10 @@ def plot_metric(axis, history: 'History', name: str) -> None:
             xs, ys = zip(*points, strict=True)
             axis.plot(xs, ys, color=colour, marker='o', markersize=4, linewidth=1.4, label=label)
     dense = (history.dense or {}).get(name)
-    values = [v for row in history.rows for v in (row.after_prune or {}, row.after_training or {})]
-    values = [v[name] for v in values if v.get(name) is not None]
+    measured = [
+        v for row in history.rows for v in (row.after_prune or {}, row.after_training or {})
+    ]
+    values = [v[name] for v in measured if v.get(name) is not None]
     if dense is not None:
         axis.axhline(
             dense, color='#1a202c', linewidth=1, linestyle='--', label=f'dense: {dense:.4g}'
