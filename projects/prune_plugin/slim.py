@@ -138,14 +138,15 @@ def check_fits(model: nn.Module, state: PruneState) -> None:
                 )
         for cut in group.cuts:
             tensor = tensors.get(cut.name)
-            made = tensor is None and cut.side in ('index', 'flag')  # by a converter, or by masking
-            if tensor is None and not made:
+            if tensor is not None:
+                shape = tensor.shape
+            elif cut.side in ('index', 'flag'):  # a converter makes it, or masking
+                shape = (group.size * (cut.per_unit if cut.side == 'flag' else 1),)
+            else:
                 raise UserError(f'{where}: the model has no tensor {cut.name!r}')
             if cut.dim is None:
                 continue
             needed = cut.length(group.size)
-            per_unit = cut.per_unit if cut.side == 'flag' else 1
-            shape = (group.size * per_unit,) if made else tensor.shape
             length = shape[cut.dim] if cut.dim < len(shape) else 0
             if length < needed:
                 raise UserError(
