@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from .errors import UserError
-from .settings import RecoverySettings
+from .settings import LR_SCHEDULES, RecoverySettings
 
 #: What every training of the tools gets.
 TRAINING_HOOKS = ('EpochSeedHook', 'FiniteGradientsHook', 'LatestCheckpointHook', 'ModelMetaHook')
@@ -198,7 +198,7 @@ def recovery_config(
     optimizer.lr = optimizer.lr * settings.lr_factor if fixed is None else fixed
     cfg.param_scheduler = [
         dict(
-            type='WarmupCosineLR',
+            type=LR_SCHEDULES[settings.lr_schedule],
             end=settings.epochs,
             warmup=settings.warmup_iters,
             by_epoch=True,

@@ -13,6 +13,8 @@ from .sharding import check_sharding
 MOST_SAMPLES, MOST_THREADS = 65_536, 1024
 #: Learning-rate factor and warm-up iterations of each way to recover.
 RECOVERY_MODES = {'fine_tune': (0.1, 500), 'retrain': (0.5, 1000)}
+#: What the learning rate does after the warm-up, as a registered scheduler.
+LR_SCHEDULES = {'cosine': 'WarmupCosineLR', 'constant': 'WarmupConstantLR'}
 
 
 def read_settings(cls: type, cfg: Mapping, key: str):
@@ -86,6 +88,7 @@ class RecoverySettings:
         lr_factor: Overrides the mode's factor on the config's learning rate.
         warmup_iters: Overrides the mode's warm-up (500, 1000); a run shorter than its warm-up
             warms up over a tenth of itself.
+        lr_schedule: After the warm-up, ``'cosine'`` (half of one, to zero) or ``'constant'``.
         distill: None, or a dict to train beside the dense model: ``targets``, those of the model's
             class without; see :class:`projects.prune_plugin.distillation.Target`.
         max_keep_ckpts: Checkpoints of epochs that are kept, the newest; -1: all.
@@ -101,6 +104,7 @@ class RecoverySettings:
     lr: float | None = None
     lr_factor: float | None = None
     warmup_iters: int | None = None
+    lr_schedule: str = 'cosine'
     distill: Mapping | None = None
     max_keep_ckpts: int = -1
     lora: Mapping | None = None
@@ -117,6 +121,7 @@ class RecoverySettings:
         if self.max_steps is not None:
             at_least('max_steps', self.max_steps, 1)
         at_least('warmup_iters', self.warmup_iters, 0)
+        one_of('lr_schedule', self.lr_schedule, LR_SCHEDULES)
         at_least('max_keep_ckpts', self.max_keep_ckpts, -1)
         if self.max_keep_ckpts == 0:
             raise UserError('max_keep_ckpts is 0; it must be at least 1, or -1 for all')

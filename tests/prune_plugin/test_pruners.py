@@ -62,6 +62,10 @@ BAD = [
     ),
     (dict(recovery=dict(lr_factor='x')), "prune_cfg.recovery.lr_factor is 'x'"),
     (dict(recovery=dict(warmup_iters=-1)), 'prune_cfg.recovery.warmup_iters is -1'),
+    (
+        dict(recovery=dict(lr_schedule='step')),
+        "prune_cfg.recovery.lr_schedule is 'step'; valid are cosine",
+    ),
     (dict(profile=dict(threads=2)), 'prune_cfg.profile.threads is not a key; valid are batch_size'),
     (dict(profile=dict(batch_size=0)), 'prune_cfg.profile.batch_size is 0'),
     (dict(profile=dict(seconds='long')), "prune_cfg.profile.seconds is 'long'"),

@@ -5,7 +5,7 @@ import math
 import pytest
 import toy
 
-from projects.prune_plugin.schedulers import warmup_cosine
+from projects.prune_plugin.schedulers import warmup_constant, warmup_cosine
 from projects.prune_plugin.schedules import OneShot
 
 
@@ -34,7 +34,19 @@ def test_no_warmup():
     assert warmup_cosine(5, 10, 0) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
 
 
-def test_the_scheduler_in_a_runner(tmp_path):
+def test_warmup_then_constant():
+    assert [warmup_constant(step, 30, 500) for step in range(30)] == pytest.approx(
+        [1 / 4, 2 / 4, 3 / 4] + [1] * 27
+    )
+    assert [warmup_constant(step, 5, 2) for step in range(5)] == pytest.approx(
+        [1 / 3, 2 / 3, 1, 1, 1]
+    )
+
+
+@pytest.mark.parametrize(
+    'kind, factor', [('WarmupCosineLR', warmup_cosine), ('WarmupConstantLR', warmup_constant)]
+)
+def test_the_scheduler_in_a_runner(tmp_path, kind, factor):
     seen = []
 
     from mmengine.hooks import Hook
@@ -45,13 +57,11 @@ def test_the_scheduler_in_a_runner(tmp_path):
         def before_train_iter(self, runner, batch_idx, data_batch=None):
             seen.append(runner.optim_wrapper.get_lr()['lr'][0])
 
-    scheduler = dict(
-        type='WarmupCosineLR', end=4, warmup=3, by_epoch=True, convert_to_iter_based=True
-    )
+    scheduler = dict(type=kind, end=4, warmup=3, by_epoch=True, convert_to_iter_based=True)
     run = toy.runner(tmp_path / 'work', epochs=4, param_scheduler=[scheduler])
     run.register_hook(Look())
     run.train()
-    expected = [0.05 * warmup_cosine(step, 12, 3) for step in range(12)]
+    expected = [0.05 * factor(step, 12, 3) for step in range(12)]
     assert seen == pytest.approx(expected)
 
 

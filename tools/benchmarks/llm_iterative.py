@@ -1,8 +1,8 @@
 """Iterative magnitude pruning of SmolLM2 to 50 %, against one shot and the dense model.
 
-All get the same number of AdamW steps on the same batches of WikiText-2's valid split; training on
-it lowers the dense model's perplexity too, so that is printed beside the others. "ours" is a history
-written by tools/train.py, given with --history.
+All get the same number of AdamW steps, on as many tokens of WikiText-2's valid split, at the same
+constant rate; training on that split lowers the dense model's perplexity too, so that is printed beside
+the others. "ours" is a history written by tools/train.py, given with --history.
 """
 
 import argparse
@@ -10,7 +10,6 @@ import csv
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -33,21 +32,31 @@ from llm_common import (  # noqa: E402
 )
 
 
-def batches(args: Namespace) -> 'Iterator':
-    """Two sequences at a time from random places of the valid split, the same for every method."""
+def plan_of(text: str) -> list[tuple[float, int]]:
+    """``RATIO:STEPS,...`` as pairs: the fraction removed after a round, and its training steps."""
+    return [(float(ratio), int(steps)) for ratio, steps in (x.split(':') for x in text.split(','))]
+
+
+def steps_of(args: Namespace) -> int:
+    """Training steps of all rounds."""
+    return sum(steps for _ratio, steps in plan_of(args.plan))
+
+
+def batches(args: Namespace) -> 'list':
+    """Sequences from random places of the valid split, the same for every method."""
     import torch
 
-    number = 2 * args.rounds * args.steps
-    sequences = random_sequences(load_tokens(args.data, 'valid'), number, seed=1)
-    return iter([torch.cat(pair) for pair in zip(sequences[::2], sequences[1::2], strict=True)])
+    tokens = load_tokens(args.data, 'valid')
+    number = args.batch * steps_of(args)
+    sequences = torch.cat([x[:, : args.window] for x in random_sequences(tokens, number, seed=1)])
+    return list(sequences.split(args.batch))
 
 
 def iterative(model, args: Namespace, note) -> None:
     """Prune and train in rounds."""
-    from plain import iterative as plain
+    from plain.iterative import iterate
 
-    ratios = getattr(plain, args.schedule)(args.ratio, args.rounds)
-    for number, done in plain.iterate(model, ratios, batches(args), args.steps, args.rate):
+    for number, done in iterate(model, plan_of(args.plan), iter(batches(args)), args.rate):
         note(round=number, done=done)
 
 
@@ -56,7 +65,7 @@ def one_shot(model, args: Namespace, note) -> None:
     from plain.iterative import train
     from plain.magnitude import prune_magnitude
 
-    prune_magnitude(model, args.ratio)
+    prune_magnitude(model, plan_of(args.plan)[-1][0])
     note(round=1, done='pruned')
     train(model, batches(args), args.rate)
     note(round=1, done='trained')
@@ -124,15 +133,16 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_common_options(parser)
-    parser.add_argument('--ratio', type=float, default=0.5)
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--steps', type=int, default=20, help='after each round')
-    parser.add_argument('--rate', type=float, default=1e-5)
-    parser.add_argument('--schedule', choices=('geometric', 'linear'), default='geometric')
+    parser.add_argument(
+        '--plan', default='0.35:8,0.45:8,0.5:44', help='RATIO:STEPS of each round, comma-separated'
+    )
+    parser.add_argument('--rate', type=float, default=3e-4, help='learning rate')
+    parser.add_argument('--window', type=int, default=512, help='tokens of a training sequence')
+    parser.add_argument('--batch', type=int, default=2, help='sequences in a step')
     parser.add_argument('--methods', default=','.join(METHODS), help='comma-separated')
     parser.add_argument('--history', type=Path, help="history table of the plugin's own run")
     parser.add_argument(
-        '--quick', action='store_true', help='2 steps a round, 2 windows, nothing is saved'
+        '--quick', action='store_true', help='2 rounds of 2 steps, 2 windows, nothing is saved'
     )
     parser.add_argument(
         '--add', action='store_true', help='keep what was measured of methods that are not named'
@@ -141,14 +151,14 @@ def main() -> None:
     parser.add_argument('--worker', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.quick:
-        args.steps, args.windows = 2, 2
+        args.plan, args.windows = '0.4:2,0.5:2', 2
     check_data(args.data)
     if args.worker:
         with redirect_stdout(sys.stderr):
             found = measure(args.worker, args)
         print(json.dumps(found))
         return
-    settings = ('ratio', 'rounds', 'steps', 'rate', 'schedule')
+    settings = ('plan', 'rate', 'window', 'batch')
     own = [f'--{key}={getattr(args, key)}' for key in settings]
     result = {key: getattr(args, key) for key in ('windows', *settings)}
     found = earlier(args.output, result) if args.add else {}

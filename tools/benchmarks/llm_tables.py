@@ -158,13 +158,15 @@ def llm_iterative() -> str:
         path = [step.get('perplexity') for step in found['history']]
         steps = ', '.join(short(float(value)) for value in path if value)
         rows.append([labels[method], steps, short(found['perplexity'])])
-    return f"""## SmolLM2, magnitude pruning to {100 * r['ratio']:.0f} % with training
+    plan = [part.split(':') for part in r['plan'].split(',')]
+    rounds = ', '.join(f'{100 * float(ratio):g} % and {steps} steps' for ratio, steps in plan)
+    steps = sum(int(number) for _ratio, number in plan)
+    return f"""## SmolLM2, magnitude pruning to {100 * float(plan[-1][0]):.0f} % with training
 
-{PROTOCOL.format(windows=r['windows'])}. {r['rounds']} rounds, {r['rounds'] * r['steps']} AdamW steps in all
-(learning rate {r['rate']:g}, batches of two sequences of the valid split); one shot and the dense
-model get as many steps. The plugin's rounds begin with a warm-up and end in a cosine, the plain
-methods keep the rate. Training on the valid split adapts to the text, so compare with the dense
-model trained the same way.
+{PROTOCOL.format(windows=r['windows'])}. Rounds: {rounds}; {steps} AdamW steps in all, of
+{r['batch']} sequences of {r['window']} tokens of the valid split. One shot and the dense model get as many
+steps, all at a learning rate of {r['rate']:g}. Training on the valid
+split adapts to the text, so compare with the dense model trained the same way.
 
 {table(['', 'perplexity after each pruning and training', 'in the end'], rows)}
 """

@@ -1,6 +1,6 @@
 """Iterative magnitude pruning with training between the rounds: Han et al., arXiv 1506.02626."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,21 +45,11 @@ def train(
     return losses
 
 
-def geometric(target: float, rounds: int) -> list[float]:
-    """Ratios after each round if every round removes the same share of what is left."""
-    return [1 - (1 - target) ** ((number + 1) / rounds) for number in range(rounds)]
-
-
-def linear(target: float, rounds: int) -> list[float]:
-    """Ratios after each round if every round removes the same number of weights."""
-    return [target * (number + 1) / rounds for number in range(rounds)]
-
-
 def iterate(
-    model: nn.Module, ratios: list[float], batches: Iterator[Tensor], steps: int, rate: float
+    model: nn.Module, plan: Sequence[tuple[float, int]], batches: Iterator[Tensor], rate: float
 ) -> Iterator[tuple[int, str]]:
-    """Prune to each ratio and train ``steps`` steps, yielding after both: round and what was done."""
-    for number, ratio in enumerate(ratios, start=1):
+    """Prune to each ratio of the plan and train; yields round and what was done, twice a round."""
+    for number, (ratio, steps) in enumerate(plan, start=1):
         prune_magnitude(model, ratio)  # zeros come first in the order, so what is gone stays gone
         yield number, 'pruned'
         train(model, [next(batches) for _ in range(steps)], rate)
