@@ -1,0 +1,1 @@
+"""What tools/benchmarks/side_by_side.py compares: models, and ways to prune them."""
