@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo demo-vit demo-llm test test-properties test-slow test-faults test-torch audit lint types \
-	format docs tutorials bench bench-tickets clean distclean
+	format docs tutorials bench bench-full bench-tickets clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -78,8 +78,11 @@ docs: venv ## write docs/reference.md from the docstrings, docs/licenses.md, and
 tutorials: venv ## run the notebooks of docs/tutorials and keep what they show
 	$(PY) tools/docs/tutorials.py
 
-bench: venv ## measurements, with their tables
+bench: venv ## measurements of less than an hour, with their tables
 	$(PY) tools/benchmarks/run_all.py
+
+bench-full: venv ## all measurements; hours
+	$(PY) tools/benchmarks/run_all.py --full
 
 bench-tickets: venv ## IMP, Refill and RSST against dense and one shot on CIFAR-10 (data/cifar10)
 	$(PY) tools/benchmarks/tickets.py

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,7 @@ def write(name: str, result: dict[str, Any]) -> Path:
         machine=platform.machine(),
         cores=os.cpu_count(),
         threads=torch.get_num_threads(),
-        command=f'python tools/benchmarks/{name}.py',
+        command=f'python tools/benchmarks/{Path(sys.argv[0]).name}',
     )
     path = RESULTS / f'{name}.json'
     path.write_text(json.dumps({**result, 'environment': surroundings}, indent=2) + '\n')

@@ -1,5 +1,6 @@
 """Sections of docs/benchmarks.md on language models."""
 
+from functools import partial
 from statistics import median
 
 from tables import DOCS, result, table
@@ -28,9 +29,14 @@ def short(value: float) -> str:
     return f'{value:.2f}' if value < 1000 else f'{value:,.0f}' if value < 1e6 else f'{value:.1e}'
 
 
-def llm_weights() -> str:
+def again(name: str) -> str:
+    """What the heading of a short run's section ends with."""
+    return ', in the hour of `make bench`' if name.endswith('_short') else ''
+
+
+def llm_weights(name: str = 'llm_weights') -> str:
     """Section on weight-level pruning."""
-    r = result('llm_weights')
+    r = result(name)
     rows = []
     for setting, method in dict.fromkeys((row['setting'], row['method']) for row in r['results']):
         own = [row for row in r['results'] if (row['setting'], row['method']) == (setting, method)]
@@ -66,12 +72,12 @@ def llm_weights() -> str:
     ]
     quantities = ['perplexity', 's', 'of two forwards', 'peak memory, MB']
     curve = ''
-    if (DOCS / 'images' / 'llm_curve.png').is_file():
+    if name == 'llm_weights' and (DOCS / 'images' / 'llm_curve.png').is_file():
         curve = (
             '\n![Perplexity against sparsity](images/llm_curve.png)\n\n'
             'The points are in [benchmarks/llm_curve.csv](benchmarks/llm_curve.csv).\n'
         )
-    return f"""## SmolLM2, single weights
+    return f"""## SmolLM2, single weights{again(name)}
 
 {PROTOCOL.format(windows=r['windows'])}; dense {r['dense_perplexity']:.2f}. Calibrated on {r['samples']}
 sequences of the valid split. All methods in turn, each in a fresh process; the time is that of
@@ -87,9 +93,9 @@ Ratios of the plugin's methods to the others:
 {curve}"""
 
 
-def llm_global() -> str:
+def llm_global(name: str = 'llm_global') -> str:
     """Section on global structured pruning."""
-    r = result('llm_global')
+    r = result(name)
     labels = dict(
         plain_global='plain Taylor, global',
         plain_uniform='plain Taylor, uniform per layer, MLP only',
@@ -132,7 +138,7 @@ def llm_global() -> str:
             f'Bare forward and backward passes over the same sequences take {bare["seconds"]:.0f} s; '
             f"the plugin's importance pass {r['ratios']['importance_seconds_per_bare']:.2f} of that.\n"
         )
-    return f"""## SmolLM2, GQA groups and MLP channels
+    return f"""## SmolLM2, GQA groups and MLP channels{again(name)}
 
 {PROTOCOL.format(windows=r['windows'])}; dense {r['dense_perplexity']:.2f}. Importance from
 {r['samples']} sequences of the valid split; a fraction of all parameters is removed, and nothing is
@@ -172,4 +178,10 @@ split adapts to the text, so compare with the dense model trained the same way.
 """
 
 
-SECTIONS = dict(llm_weights=llm_weights, llm_global=llm_global, llm_iterative=llm_iterative)
+SECTIONS = dict(
+    llm_weights=llm_weights,
+    llm_weights_short=partial(llm_weights, 'llm_weights_short'),
+    llm_global=llm_global,
+    llm_global_short=partial(llm_global, 'llm_global_short'),
+    llm_iterative=llm_iterative,
+)

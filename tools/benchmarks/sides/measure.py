@@ -11,7 +11,7 @@ from torch import nn
 
 from projects.prune_plugin.profiling import count_params, model_latency, module_flops
 
-from .methods import METHODS, first_share, is_peer
+from .methods import METHODS, first_share, is_peer, prepared
 
 #: How far from the parameters asked a model may be, as a fraction of those.
 TOLERANCE = 0.005
@@ -114,8 +114,10 @@ def measure_seed(
     dense = task.dense(seed)
     wanted = round((1 - task.ratio) * count_params(dense))
 
+    ready = prepared(task, deepcopy(dense), method, seed)
+
     def cut(share: float, heads: float, model: nn.Module | None = None) -> nn.Module:
-        return METHODS[method](task, model or deepcopy(dense), share, heads, seed)
+        return METHODS[method](task, model or deepcopy(ready), share, heads, seed)
 
     start = first_share(method, task.ratio)
     head_shares = task.head_shares if is_peer(method) else (None,)

@@ -61,13 +61,24 @@ def peer(
         out_channel_groups={},
         **task.peer_options(model, widths, heads),
     )
-    if taylor:
-        model.zero_grad()
-        for _, _, batch in task.samples_of(seed):
-            task.loss(model, batch).backward()
+    if taylor and all(parameter.grad is None for parameter in model.parameters()):
+        add_gradients(task, model, seed)
     pruner.step()
     model.zero_grad(set_to_none=True)
     task.peer_done(model, pruner)
+    return model
+
+
+def add_gradients(task: Any, model: nn.Module, seed: int) -> None:
+    """Backward passes over the calibration samples."""
+    for _, _, batch in task.samples_of(seed):
+        task.loss(model, batch).backward()
+
+
+def prepared(task: Any, model: nn.Module, method: str, seed: int) -> nn.Module:
+    """The model with what torch-pruning's scores need, so that a search over ratios has it once."""
+    if is_peer(method) and 'taylor' in method:
+        add_gradients(task, model, seed)
     return model
 
 

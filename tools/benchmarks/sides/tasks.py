@@ -156,7 +156,8 @@ class ResNet50(DigitsTask):
 
     channels = 3
     seeds = (0, 1)
-    dense_steps = 180
+    dense_steps = 132
+    tune_steps = 22
     latency_batch, latency_size = 1, 224
     latency_seconds = 40.0
 
