@@ -15,6 +15,7 @@ LABELS = dict(
     peer_inner='torch-pruning, L1, inner widths',
     peer_taylor='torch-pruning, Taylor, all widths',
     peer_taylor_inner='torch-pruning, Taylor, inner widths',
+    peer_taylor_raw='torch-pruning, Taylor, inner widths, not normalized',
 )
 VAD_LABELS = {
     **LABELS,
@@ -114,7 +115,8 @@ seed. Ratios are dense over pruned.
 {own['tune_steps']} steps; 360 test images, means and standard deviations over {len(own['seeds'])}
 seeds, each with a dense model of its own. Time of 8 images of 32 x 32. torch-pruning may leave a
 layer without a head, and such a model doesn't run; then fewer heads and more of the other channels
-were taken."""
+were taken. Its Taylor scores are the same sums of |weight x gradient| as this plugin's, but by default
+divided by the layer's mean, which takes away what they say of one layer against another."""
 
 
 def resnet_head(r: dict) -> str:
@@ -123,7 +125,7 @@ def resnet_head(r: dict) -> str:
     return f"""### ResNet-50 on digits, {100 * own['ratio']:.0f} % removed
 
 timm's, trained {own['dense_steps']} steps on digits of 32 x 32, then pruned, then trained
-{own['tune_steps']} steps; {len(own['seeds'])} seeds. Time and FLOPs of an image of 224 x 224
+{own['tune_steps']} steps; seeds: {len(own['seeds'])}. Time and FLOPs of an image of 224 x 224
 through the same models."""
 
 

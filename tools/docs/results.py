@@ -50,6 +50,15 @@ def accuracy(data: dict, method: str) -> float:
     return one(data['results'], method=method, ratio=0.7)['top1']
 
 
+def beside(data: dict, stage: str) -> tuple[float, float, float]:
+    """Top-1 of the dense model, by L1 here, and by torch-pruning's of the same units; means over seeds."""
+    methods = {name: found['runs'] for name, found in data['methods'].items() if 'runs' in found}
+    return (
+        fmean(run['pruned']['top1'] for run in data['dense']['runs']),
+        *(fmean(run[stage]['top1'] for run in methods[name]) for name in ('here', 'peer_inner')),
+    )
+
+
 #: What the removed fractions are of.
 UNITS = ('of heads and neurons', '的注意力头和神经元')
 PARAMS = ('of parameters', '的参数')
@@ -73,6 +82,11 @@ ROWS: list[Row] = [
      '70 %', PARAMS, '.1f',
      lambda d: (d['dense'], accuracy(d, 'Taylor, order 1'), accuracy(d, 'Random')),
      'random units', '随机单元'),
+    ('side_by_side_vit', 'small ViT on digits by L1, top-1, not trained after',
+     '数字识别小型 ViT，按 L1，top-1，剪后不训练', '70 %', PARAMS, '.1f',
+     lambda d: beside(d, 'pruned'), 'Torch-Pruning, the same units', 'Torch-Pruning，相同单元'),
+    ('side_by_side_vit', 'the same, after a short fine-tuning', '同上，短暂微调后', '70 %', PARAMS, '.1f',
+     lambda d: beside(d, 'recovered'), 'Torch-Pruning, the same units', 'Torch-Pruning，相同单元'),
     ('tickets', 'small ViT on CIFAR-10, top-1, soft pruning (RSST)',
      'CIFAR-10 小型 ViT，top-1，软剪枝（RSST）',
      '70 %', UNITS, '.1f',

@@ -35,6 +35,7 @@ def peer(
     seed: int,
     importance: str = 'l1',
     widths: str = 'all',
+    normalizer: str | None = 'mean',
 ) -> nn.Module:
     """Prune with torch-pruning, globally and in one step, as its examples do.
 
@@ -44,7 +45,8 @@ def peer(
         share: Fraction of channels to remove (torch-pruning has no budget of parameters).
         heads: Fraction of attention heads to remove.
         seed: Of the calibration samples.
-        importance: 'l1' or 'taylor', both means over a group, scaled by the layer's mean (the defaults).
+        importance: 'l1' or 'taylor', both means over a group.
+        normalizer: 'mean', which is its default, divides scores by the layer's mean; None doesn't.
         widths: 'all', 'inner' for the widths that the plugin's default units have, or what else the task
             knows.
     """
@@ -52,7 +54,11 @@ def peer(
 
     scores = torch_pruning.importance
     taylor = importance == 'taylor'
-    chosen = scores.GroupTaylorImportance() if taylor else scores.GroupMagnitudeImportance(p=1)
+    chosen = (
+        scores.GroupTaylorImportance(normalizer=normalizer)
+        if taylor
+        else scores.GroupMagnitudeImportance(p=1, normalizer=normalizer)
+    )
     pruner = torch_pruning.pruner.BasePruner(
         importance=chosen,
         global_pruning=True,
@@ -94,6 +100,7 @@ METHODS = dict(
     peer_inner=partial(peer, widths='inner'),
     peer_taylor=partial(peer, importance='taylor'),
     peer_taylor_inner=partial(peer, importance='taylor', widths='inner'),
+    peer_taylor_raw=partial(peer, importance='taylor', widths='inner', normalizer=None),
     peer_images=partial(peer, widths='images'),
     peer_images_taylor=partial(peer, importance='taylor', widths='images'),
 )
