@@ -135,7 +135,9 @@ def vad_head(r: dict) -> str:
 
 Random weights, six images of 384 x 640. torch-pruning traces the whole model, but what it cuts
 then doesn't run (the error is below); it works where its forward function ends behind the neck, and
-takes all from the image backbone and the neck."""
+takes all from the image backbone and the neck, where most FLOPs are. The default here asks for
+parameters and takes them where a unit has most of them, which saves little time; a budget of FLOPs
+or latency asks for that."""
 
 
 def toy_head(r: dict) -> str:
