@@ -2,19 +2,25 @@
 
 All get the same number of AdamW steps, on as many tokens of WikiText-2's valid split, at the same
 constant rate; training on that split lowers the dense model's perplexity too, so that is printed beside
-the others. "ours" is a history written by tools/train.py, given with --history.
+the others. "ours" is tools/train.py with projects/configs/LLM/smollm2_135m_imp50.py, in rounds and in one
+shot; it draws its batches in an order of its own.
 """
 
 import argparse
 import csv
 import json
+import os
+import subprocess
 import sys
+import tempfile
 from argparse import Namespace
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+ROOT = Path(__file__).resolve().parents[2]
 
 from llm_common import (  # noqa: E402
     add_common_options,
@@ -80,7 +86,10 @@ def dense(model, args: Namespace, note) -> None:
     note(round=0, done='trained')
 
 
-METHODS = dict(dense=dense, one_shot=one_shot, iterative=iterative)
+#: Written from the papers, in a process of their own.
+PLAIN = dict(dense=dense, one_shot=one_shot, iterative=iterative)
+#: This plugin: the rounds of the plan that it goes by.
+OURS = dict(ours_one_shot=lambda plan: [(plan[-1][0], sum(n for _, n in plan))], ours=list)
 
 
 def measure(method: str, args: Namespace) -> dict[str, Any]:
@@ -91,7 +100,7 @@ def measure(method: str, args: Namespace) -> dict[str, Any]:
         value = dict(perplexity=perplexity(model, windows), sparsity=zeros_of_linears(model))
         history.append({**about, **value})
 
-    found = watch(lambda: METHODS[method](model, args, note))
+    found = watch(lambda: PLAIN[method](model, args, note))
     del found['value']
     if method == 'dense':
         check_dense(history[0]['perplexity'], args.windows)
@@ -113,6 +122,36 @@ def read_history(path: Path) -> dict[str, Any]:
         for done, when in (('pruned', 'pruning'), ('trained', 'training'))
     ]
     return dict(perplexity=steps[-1]['perplexity'], history=steps)
+
+
+def config_text(args: Namespace, rounds: list[tuple[float, int]]) -> str:
+    """A config of the plugin for the rounds given, otherwise like the plain methods."""
+    ratios, steps = zip(*rounds, strict=True)
+    config = ROOT / 'projects' / 'configs' / 'LLM' / 'smollm2_135m_imp50.py'
+    return f"""_base_ = {str(config)!r}
+train_dataloader = dict(batch_size={args.batch}, dataset=dict(window={args.window}))
+test_dataloader = dict(dataset=dict(window=512, max_windows={args.windows}))
+prune_cfg = dict(
+    budget=dict(ratio={ratios[-1]}),
+    schedule=dict(_delete_=True, type='Steps', ratios={list(ratios)},
+                  recovery={[dict(max_steps=number) for number in steps]}),
+    recovery=dict(lr={args.rate}),
+)
+"""
+
+
+def with_plugin(method: str, args: Namespace) -> dict[str, Any]:
+    """Prune and train by tools/train.py, and read its history."""
+    with tempfile.TemporaryDirectory() as folder:
+        config, work_dir = Path(folder) / 'imp.py', Path(folder) / 'work'
+        config.write_text(config_text(args, OURS[method](plan_of(args.plan))))
+        subprocess.run(
+            [sys.executable, ROOT / 'tools' / 'train.py', config, '--work-dir', work_dir],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, 'WIKITEXT2_ROOT': str(args.data.resolve())},
+        )
+        return read_history(work_dir / 'history.csv')
 
 
 def earlier(output: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +178,7 @@ def main() -> None:
     parser.add_argument('--rate', type=float, default=3e-4, help='learning rate')
     parser.add_argument('--window', type=int, default=512, help='tokens of a training sequence')
     parser.add_argument('--batch', type=int, default=2, help='sequences in a step')
-    parser.add_argument('--methods', default=','.join(METHODS), help='comma-separated')
-    parser.add_argument('--history', type=Path, help="history table of the plugin's own run")
+    parser.add_argument('--methods', default=','.join((*PLAIN, *OURS)), help='comma-separated')
     parser.add_argument(
         '--quick', action='store_true', help='2 rounds of 2 steps, 2 windows, nothing is saved'
     )
@@ -162,27 +200,34 @@ def main() -> None:
     own = [f'--{key}={getattr(args, key)}' for key in settings]
     result = {key: getattr(args, key) for key in ('windows', *settings)}
     found = earlier(args.output, result) if args.add else {}
-    for method in args.methods.split(','):
-        if method not in METHODS:
-            parser.error(f'--methods has {method!r}; valid are {", ".join(METHODS)}')
-        found[method] = in_fresh_process(
-            __file__, f'--worker={method}', *own, *common_arguments(args)
-        )
-        print(f'{method:10} {json.dumps(found[method])}', flush=True)
-    if args.history:
-        found['ours'] = read_history(args.history)
-    result['methods'] = found
+    methods = args.methods.split(',')
+    for method in methods:
+        if method not in {**PLAIN, **OURS}:
+            parser.error(f'--methods has {method!r}; valid are {", ".join((*PLAIN, *OURS))}')
+    for method in methods:
+        if method in OURS:
+            found[method] = with_plugin(method, args)
+        else:
+            found[method] = in_fresh_process(
+                __file__, f'--worker={method}', *own, *common_arguments(args)
+            )
+        print(f'{method:13} {json.dumps(found[method])}', flush=True)
+        if not args.quick:
+            keep(args.output, {**result, 'methods': found})
+
+
+def keep(output: str, result: dict[str, Any]) -> None:
+    """Write what has been measured so far."""
+    from common import write
+
+    found = result['methods']
     if 'one_shot' in found:
         result['against_one_shot'] = {
-            method: found[method]['perplexity'] / found['one_shot']['perplexity']
-            for method in ('iterative', 'ours')
-            if method in found
+            method: entry['perplexity'] / found['one_shot']['perplexity']
+            for method, entry in found.items()
+            if method not in ('dense', 'one_shot')
         }
-    if args.quick:
-        return
-    from common import save
-
-    save(args.output, result)
+    write(output, result)
 
 
 if __name__ == '__main__':

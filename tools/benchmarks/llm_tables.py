@@ -157,6 +157,7 @@ def llm_iterative() -> str:
         dense='dense',
         one_shot='one shot',
         iterative='plain, iterative',
+        ours_one_shot='this plugin, one shot',
         ours='**this plugin, iterative**',
     )
     rows = []
