@@ -184,6 +184,7 @@ def latencies(task: Any, files: dict[str, Path]) -> dict[str, float]:
     """Milliseconds of the dense model and of every saved one, in turn on one thread; medians."""
     models = dict(dense=task.dense(task.seeds[0]))
     for method, file in files.items():
+        # A whole module, which another process of this very run has written into a folder of its own.
         models[method] = torch.load(file, weights_only=False)
     times = model_latency(list(models.values()), task.example(), seconds=task.latency_seconds)
     return dict(zip(models, times, strict=True))
