@@ -174,8 +174,8 @@ def llm_iterative() -> str:
 {r['batch']} sequences of {r['window']} tokens of the valid split. One shot and the dense model get as many
 steps, all at a learning rate of {r['rate']:g}. Training on the valid
 split adapts to the text, so compare with the dense model trained the same way
-where it is there. The plain one shot and the plugin's differ in their batches, a warm-up and clipped gradients
-alone: what differs by less than these two says little.
+where it is there. The plain one shot and the plugin's differ in their batches, a warm-up and clipped
+gradients alone: what differs by less than these two says little.
 
 {table(['', 'perplexity after each pruning and training', 'in the end'], rows)}
 """
