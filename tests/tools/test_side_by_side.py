@@ -11,10 +11,9 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'tools' / 'benchmarks'))
-measure = pytest.importorskip('sides.measure')
-tasks = pytest.importorskip('sides.tasks')
 import parts  # noqa: E402
 import side_tables  # noqa: E402
+from sides import measure, tasks  # noqa: E402
 
 
 class TinyVit(tasks.Vit):

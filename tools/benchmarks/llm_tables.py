@@ -3,7 +3,7 @@
 from functools import partial
 from statistics import median
 
-from tables import DOCS, result, table
+from tables import DOCS, again, result, table
 
 LABELS = dict(
     forward='two bare forward passes',
@@ -27,11 +27,6 @@ PROTOCOL = (
 def short(value: float) -> str:
     """A perplexity, as precise as it deserves."""
     return f'{value:.2f}' if value < 1000 else f'{value:,.0f}' if value < 1e6 else f'{value:.1e}'
-
-
-def again(name: str) -> str:
-    """What the heading of a short run's section ends with."""
-    return ', in the hour of `make bench`' if name.endswith('_short') else ''
 
 
 def llm_weights(name: str = 'llm_weights') -> str:

@@ -20,3 +20,8 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     lines = [header, ['---'] * len(header), *rows]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def again(name: str) -> str:
+    """What the heading of a short run's section ends with."""
+    return ', in the hour of `make bench`' if name.endswith('_short') else ''

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from tables import result, table
+from tables import again, result, table
 
 
 def tickets() -> str:
@@ -49,8 +49,7 @@ def ticket_cost(name: str = 'ticket_cost') -> str:
         [name, f'{1000 * r["seconds"][name]["median"]:.0f}', f'{ratio:.3f}']
         for name, ratio in r['ratios'].items()
     ]
-    again = ', in the hour of `make bench`' if name.endswith('_short') else ''
-    return f"""## A training step with masks and penalties{again}
+    return f"""## A training step with masks and penalties{again(name)}
 
 ViT-Small at 32 x 32, batch {r['batch_size']}, threads: {r['environment']['threads']}; all in turn,
 medians of {r['rounds']} rounds, and of the ratios in a round.

@@ -178,7 +178,3 @@ class ResNet50(DigitsTask):
             example_inputs=torch.zeros(1, self.channels, 32, 32),
             ignored_layers=ignored,
         )
-
-
-#: Classes by name, as the command line has them.
-TASKS = dict(vit=Vit, resnet50=ResNet50)
