@@ -55,7 +55,9 @@ def inner_params(model):
     return total
 
 
-@pytest.mark.parametrize('method', ['here', 'here_taylor', 'peer_inner', 'peer_taylor_inner'])
+@pytest.mark.parametrize(
+    'method', ['here', 'here_taylor', 'here_flops', 'peer_inner', 'peer_taylor_inner']
+)
 def test_equal_parameters_and_the_same_training(method, tmp_path):
     task = TinyVit(tmp_path)
     dense = sum(p.numel() for p in task.dense(3).parameters())

@@ -9,6 +9,9 @@ from tables import result, table
 LABELS = dict(
     here='**here, default (L1)**',
     here_taylor='**here, Taylor**',
+    here_flops='**here, L1, budget of FLOPs**',
+    here_coupled='**here, L1, all widths**',
+    here_coupled_taylor='**here, Taylor, all widths**',
     here_uniform='plain: L1, same share of each layer',
     here_random='plain: random, same share of each layer',
     peer='torch-pruning, L1, all widths',
@@ -107,7 +110,8 @@ how its examples use it: the residual stream and the widths of stages go, too. "
 those that this plugin's default units have. "s" is finding, scoring, choosing and cutting, in a
 process that has done it before; "MB" what the process grew by meanwhile, at its peak. Each method
 runs in a fresh process; latency is the median of all models in turn on one thread, of the first
-seed. Ratios are dense over pruned.
+seed. Ratios are dense over pruned. Where this plugin is given a budget of FLOPs, its
+ratio is found by bisection, too.
 
 ### ViT on digits, {100 * own['ratio']:.0f} % removed
 
@@ -126,7 +130,8 @@ def resnet_head(r: dict) -> str:
 
 timm's, trained {own['dense_steps']} steps on digits of 32 x 32, then pruned, then trained
 {own['tune_steps']} steps; seeds: {len(own['seeds'])}. Time and FLOPs of an image of 224 x 224
-through the same models."""
+through the same models. All widths here are units of `CoupledChannels`, which torch-pruning's
+tracer finds, and this plugin scores, chooses and cuts."""
 
 
 def vad_head(r: dict) -> str:
@@ -136,8 +141,8 @@ def vad_head(r: dict) -> str:
 Random weights, six images of 384 x 640. torch-pruning traces the whole model, but what it cuts
 then doesn't run (the error is below); it works where its forward function ends behind the neck, and
 takes all from the image backbone and the neck, where most FLOPs are. The default here asks for
-parameters and takes them where a unit has most of them, which saves little time; a budget of FLOPs
-or latency asks for that."""
+parameters, and takes them where a unit has most of them; the row with a budget of FLOPs leaves as
+many parameters, but takes the units that cost most FLOPs."""
 
 
 def toy_head(r: dict) -> str:

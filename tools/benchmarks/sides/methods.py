@@ -8,22 +8,31 @@ from torch import nn
 from projects.prune_plugin import build_pruner, slim
 
 
-def here(task: Any, model: nn.Module, share: float, heads: float, seed: int, **blocks) -> nn.Module:
+def here(
+    task: Any,
+    model: nn.Module,
+    share: float,
+    heads: float,
+    seed: int,
+    budget: str = 'params',
+    **blocks,
+) -> nn.Module:
     """Prune with the plugin.
 
     Args:
         task: What the model is good for; see :mod:`sides.tasks`.
         model: Cut in place.
-        share: Fraction of all parameters to remove.
+        share: Fraction of what the budget counts to remove.
         heads: Not used: heads and neurons are one table.
         seed: Of the calibration samples, and of random scores.
+        budget: Its type.
         blocks: What prune_cfg says beside the budget.
     """
     if blocks.get('criterion', {}).get('type') == 'Random':
         blocks = {**blocks, 'criterion': dict(type='Random', seed=seed)}
     settings = dict(num_samples=task.samples, batch_size=task.batch, seed=seed)
-    budget = dict(type='params', ratio=share)
-    pruner = build_pruner({**blocks, 'budget': budget, 'calibration': settings})
+    blocks |= dict(calibration=settings, profile=task.profile)
+    pruner = build_pruner({**blocks, 'budget': dict(type=budget, ratio=share)})
     return slim(model, pruner.plan(model, task.data, loss=task.loss).state)
 
 
@@ -90,11 +99,16 @@ def prepared(task: Any, model: nn.Module, method: str, seed: int) -> nn.Module:
 
 TAYLOR = dict(type='Taylor', order=1)
 UNIFORM = dict(type='Uniform')
+#: All widths of a convolutional net, those of its stages, too.
+COUPLED = dict(type='CoupledChannels', input_shape=(3, 32, 32))
 #: All methods by name; a task says which of them are worth trying.
 METHODS = dict(
     here=here,
     here_taylor=partial(here, criterion=TAYLOR),
     here_uniform=partial(here, allocator=UNIFORM),
+    here_flops=partial(here, budget='flops'),
+    here_coupled=partial(here, units=[COUPLED]),
+    here_coupled_taylor=partial(here, units=[COUPLED], criterion=TAYLOR),
     here_random=partial(here, criterion=dict(type='Random'), allocator=UNIFORM),
     peer=peer,
     peer_inner=partial(peer, widths='inner'),

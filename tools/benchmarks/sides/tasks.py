@@ -51,6 +51,11 @@ class DigitsTask:
         'peer', 'peer_inner', 'peer_taylor', 'peer_taylor_inner', 'peer_taylor_raw',
     )  # fmt: skip
 
+    @property
+    def profile(self) -> dict[str, Any]:
+        """What a budget of FLOPs needs to know."""
+        return dict(input_shape=(self.channels, self.latency_size, self.latency_size))
+
     def build(self) -> nn.Module:
         """A fresh model."""
         raise NotImplementedError
@@ -160,6 +165,10 @@ class ResNet50(DigitsTask):
     tune_steps = 22
     latency_batch, latency_size = 1, 224
     latency_seconds = 40.0
+    methods = (
+        'here', 'here_taylor', 'here_flops', 'here_coupled', 'here_coupled_taylor', 'here_uniform',
+        'here_random', 'peer', 'peer_inner', 'peer_taylor', 'peer_taylor_inner',
+    )  # fmt: skip
 
     def build(self) -> nn.Module:
         """A fresh model."""

@@ -36,7 +36,10 @@ class VadTask:
     head_shares = (None,)
     latency_seconds = 60.0
     recover = None
-    methods: tuple[str, ...] = ('here', 'here_uniform', 'here_random', 'peer', 'peer_images')
+    profile: dict[str, Any] = {}  # VAD knows its own input
+    methods: tuple[str, ...] = (
+        'here', 'here_flops', 'here_uniform', 'here_random', 'peer', 'peer_images',
+    )  # fmt: skip
 
     @cached_property
     def cfg(self) -> Config:
@@ -120,7 +123,7 @@ class VadToy(VadTask):
     checkpoint = ROOT / 'work_dirs' / 'bench_vad' / 'dense' / 'latest.pth'
     latency_seconds = 20.0
     methods = (
-        'here', 'here_taylor', 'here_uniform', 'here_random', 'peer', 'peer_images',
+        'here', 'here_taylor', 'here_flops', 'here_uniform', 'here_random', 'peer', 'peer_images',
         'peer_images_taylor',
     )  # fmt: skip
 
