@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .calibration import evaluation_mode
+from .data_samples import needed_samples
 from .errors import UserError, first_line
 from .modes import in_eval_mode
 from .settings import ProfileSettings
@@ -34,7 +35,8 @@ def example_input(
         model: Asked first: ``model.dummy_inputs``, a method ``(batch_size) -> dict`` or (Hugging
             Face) a property, gives keyword arguments.
         batch_size: Samples in the batch; None: as many as are usual for the model.
-        input_shape: Shape of one sample, for models without ``dummy_inputs``.
+        input_shape: Shape of one sample, for models without ``dummy_inputs``. Detectors of mmdet that ask
+            for the images' sizes are told them.
 
     Returns:
         The arguments, or None where nothing says what the input looks like.
@@ -46,7 +48,8 @@ def example_input(
         kwargs = dummy(batch_size) if callable(dummy) else dummy
         return (), {name: on_device(value, weight.device) for name, value in kwargs.items()}
     if input_shape is not None:
-        return (weight.new_zeros(batch_size, *input_shape),), {}
+        inputs = weight.new_zeros(batch_size, *input_shape)
+        return (inputs,), needed_samples(model, inputs)
     return None
 
 
@@ -93,12 +96,15 @@ def check_shape(model: nn.Module, input_shape: Sequence[int] | None) -> None:
     """
     if input_shape is None or getattr(model, 'dummy_inputs', None) is not None:
         return
-    (tensor,), _ = example_input(model, 1, input_shape)
+    args, kwargs = example_input(model, 1, input_shape)
     try:
         with in_eval_mode(model):
-            model(tensor)
+            model(*args, **kwargs)
     except Exception as error:  # the model's own code may raise anything
-        why = f'{type(error).__name__}: {first_line(error)}'.rstrip(' .:')
+        words = dict.fromkeys(
+            (type(error).__name__, first_line(error))
+        )  # once where they are the same
+        why = ': '.join(words).rstrip(' .:')
         raise UserError(
             f'prune_cfg.profile.input_shape is {list(input_shape)}, but the forward pass of '
             f'{type(model).__name__} fails on one tensor of that shape ({why}); give another shape, or '

@@ -12,6 +12,7 @@ import pytest
 import tiny_detectors as detectors
 import tiny_llms
 import tiny_models as tiny
+import tiny_yolo as yolo
 import torch
 from torch import Tensor, nn
 
@@ -270,6 +271,31 @@ CASES += [
                 [8] + [10] * 6, 'mmdet3d.models'),
     stacks_case('mono3d_head', detectors.mono3d, detectors.two_levels, detectors.mono3d_count,
                 [4] * 8, 'mmdet3d.models'),
+]  # fmt: skip
+
+
+def yolo_case(name: str, build, inputs, count, sizes: list[int], unit: dict = STACKS) -> Case:
+    return Case(name, build, inputs, (unit,), count, {'channel': sizes}, empty=False,
+                needs='mmdet3d.models' if name == 'dla' else 'mmdet.models')  # fmt: skip
+
+
+CASES += [
+    yolo_case('csp', yolo.csp, yolo.maps, yolo.csp_count, [6] * 4),
+    yolo_case('csp-apart', partial(yolo.csp, identity=False), yolo.maps, yolo.csp_count, [6] * 3),
+    yolo_case('cspnext', partial(yolo.csp, True), yolo.maps, partial(yolo.csp_count, cspnext=True),
+              [6] * 4),
+    yolo_case('darknet', yolo.darknet, yolo.wide_maps, yolo.darknet_count, [4, 5, 10, 5, 10]),
+    yolo_case('mobile', yolo.mobile, yolo.narrow_maps, yolo.mobile_count, [14]),
+    yolo_case('yolox_head', yolo.yolox, detectors.two_levels, yolo.yolox_count, [10] * 8),
+    yolo_case('yolov3_head', yolo.yolov3, detectors.two_levels, yolo.yolov3_count, [10, 6]),
+    *(
+        yolo_case(kind, partial(yolo.dense_head, kind), detectors.two_levels,
+                  partial(yolo.dense_head_count, kind=kind), [units] * 4)
+        for kind, units in (('FCOSHead', 4), ('ATSSHead', 12), ('GFLHead', 12))
+    ),
+    yolo_case('mmdet_resnet18-gn', yolo.normed_resnet, tiny.images, yolo.normed_resnet_count,
+              [4] * 8, CHANNELS),
+    yolo_case('dla', yolo.Dla, yolo.narrow_maps, yolo.dla_count, [6, 2], CHANNELS),
 ]  # fmt: skip
 
 

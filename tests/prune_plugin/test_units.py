@@ -1,12 +1,25 @@
 """Finding units: patterns, numbering, and modules that must not be cut."""
 
+from copy import deepcopy
+
 import pytest
 import tiny_models as tiny
+import tiny_yolo
 import torch
-from cases import BRANCHES, BY_NAME, CHANNELS, HEADS, LAYERS, NEURONS, PYRAMID, STACKS
+from cases import (
+    BRANCHES,
+    BY_NAME,
+    CHANNELS,
+    HEADS,
+    LAYERS,
+    NEURONS,
+    PYRAMID,
+    STACKS,
+    random_state,
+)
 from torch import nn
 
-from projects.prune_plugin import UNITS, StructuredPruner, UserError, slim
+from projects.prune_plugin import UNITS, StructuredPruner, UserError, mask, slim
 from projects.prune_plugin.registry import build
 from projects.prune_plugin.units import AttentionHeads, Cut, discover, sum_per_unit
 from projects.prune_plugin.units.base import UnitGroup, crossing, owners_along
@@ -43,8 +56,45 @@ def test_excluding_everything_is_refused():
 def test_finders_that_find_nothing_are_named():
     with pytest.raises(UserError, match='BottleneckChannels finds nothing in this model'):
         names(BY_NAME['vit'].dense(), HEADS, CHANNELS)
-    with pytest.raises(UserError, match='no units of the known kinds'):
+    with pytest.raises(UserError, match=r'no units of the known kinds \([^)]*\) to prune$'):
         StructuredPruner().plan(nn.Linear(3, 3))
+    with pytest.raises(UserError, match='for convolutional nets try .*CoupledChannels'):
+        StructuredPruner().plan(nn.Conv2d(3, 3, 3))
+
+
+def test_channels_that_a_backbone_puts_out_stay():
+    """SSD's VGG puts out what its fifth and its last convolution write."""
+    pytest.importorskip('mmdet.models')
+    torch.manual_seed(0)
+    model, images = tiny_yolo.ssd(), torch.randn(1, 3, 64, 64)
+    groups, _ = discover(model, [build(UNITS, STACKS, '')])
+    widths = {group.name: group.size for group in groups}
+    hidden = {0: 64, 3: 128, 6: 256, 8: 256, 13: 512, 16: 512, 18: 512, 21: 1024}
+    assert widths == {f'features.{i}': width for i, width in hidden.items()}
+    state = random_state(groups, 'half')
+    masked, cut = mask(deepcopy(model), state), slim(deepcopy(model), state)
+    with torch.no_grad():
+        expected, found = masked(images), cut(images)
+    assert [tuple(x.shape[1:]) for x in found] == [(512, 8, 8), (1024, 4, 4)]
+    for x, y in zip(expected, found, strict=True):
+        torch.testing.assert_close(x, y)
+
+
+def test_other_classes_of_the_same_name_are_left_alone():
+    """Without mmcv's modules nobody knows what stands between the convolutions."""
+
+    class ResBlock(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+    class BasicBlock(ResBlock):
+        pass
+
+    models = {'not laid out as in mmdet': (ResBlock(), STACKS),
+              'no norm behind conv1': (BasicBlock(), CHANNELS)}  # fmt: skip
+    for reason, (model, unit) in models.items():
+        assert build(UNITS, unit, '').find(model) == ([], {'': reason})
 
 
 def test_default_units_are_those_the_model_has():
@@ -74,7 +124,7 @@ def test_what_cannot_be_cut_is_refused_with_a_reason():
     groups, refused = discover(model, [build(UNITS, u, '') for u in (NEURONS, CHANNELS)])
     assert refused == {
         'mlp': 'a norm in between',
-        'resnet.layer1.0': 'conv2 has 2 groups',
+        'resnet.layer1.0': 'resnet.layer1.0.conv2 has 2 groups',
     }
     assert not any(group.name.startswith('resnet.layer1.0.') for group in groups)
     with pytest.raises(UserError, match='AttentionHeads finds nothing .*a norm stands between'):
@@ -154,9 +204,9 @@ def test_pyramids_that_cannot_be_cut_are_refused():
     grouped = dict(norm_cfg=dict(type='GN', num_groups=2))
     gated = dict(act_cfg=dict(type='Sigmoid'))
     for options, reason in (
-        (grouped, 'lateral_convs.0 has no batch norm'),
-        (gated, 'lateral_convs.0 has an activation'),
-        (dict(conv_cfg=dict(type='ConvWS')), 'lateral_convs.0 is no plain convolution'),
+        (grouped, 'lateral_convs.0 has a group norm'),
+        (gated, 'lateral_convs.0.activate is a Sigmoid'),
+        (dict(conv_cfg=dict(type='ConvWS')), 'lateral_convs.0.conv is a ConvWS2d'),
     ):
         with pytest.raises(UserError, match=f'FPNChannels finds nothing .*{reason}'):
             names(FPN([4, 8], 6, num_outs=2, **options), PYRAMID)

@@ -189,6 +189,11 @@ class StructuredPruner(Pruner):
         if not finders:
             names = ', '.join(type(c).__name__ for c in candidates)
             why = ''.join(f'; {module}: {reason}' for module, reason in list(reasons.items())[:1])
+            if any(isinstance(module, nn.Conv2d) for module in model.modules()):
+                why += (
+                    "; for convolutional nets try prune_cfg.units=[dict(type='CoupledChannels', "
+                    'input_shape=(3, 224, 224))]'
+                )
             raise UserError(f'the model has no units of the known kinds ({names}) to prune{why}')
         groups, _ = discover(model, finders, self.include, self.exclude)
         return groups, reasons

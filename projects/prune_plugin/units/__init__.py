@@ -1,6 +1,6 @@
 """Kinds of units, one per file."""
 
-from . import branches, coupled, deformable, ffn, fpn, gqa, layer
+from . import branches, coupled, csp, deformable, ffn, fpn, gqa, layer, towers
 from .attention import AttentionHeads
 from .base import Attr, Cut, UnitGroup, named_tensors, sum_per_unit, weight_cuts
 from .branches import BranchNeurons
@@ -31,6 +31,7 @@ __all__ = [
     'UnitGroup',
     'branches',
     'coupled',
+    'csp',
     'deformable',
     'discover',
     'ffn',
@@ -39,5 +40,6 @@ __all__ = [
     'layer',
     'named_tensors',
     'sum_per_unit',
+    'towers',
     'weight_cuts',
 ]

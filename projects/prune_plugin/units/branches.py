@@ -7,7 +7,7 @@ from torch import nn
 from ..registry import UNITS
 from .attention import linear_cuts
 from .base import Cut, UnitGroup
-from .conv import norm_cuts
+from .convolutions import norm_cuts
 from .finder import UnitFinder, defined_by, join, require
 
 #: Layers that treat each feature by itself and leave a zero a zero.
@@ -21,8 +21,16 @@ FEATUREWISE = (
     nn.GELU,
     nn.SiLU,
     nn.Hardswish,
+    nn.Mish,
     nn.Tanh,
 )
+#: The same by name: mmcv's and timm's own.
+FEATUREWISE_NAMES = ('Swish', 'HSwish')
+
+
+def is_featurewise(module: nn.Module) -> bool:
+    """Whether a module treats each feature by itself and leaves a zero a zero."""
+    return isinstance(module, FEATUREWISE) or type(module).__name__ in FEATUREWISE_NAMES
 
 
 @UNITS.register_module()
@@ -75,7 +83,7 @@ def hidden_features(
     """
     cuts, converts = linear_cuts(name, producer, 'in', 1), []
     for path, module in between:
-        if isinstance(module, FEATUREWISE):
+        if is_featurewise(module):
             continue
         norm = norm_parts(path, module, producer.out_features)
         if norm is None:

@@ -15,7 +15,7 @@ from ..registry import UNITS
 from ..slim import mask, slim
 from ..state import PruneState
 from .base import Attr, Cut, UnitGroup
-from .conv import norm_cuts
+from .convolutions import norm_cuts
 from .finder import NotPrunable, UnitFinder, require
 
 
