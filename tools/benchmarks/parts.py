@@ -36,16 +36,14 @@ SHORT = (
     Part('pruning_speed', 'pruning_speed'),
     Part('llama_plan', 'llama_plan'),
     Part('criteria', 'criteria'),
-    Part('vad_frame', 'vad_frame'),
     Part('vad_speed', 'vad_speed'),
     Part('side_by_side', 'side_by_side'),
     Part('mm_models', 'mm_models'),
-    Part('ticket_cost_short', 'ticket_cost', ('--rounds=3', '--output=ticket_cost_short')),
     Part(
         'llm_weights_short',
         'llm_weights',
         (
-            '--methods=forward,magnitude,plain_wanda,ours_wanda,plain_sparsegpt,ours_sparsegpt',
+            '--methods=forward,plain_wanda,ours_wanda,plain_sparsegpt,ours_sparsegpt',
             '--settings=50%',
             '--samples=8',
             '--output=llm_weights_short',
@@ -66,6 +64,7 @@ SHORT = (
 )
 #: Hours more.
 LONG = (
+    Part('vad_frame', 'vad_frame'),
     Part('ticket_cost', 'ticket_cost'),
     Part('vad_toy', 'vad_toy'),
     Part('vad_prune', 'vad_prune'),

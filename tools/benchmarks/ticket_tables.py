@@ -1,8 +1,7 @@
 """Sections of docs/benchmarks.md on lottery tickets."""
 
-from functools import partial
 
-from tables import again, result, table
+from tables import result, table
 
 
 def tickets() -> str:
@@ -42,14 +41,14 @@ for one state alone; RSST goes on with the trained weights.
 """
 
 
-def ticket_cost(name: str = 'ticket_cost') -> str:
+def ticket_cost() -> str:
     """Section on what masks and penalties cost."""
-    r = result(name)
+    r = result('ticket_cost')
     rows = [
         [name, f'{1000 * r["seconds"][name]["median"]:.0f}', f'{ratio:.3f}']
         for name, ratio in r['ratios'].items()
     ]
-    return f"""## A training step with masks and penalties{again(name)}
+    return f"""## A training step with masks and penalties
 
 ViT-Small at 32 x 32, batch {r['batch_size']}, threads: {r['environment']['threads']}; all in turn,
 medians of {r['rounds']} rounds, and of the ratios in a round.
@@ -58,8 +57,4 @@ medians of {r['rounds']} rounds, and of the ratios in a round.
 """
 
 
-SECTIONS = dict(
-    tickets=tickets,
-    ticket_cost=ticket_cost,
-    ticket_cost_short=partial(ticket_cost, 'ticket_cost_short'),
-)
+SECTIONS = dict(tickets=tickets, ticket_cost=ticket_cost)

@@ -166,8 +166,8 @@ class ResNet50(DigitsTask):
     latency_batch, latency_size = 1, 224
     latency_seconds = 40.0
     methods = (
-        'here', 'here_taylor', 'here_flops', 'here_coupled', 'here_coupled_taylor', 'here_uniform',
-        'here_random', 'peer', 'peer_inner', 'peer_taylor', 'peer_taylor_inner',
+        'here', 'here_taylor', 'here_taylor_flops', 'here_taylor_coupled', 'here_uniform', 'here_random',
+        'peer', 'peer_inner', 'peer_taylor', 'peer_taylor_inner',
     )  # fmt: skip
 
     def build(self) -> nn.Module:

@@ -34,7 +34,7 @@ class VadTask:
     repeats = 1
     samples, batch = 32, 1
     head_shares = (None,)
-    latency_seconds = 60.0
+    latency_seconds = 40.0
     recover = None
     profile: dict[str, Any] = {}  # VAD knows its own input
     methods: tuple[str, ...] = (
@@ -123,7 +123,7 @@ class VadToy(VadTask):
     checkpoint = ROOT / 'work_dirs' / 'bench_vad' / 'dense' / 'latest.pth'
     latency_seconds = 20.0
     methods = (
-        'here', 'here_taylor', 'here_flops', 'here_uniform', 'here_random', 'peer', 'peer_images',
+        'here', 'here_taylor', 'here_taylor_flops', 'here_uniform', 'here_random', 'peer', 'peer_images',
         'peer_images_taylor',
     )  # fmt: skip
 
