@@ -1,6 +1,5 @@
 """Sections of docs/benchmarks.md on lottery tickets."""
 
-
 from tables import result, table
 
 
