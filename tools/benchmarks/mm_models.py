@@ -16,7 +16,7 @@ import torch  # noqa: E402
 from common import save  # noqa: E402
 from mm_inputs import IMAGE, random_batch  # noqa: E402
 from mmengine.config import Config  # noqa: E402
-from mmengine.logging import MMLogger  # noqa: E402
+from mmengine.logging import MessageHub, MMLogger  # noqa: E402
 from mmengine.optim import build_optim_wrapper  # noqa: E402
 from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
@@ -39,6 +39,11 @@ CONFIGS = {
     'DETR': ('mmdet', 'detr/detr_r50_8xb2-150e_coco.py'),
     'Deformable DETR': ('mmdet', 'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'),
     'DINO': ('mmdet', 'dino/dino-4scale_r50_8xb2-12e_coco.py'),
+    'FCOS': ('mmdet', 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'),
+    'ATSS': ('mmdet', 'atss/atss_r50_fpn_1x_coco.py'),
+    'YOLOv3': ('mmdet', 'yolo/yolov3_d53_8xb8-ms-608-273e_coco.py'),
+    'YOLOX': ('mmdet', 'yolox/yolox_s_8xb8-300e_coco.py'),
+    'RTMDet': ('mmdet', 'rtmdet/rtmdet_s_8xb32-300e_coco.py'),
     'PointPillars': ('mmdet3d', 'pointpillars/pointpillars_hv_secfpn_8xb6-160e_kitti-3d-3class.py'),
     'FCOS3D': ('mmdet3d', 'fcos3d/fcos3d_r101-caffe-dcn_fpn_head-gn_8xb2-1x_nus-mono3d.py'),
     'PGD': ('mmdet3d', 'pgd/pgd_r101-caffe_fpn_head-gn_16xb2-1x_nus-mono3d.py'),
@@ -117,6 +122,7 @@ def training_step(model: nn.Module, cfg: Config, batch: dict) -> dict[str, Any]:
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     before = [p.detach().clone() for p in model.parameters()]
     model.train()
+    MessageHub.get_current_instance().update_info('iter', 0)  # as a Runner does; YOLOX asks for it
     losses = model.train_step(deepcopy(batch), wrapper)
     changed = sum(not p.equal(old) for p, old in zip(model.parameters(), before, strict=True))
     return dict(
