@@ -238,6 +238,23 @@ def test_the_console_says_what_the_report_says(report):
     assert 'parameters' in shown(report) and 'whole layers' in shown(report)
 
 
+@pytest.mark.parametrize(
+    ('budget', 'flops', 'advised'),
+    [
+        ('params', 4_100_000, True),
+        ('params', 3_900_000, False),
+        ('flops', 4_100_000, False),
+        ('params', None, False),
+    ],
+)
+def test_a_model_that_is_smaller_but_hardly_faster_gets_advice(report, budget, flops, advised):
+    """40 % of the parameters went, so 20 % of the FLOPs are where it begins."""
+    report['asked']['budget'], report['pruned']['flops'] = budget, flops
+    text = ' '.join(shown(report).split())
+    words = '40 % of the parameters are gone, but 18 % of the FLOPs'
+    assert (words in text) is ("budget.type='flops'" in text) is advised
+
+
 def test_plots(tmp_path, report):
     pytest.importorskip('matplotlib')
     written = write_plots(report, tmp_path)

@@ -180,7 +180,8 @@ class StructuredPruner(Pruner):
         """In all layers; see :func:`discover`."""
         if self.finders is not None:
             return discover(model, self.finders, self.include, self.exclude)
-        candidates = [cls() for cls in UNITS.module_dict.values() if cls.default]
+        kinds = sorted(UNITS.module_dict.items())  # whatever was imported first
+        candidates = [cls() for _, cls in kinds if cls.default]
         finders, reasons = [], {}
         for finder in candidates:
             groups, refused = finder.find(model)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from .advice import advice
 from .tables import kind_totals
 
 #: In the order of the table's columns; a report has some of them.
@@ -134,3 +135,6 @@ def print_report(report: dict, console: Console | None = None) -> None:
         values = [number(value, row.unit) for value in row.values] or [''] * len(stages)
         table.add_row(row.label, *values, row.removed)
     console.print(table)
+    said = advice(report)
+    if said:
+        console.print(said, highlight=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..files import whole_file
 from . import markup
+from .advice import advice
 from .comparison import change
 from .console import QUANTITIES, Row, number, share, stages_of, summary
 from .formats import finite
@@ -171,6 +172,9 @@ def remarks(report: dict) -> list[str]:
             'The zeros are in a second file, *_pruned.pth, which keeps the dense shapes. Zeros give '
             'no speed-up by themselves.'
         )
+    saying = advice(report)
+    if saying:
+        said.append(saying)
     trained = report.get('recovered')
     if trained:
         zeros = trained.get('zeros')

@@ -33,7 +33,7 @@ def rpn_head(name: str, module: nn.Module) -> list[UnitGroup]:
 
 
 @StackedChannels.layout('RetinaHead', 'ATSSHead', 'DDODHead', 'GFLHead', 'AnchorFreeHead')
-def towers(name: str, module: nn.Module) -> list[UnitGroup]:
+def dense_head(name: str, module: nn.Module) -> list[UnitGroup]:
     """A tower for classes and one for boxes, the same for all levels."""
     kind = defined_by(module, 'forward_single')
     plain = kind in READERS and defined_by(module, 'forward') in FORWARD
