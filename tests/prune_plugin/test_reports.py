@@ -251,7 +251,7 @@ def test_a_model_that_is_smaller_but_hardly_faster_gets_advice(report, budget, f
     """40 % of the parameters went, so 20 % of the FLOPs are where it begins."""
     report['asked']['budget'], report['pruned']['flops'] = budget, flops
     text = ' '.join(shown(report).split())
-    words = '40 % of the parameters are gone, but 18 % of the FLOPs'
+    words = '40 % of the parameters are gone, but only 18 % of the FLOPs'
     assert (words in text) is ("budget.type='flops'" in text) is advised
 
 

@@ -10,7 +10,7 @@ def advice(report: Mapping) -> str | None:
         report: As in ``report.json``.
 
     Returns:
-        The sentence, or None where less than half the share of FLOPs went, or FLOPs aren't known.
+        The sentence, or None where at least half that share of the FLOPs went, or FLOPs aren't known.
     """
     dense, pruned = report['dense'], report['pruned']
     if report['asked']['budget'] != 'params' or not dense.get('flops') or not pruned.get('flops'):
@@ -19,7 +19,7 @@ def advice(report: Mapping) -> str | None:
     if flops >= params / 2:
         return None
     return (
-        f'{100 * params:.3g} % of the parameters are gone, but {100 * flops:.3g} % of the FLOPs: what went '
-        "has many parameters and computes little. For a faster model ask for prune_cfg.budget.type='flops' "
-        "or 'latency'."
+        f'{100 * params:.3g} % of the parameters are gone, but only {100 * flops:.3g} % of the FLOPs: '
+        'what went has many parameters and computes little. For a faster model ask for '
+        "prune_cfg.budget.type='flops' or 'latency'."
     )
