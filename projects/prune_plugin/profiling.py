@@ -101,9 +101,8 @@ def check_shape(model: nn.Module, input_shape: Sequence[int] | None) -> None:
         with in_eval_mode(model):
             model(*args, **kwargs)
     except Exception as error:  # the model's own code may raise anything
-        words = dict.fromkeys(
-            (type(error).__name__, first_line(error))
-        )  # once where they are the same
+        # first_line gives the type's name where there are no words: not twice
+        words = dict.fromkeys((type(error).__name__, first_line(error)))
         why = ': '.join(words).rstrip(' .:')
         raise UserError(
             f'prune_cfg.profile.input_shape is {list(input_shape)}, but the forward pass of '
