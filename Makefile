@@ -78,7 +78,7 @@ docs: venv ## write docs/reference.md from the docstrings, docs/licenses.md, and
 tutorials: venv ## run the notebooks of docs/tutorials and keep what they show
 	$(PY) tools/docs/tutorials.py
 
-bench: venv ## measurements of less than an hour, with their tables
+bench: venv ## measurements of about an hour, with their tables
 	$(PY) tools/benchmarks/run_all.py
 
 bench-full: venv ## all measurements; hours

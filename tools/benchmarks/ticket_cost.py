@@ -56,7 +56,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--batch-size', type=int, default=128)
     parser.add_argument('--rounds', type=int, default=9)
-    parser.add_argument('--output', default='ticket_cost', help='name of the result')
     args = parser.parse_args()
     torch.manual_seed(0)
     base = Config.fromfile(CONFIGS / 'vit_small_cifar10.py')
@@ -97,7 +96,7 @@ def main() -> None:
     }
     found = {name: spread(own) for name, own in seconds.items()}
     save(
-        args.output,
+        'ticket_cost',
         dict(
             batch_size=args.batch_size,
             rounds=args.rounds,

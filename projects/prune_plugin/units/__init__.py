@@ -1,19 +1,17 @@
 """Kinds of units, one per file."""
 
-from . import branches, coupled, deformable, ffn, fpn, gqa, layer
+from . import branches, coupled, csp, deformable, ffn, fpn, gqa, layer, towers
 from .attention import AttentionHeads
 from .base import Attr, Cut, UnitGroup, named_tensors, sum_per_unit, weight_cuts
 from .branches import BranchNeurons
 from .conv import BottleneckChannels
 from .coupled import CoupledChannels
-from .csp import csp_layer
 from .deformable import DeformableHeads, SamplingPoints
 from .ffn import FFNNeurons
 from .finder import NotPrunable, UnitFinder, discover
 from .fpn import FPNChannels
 from .layer import PreNormLayers
 from .stacks import StackedChannels
-from .towers import dense_head
 
 __all__ = [
     'Attr',
@@ -33,9 +31,8 @@ __all__ = [
     'UnitGroup',
     'branches',
     'coupled',
-    'csp_layer',
+    'csp',
     'deformable',
-    'dense_head',
     'discover',
     'ffn',
     'fpn',
@@ -43,5 +40,6 @@ __all__ = [
     'layer',
     'named_tensors',
     'sum_per_unit',
+    'towers',
     'weight_cuts',
 ]

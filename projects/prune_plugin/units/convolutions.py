@@ -55,8 +55,8 @@ def is_depthwise(module: nn.Module) -> bool:
     )
 
 
-def depthwise_channels(name: str, conv: nn.Module, width: int = 1) -> tuple[list[Cut], list[Attr]]:
-    """Cuts and counts of a convolution of each channel by itself, ``width`` channels to the unit."""
+def depthwise_channels(name: str, conv: nn.Module) -> tuple[list[Cut], list[Attr]]:
+    """Cuts and counts of a convolution of each channel by itself."""
     names = ('weight', 'bias')
-    cuts = [Cut(f'{name}.{n}', 0, width) for n in names if getattr(conv, n) is not None]
-    return cuts, [Attr(name, 'groups', width)]
+    cuts = [Cut(f'{name}.{n}', 0) for n in names if getattr(conv, n) is not None]
+    return cuts, [Attr(name, 'groups')]
