@@ -46,6 +46,7 @@ test-slow: venv ## the slow tests alone
 
 test-faults: venv ## kill, fill disks, damage files at every moment (docs/faults.md); takes long
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/faults -n $(TEST_WORKERS) --dist loadfile --durations=15
+
 test-torch: ## the test suite with another torch, in a virtual environment of its own: TORCH=2.13.0
 	@test -n "$(TORCH)" || { echo 'test-torch: which version? make test-torch TORCH=2.13.0' >&2; exit 2; }
 	@$(PYTHON) tools/setup/make_venv.py $(VENV)-torch-$(TORCH) $(TORCH)
@@ -78,7 +79,7 @@ docs: venv ## write docs/reference.md from the docstrings, docs/licenses.md, and
 tutorials: venv ## run the notebooks of docs/tutorials and keep what they show
 	$(PY) tools/docs/tutorials.py
 
-bench: venv ## measurements of about an hour, with their tables
+bench: venv ## measurements of less than an hour, with their tables
 	$(PY) tools/benchmarks/run_all.py
 
 bench-full: venv ## all measurements; hours

@@ -191,6 +191,15 @@ def test_zeros_are_no_speed_up(zeros_folder, report):
     assert 'Zeros give' not in report_page(report)
 
 
+def test_the_page_gives_the_advice_of_the_console(report):
+    """Where parameters were asked for and the FLOPs stayed."""
+    report['asked']['budget'] = 'params'
+    assert 'For a faster model' not in Page(report_page(report)).all()
+    report['pruned']['flops'] = report['dense']['flops']
+    text = Page(report_page(report)).all()
+    assert 'but only 0 % of the FLOPs' in text and "prune_cfg.budget.type='flops'" in text
+
+
 def test_rounds(zeros_folder):
     found = json.loads((zeros_folder / 'report.json').read_text())
     metric = next(iter(found['headline']))

@@ -3,13 +3,14 @@
 All get the same number of AdamW steps, on as many tokens of WikiText-2's valid split, at the same
 constant rate; training on that split lowers the dense model's perplexity too, so that is printed beside
 the others. "ours" is tools/train.py with projects/configs/LLM/smollm2_135m_imp50.py, in rounds and in one
-shot; it draws its batches in an order of its own.
+shot; it draws its batches in an order of its own. Several seeds, which order the batches.
 """
 
 import argparse
 import csv
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -48,12 +49,14 @@ def steps_of(args: Namespace) -> int:
 
 
 def batches(args: Namespace) -> 'list':
-    """Sequences from random places of the valid split, the same for every method."""
+    """Sequences from random places of the valid split, the same for every method with this seed."""
     import torch
 
     tokens = load_tokens(args.data, 'valid')
     number = args.batch * steps_of(args)
-    sequences = torch.cat([x[:, : args.window] for x in random_sequences(tokens, number, seed=1)])
+    sequences = torch.cat(
+        [x[:, : args.window] for x in random_sequences(tokens, number, seed=1 + args.seed)]
+    )
     return list(sequences.split(args.batch))
 
 
@@ -103,7 +106,7 @@ def measure(method: str, args: Namespace) -> dict[str, Any]:
     del found['value']
     if method == 'dense':
         check_dense(history[0]['perplexity'], args.windows)
-    return dict(**found, perplexity=history[-1]['perplexity'], history=history)
+    return dict(seed=args.seed, **found, perplexity=history[-1]['perplexity'], history=history)
 
 
 def read_history(path: Path) -> dict[str, Any]:
@@ -130,6 +133,7 @@ def config_text(args: Namespace, rounds: list[tuple[float, int]]) -> str:
     return f"""_base_ = {str(config)!r}
 train_dataloader = dict(batch_size={args.batch}, dataset=dict(window={args.window}))
 test_dataloader = dict(dataset=dict(window=512, max_windows={args.windows}))
+randomness = dict(seed={args.seed})
 prune_cfg = dict(
     budget=dict(ratio={ratios[-1]}),
     schedule=dict(_delete_=True, type='Steps', ratios={list(ratios)},
@@ -150,11 +154,11 @@ def with_plugin(method: str, args: Namespace) -> dict[str, Any]:
             stdout=subprocess.DEVNULL,
             env={**os.environ, 'WIKITEXT2_ROOT': str(args.data.resolve())},
         )
-        return read_history(work_dir / 'history.csv')
+        return dict(seed=args.seed, **read_history(work_dir / 'history.csv'))
 
 
-def earlier(output: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier run has measured of each method, which must have had the same settings."""
+def earlier(output: str, settings: dict[str, Any]) -> dict[str, list]:
+    """The runs of each method in an earlier result, which must have had the same settings."""
     from common import RESULTS
 
     path = RESULTS / f'{output}.json'
@@ -164,7 +168,7 @@ def earlier(output: str, settings: dict[str, Any]) -> dict[str, Any]:
             raise SystemExit(
                 f'--add: {path.name} was measured with {key} {saved[key]}, not {value}'
             )
-    return saved['methods']
+    return {method: found['runs'] for method, found in saved['methods'].items()}
 
 
 def main() -> None:
@@ -177,56 +181,72 @@ def main() -> None:
     parser.add_argument('--rate', type=float, default=3e-4, help='learning rate')
     parser.add_argument('--window', type=int, default=512, help='tokens of a training sequence')
     parser.add_argument('--batch', type=int, default=2, help='sequences in a step')
+    parser.add_argument('--seeds', type=int, default=3, help='how many runs of each, but the dense')
     parser.add_argument('--methods', default=','.join((*PLAIN, *OURS)), help='comma-separated')
     parser.add_argument(
-        '--quick', action='store_true', help='2 rounds of 2 steps, 2 windows, nothing is saved'
+        '--quick', action='store_true', help='1 seed, 2 rounds of 2 steps, 2 windows; not saved'
     )
     parser.add_argument(
         '--add', action='store_true', help='keep what was measured of methods that are not named'
     )
     parser.add_argument('--output', default='llm_iterative', help='name of the result')
     parser.add_argument('--worker', help=argparse.SUPPRESS)
+    parser.add_argument('--seed', type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.quick:
-        args.plan, args.windows = '0.4:2,0.5:2', 2
+        args.plan, args.windows, args.seeds = '0.4:2,0.5:2', 2, 1
     check_data(args.data)
     if args.worker:
         with redirect_stdout(sys.stderr):
             found = measure(args.worker, args)
         print(json.dumps(found))
         return
-    settings = ('plan', 'rate', 'window', 'batch')
-    own = [f'--{key}={getattr(args, key)}' for key in settings]
-    result = {key: getattr(args, key) for key in ('windows', *settings)}
-    found = earlier(args.output, result) if args.add else {}
+    from common import write
+
+    settings = {key: getattr(args, key) for key in ('windows', 'plan', 'rate', 'window', 'batch')}
     methods = args.methods.split(',')
     for method in methods:
         if method not in {**PLAIN, **OURS}:
             parser.error(f'--methods has {method!r}; valid are {", ".join((*PLAIN, *OURS))}')
-    for method in methods:
-        if method in OURS:
-            found[method] = with_plugin(method, args)
-        else:
-            found[method] = in_fresh_process(
-                __file__, f'--worker={method}', *own, *common_arguments(args)
+    runs = earlier(args.output, settings) if args.add else {}
+    runs.update({method: [] for method in methods})
+    for seed in range(args.seeds):
+        for method in methods:
+            if method == 'dense' and seed:
+                continue
+            runs[method].append(run(method, Namespace(**{**vars(args), 'seed': seed})))
+            print(f'{method:13} {json.dumps(runs[method][-1])}', flush=True)
+            if not args.quick:
+                write(args.output, summary(settings, runs))
+
+
+def run(method: str, args: Namespace) -> dict[str, Any]:
+    """One method, one seed."""
+    if method in OURS:
+        return with_plugin(method, args)
+    own = [f'--{key}={getattr(args, key)}' for key in ('plan', 'rate', 'window', 'batch', 'seed')]
+    return in_fresh_process(__file__, f'--worker={method}', *own, *common_arguments(args))
+
+
+def summary(settings: dict[str, Any], runs: dict[str, list]) -> dict[str, Any]:
+    """What has been measured so far: mean and spread of each method, and its runs."""
+    methods = {}
+    for method, own in runs.items():
+        values = [entry['perplexity'] for entry in own]
+        if values:
+            methods[method] = dict(
+                perplexity=statistics.mean(values),
+                spread=statistics.stdev(values) if len(values) > 1 else None,
+                runs=own,
             )
-        print(f'{method:13} {json.dumps(found[method])}', flush=True)
-        if not args.quick:
-            keep(args.output, {**result, 'methods': found})
-
-
-def keep(output: str, result: dict[str, Any]) -> None:
-    """Write what has been measured so far."""
-    from common import write
-
-    found = result['methods']
-    if 'one_shot' in found:
-        result['against_one_shot'] = {
-            method: entry['perplexity'] / found['one_shot']['perplexity']
-            for method, entry in found.items()
-            if method not in ('dense', 'one_shot')
-        }
-    write(output, result)
+    result = dict(**settings, methods=methods)
+    pairs = dict(plain=('iterative', 'one_shot'), ours=('ours', 'ours_one_shot'))
+    result['against_one_shot'] = {
+        name: methods[iterative]['perplexity'] / methods[one_shot]['perplexity']
+        for name, (iterative, one_shot) in pairs.items()
+        if iterative in methods and one_shot in methods
+    }
+    return result
 
 
 if __name__ == '__main__':

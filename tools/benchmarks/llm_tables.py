@@ -157,22 +157,25 @@ def llm_iterative() -> str:
     )
     rows = []
     for method, found in r['methods'].items():
-        path = [step.get('perplexity') for step in found['history']]
-        steps = ', '.join(short(float(value)) for value in path if value)
-        rows.append([labels[method], steps, short(found['perplexity'])])
+        first = found['runs'][0]['history']
+        path = ', '.join(short(step['perplexity']) for step in first)
+        spread = f' ± {found["spread"]:.2f}' if found['spread'] else ''
+        rows.append([labels[method], path, f'{short(found["perplexity"])}{spread}'])
     plan = [part.split(':') for part in r['plan'].split(',')]
     rounds = ', '.join(f'{100 * float(ratio):g} % and {steps} steps' for ratio, steps in plan)
     steps = sum(int(number) for _ratio, number in plan)
+    seeds = max(len(found['runs']) for found in r['methods'].values())
     return f"""## SmolLM2, magnitude pruning to {100 * float(plan[-1][0]):.0f} % with training
 
 {PROTOCOL.format(windows=r['windows'])}. Rounds: {rounds}; {steps} AdamW steps in all, of
 {r['batch']} sequences of {r['window']} tokens of the valid split. One shot and the dense model get as many
 steps, all at a learning rate of {r['rate']:g}. Training on the valid
 split adapts to the text, so compare with the dense model trained the same way
-where it is there. The plain one shot and the plugin's differ in their batches, a warm-up and clipped
-gradients alone: what differs by less than these two says little.
+where it is there. The plain methods get the same batches; the plugin's, which also has a warm-up and
+clips gradients, orders its batches itself, so compare it with itself. Means and standard deviations
+in the end are over {seeds} orders of the batches.
 
-{table(['', 'perplexity after each pruning and training', 'in the end'], rows)}
+{table(['', 'after each pruning and training, first seed', 'in the end'], rows)}
 """
 
 

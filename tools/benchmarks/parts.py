@@ -30,7 +30,7 @@ class Part:
 
 WIKITEXT = 'data/wikitext2'
 
-#: About an hour on two cores. What is a shorter setting of a long part has a result of its own.
+#: Less than an hour on two cores. What is a shorter setting of a long part has a result of its own.
 SHORT = (
     Part('vit_latency', 'vit_latency'),
     Part('pruning_speed', 'pruning_speed'),

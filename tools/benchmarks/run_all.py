@@ -1,6 +1,6 @@
 """Run benchmarks, one after another, and write docs/benchmarks.md from their results.
 
-By default those that take about an hour together; with ``--full`` all, which takes hours. A shorter
+By default those that take less than an hour together; with ``--full`` all, which takes hours. A shorter
 setting of a long one has a result of its own, so a short run leaves the figures of a long one alone.
 """
 
@@ -50,7 +50,7 @@ def write_page() -> None:
     environment = result('vit_latency')['environment']
     head = f"""# Benchmarks
 
-Written by `make bench` (about an hour) and `make bench-full` (hours) from the JSON files in
+Written by `make bench` (less than an hour) and `make bench-full` (hours) from the JSON files in
 [benchmarks/](benchmarks/); don't edit it. Machine: {environment['cores']} {environment['machine']} cores,
 no GPU; Python {environment['python']}, PyTorch {environment['torch']}. Absolute times vary with the machine
 and its load; ratios are of one run.

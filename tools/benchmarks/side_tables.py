@@ -136,11 +136,13 @@ tracer finds, and this plugin scores, chooses and cuts."""
 
 def vad_head(r: dict) -> str:
     """VAD-tiny."""
+    failed = 'error' in r['methods'].get('peer', {})
+    tells = "but what it cuts then doesn't run (the error is below)" if failed else 'and cuts it'
     return f"""### VAD-tiny, {100 * r['settings']['ratio']:.0f} % removed
 
-Random weights, six images of 384 x 640. torch-pruning traces the whole model, but what it cuts
-then doesn't run (the error is below); it works where its forward function ends behind the neck, and
-takes all from the image backbone and the neck, where most FLOPs are. The default here asks for
+Random weights, six images of 384 x 640. torch-pruning traces the whole model,
+{tells}. In the other rows of it, the forward function that it traces ends behind the neck, and all is
+taken from the image backbone and the neck, where most FLOPs are. The default here asks for
 parameters, and takes them where a unit has most of them; the row with a budget of FLOPs leaves as
 many parameters, but takes the units that cost most FLOPs."""
 
