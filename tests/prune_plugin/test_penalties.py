@@ -1,6 +1,7 @@
 """Soft pruning: what is added to the gradients, and that leaving units fade and go."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from test_iterative_loop import NEURONS, PENALTY, ROUNDS, config, kept_units, ne
 from projects.prune_plugin.checkpoint import load_file
 from projects.prune_plugin.hooks import penalty_hook
 from projects.prune_plugin.penalties import GReg, GroupLasso
-from projects.prune_plugin.penalties.rsst import RAMPS
+from projects.prune_plugin.penalties.rsst import RAMPS, RSST
 
 
 def test_leaving_units_fade_and_go_at_the_end(tmp_path, monkeypatch):
@@ -68,6 +69,27 @@ def test_ramps_go_from_0_to_1_and_never_down(name):
     values = [RAMPS[name](p / 100, 4.0) for p in range(101)]
     assert values[0] == 0 and values[-1] == pytest.approx(1)
     assert all(b >= a for a, b in zip(values, values[1:], strict=False))
+
+
+@pytest.mark.parametrize(('rate', 'warned'), [(0.3, True), (0.1, False)])
+def test_a_pull_that_overshoots_is_told(rate, warned, monkeypatch):
+    """By the rate after the warm-up, of what is pulled alone."""
+    said = []
+    monkeypatch.setattr(penalty_hook, 'print_log', lambda message, *_: said.append(message))
+    model = torch.nn.ModuleDict(dict(fc=torch.nn.Linear(3, 5), head=torch.nn.Linear(5, 2)))
+    optimizer = torch.optim.SGD(
+        [
+            dict(params=model.head.parameters(), lr=10.0),
+            dict(params=model.fc.parameters(), lr=0.001, initial_lr=rate),
+        ]
+    )
+    runner = SimpleNamespace(
+        model=model, iter=0, optim_wrapper=SimpleNamespace(optimizer=optimizer)
+    )
+    hook = penalty_hook.PenaltyHook(RSST(strength=5.0))
+    hook.begin(runner, [[('fc.weight', 0, torch.tensor([[1], [4]]))]], 0, 10)
+    assert any('strength x learning rate is 1.5' in message for message in said) is warned
+    hook.begin(runner, [], 10, 10)
 
 
 def test_group_lasso_is_the_gradient_of_the_norms():

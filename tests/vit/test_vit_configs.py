@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 CONFIGS = Path(__file__).parents[2] / 'projects' / 'configs'
@@ -65,6 +66,19 @@ def test_dump_is_the_same_config(name, tmp_path):
     cfg = load(f'{name}_prune70')
     cfg.dump(tmp_path / 'dumped.py')
     assert Config.fromfile(tmp_path / 'dumped.py')._cfg_dict == cfg._cfg_dict
+
+
+def test_the_pretrained_trunk_learns_slowly():
+    cfg = load('vit_small_dinov2_cifar10_rsst70')
+    model = MODELS.build(cfg.model)
+    assert sum(p.numel() for p in model.parameters()) == 21_558_922
+    assert model.dummy_inputs()['inputs'].shape == (1, 3, 112, 112)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    rates = {id(p): group['lr'] for group in wrapper.param_groups for p in group['params']}
+    for name, parameter in model.named_parameters():
+        rate = 0.01 if name.startswith('backbone.head.') else 4e-5
+        assert rates[id(parameter)] == pytest.approx(rate), name
+    assert max(rates.values()) == 0.01
 
 
 def test_scope_is_mmengines():

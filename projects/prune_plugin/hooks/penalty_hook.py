@@ -100,7 +100,7 @@ class PenaltyHook(Hook):
         if not self.pulls:
             return
         optimizer = runner.optim_wrapper.optimizer
-        largest = max(group['lr'] for group in optimizer.param_groups) * self.penalty.strength
+        largest = self.largest_rate(optimizer) * self.penalty.strength
         if largest > 1:
             print_log(
                 f'prune_cfg.penalty.strength x learning rate is {largest:.3g}; above 1 it overshoots: '
@@ -109,6 +109,16 @@ class PenaltyHook(Hook):
                 logging.WARNING,
             )
         self._handle = optimizer.register_step_pre_hook(self.pull)
+
+    def largest_rate(self, optimizer: torch.optim.Optimizer) -> float:
+        """The largest learning rate of what is pulled, as its schedule knows it after a warm-up."""
+        pulled = {id(parameter) for pull in self.pulls for parameter, *_ in pull.parts}
+        rates = [
+            group.get('initial_lr', group['lr'])
+            for group in optimizer.param_groups
+            if any(id(parameter) in pulled for parameter in group['params'])
+        ]
+        return max(rates, default=0.0)  # frozen parameters may be in no group
 
     def end(self) -> None:
         """Pull no more."""
