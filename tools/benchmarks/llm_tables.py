@@ -172,8 +172,9 @@ def llm_iterative() -> str:
 steps, all at a learning rate of {r['rate']:g}. Training on the valid
 split adapts to the text, so compare with the dense model trained the same way
 where it is there. The plain methods get the same batches; the plugin's, which also has a warm-up and
-clips gradients, orders its batches itself, so compare it with itself. Means and standard deviations
-in the end are over {seeds} orders of the batches.
+clips gradients, orders its batches itself, so compare it with itself. The
+last column is the mean, and the standard deviation where there are several runs, which differ in the
+order of their batches; runs: {seeds}. A few percent between two single runs say little.
 
 {table(['', 'after each pruning and training, first seed', 'in the end'], rows)}
 """

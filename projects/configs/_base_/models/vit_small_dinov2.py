@@ -1,5 +1,5 @@
 # ViT-Small with 14x14 patches and DINOv2's weights (timm's hub; `pretrained` takes a local file, too), at
-# 112x112: small images are enlarged. 21.8 M parameters.
+# 112x112: small images are enlarged. 21.6 M parameters.
 custom_imports = dict(imports=['projects.prune_plugin', 'projects.vit'], allow_failed_imports=False)
 
 model = dict(
