@@ -211,10 +211,11 @@ def main() -> None:
     runs = earlier(args.output, settings) if args.add else {}
     runs.update({method: [] for method in methods})
     for seed in range(args.seeds):
+        args.seed = seed
         for method in methods:
             if method == 'dense' and seed:
                 continue
-            runs[method].append(run(method, Namespace(**{**vars(args), 'seed': seed})))
+            runs[method].append(run(method, args))
             print(f'{method:13} {json.dumps(runs[method][-1])}', flush=True)
             if not args.quick:
                 write(args.output, summary(settings, runs))
