@@ -1,8 +1,9 @@
 """Make the project's virtual environment: `python make_venv.py FOLDER [TORCH]`.
 
 The extras of setup.py name the packages, constraints.txt pins them. Run again on a finished FOLDER,
-it only brings it up to date. With another version of torch than the pinned one (`2.13.0`), the
-torchvision that fits is left to pip, and mmcv is compiled for it.
+it only brings it up to date. With another version of torch than the pinned one (`2.13.0`; where the
+package index has builds with labels, `2.13.0+cpu`), the torchvision that fits is left to pip, and mmcv
+is compiled for it.
 """
 
 import re
@@ -66,14 +67,17 @@ def run(command, failure):
 
 
 def pins_with(torch):
-    """The text of constraints.txt with this version of torch; None leaves it as it is."""
+    """The text of constraints.txt with this version of torch; None leaves it as it is.
+
+    `===` takes no build with a label for one without: torchvision would be of the other.
+    """
     text = (ROOT / 'constraints.txt').read_text(encoding='utf-8')
     if torch is None:
         return text
-    if not re.match(r'\d+\.\d+\.\d+$', torch):
-        raise SetupError(f'torch {torch!r} is no version; give one like 2.13.0')
+    if not re.match(r'\d+\.\d+\.\d+(\+\w+)?$', torch):
+        raise SetupError(f'torch {torch!r} is no version; give one like 2.13.0 or 2.13.0+cpu')
     text = re.sub(r'^torchvision==.*\n', '', text, flags=re.MULTILINE)
-    return re.sub(r'^torch==.*$', f'torch=={torch}', text, flags=re.MULTILINE)
+    return re.sub(r'^torch==.*$', f'torch==={torch}', text, flags=re.MULTILINE)
 
 
 def pip_install(python, *arguments):
