@@ -44,7 +44,7 @@ test-properties: venv ## random models, prune_cfgs and checkpoint files, many an
 test-slow: venv ## the slow tests alone
 	$(PY) -m pytest -q -m slow --durations=15
 
-test-faults: venv ## kill, fill disks, damage files at every moment (docs/faults.md); takes long
+test-faults: venv ## kill, fill disks, damage files at every moment (docs/faults.md); half an hour or more
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/faults -n $(TEST_WORKERS) --dist loadfile --durations=15
 
 test-torch: ## the test suite with another torch, in a virtual environment of its own: TORCH=2.13.0

@@ -54,7 +54,7 @@ ViT-Small at 32 x 32, batch {r['batch_size']}, threads: {threads}. A bare step t
 median of {r['rounds']}. What is added to it goes by the number of weights, not of images; it is the
 median difference of steps of one image, with and without, in {10 * r['rounds']} rounds.
 
-{table(['with', 'added, ms', 'of bare'], rows)}
+{table(['with', 'added, ms', 'step, of bare'], rows)}
 """
 
 
