@@ -172,6 +172,8 @@ def test_after_training_there_is_a_column_more(report):
     third = page.rows()[f'{metric} ↑'][2]
     assert third.split(' ')[0] == number(after['recovered']['metrics'][metric])
     assert 'the structured model after training (2 epochs, fine_tune)' in page.all()
+    after['recovered']['epochs'] = 1
+    assert 'after training (1 epoch, fine_tune)' in Page(report_page(after)).all()
     assert 'Without the training' in page.all() and 'Without' not in report_page(report)
     assert 'D/latest.pth' in page.of('dd')
 

@@ -178,7 +178,8 @@ def remarks(report: dict) -> list[str]:
     trained = report.get('recovered')
     if trained:
         zeros = trained.get('zeros')
-        extent = f'{trained["epochs"]} epochs, {trained["mode"]}'
+        epochs = trained['epochs']
+        extent = f'{epochs} epoch{"s" if epochs > 1 else ""}, {trained["mode"]}'
         if zeros:
             extent += f'; {percent(zeros, 2)} of its masked tensors are zero'
         said.append(

@@ -45,7 +45,7 @@ summary { cursor: pointer; font-weight: 600; }
 .bars { margin: .6rem 0 0; padding: 0; list-style: none; font-size: .9rem; }
 .bars li { display: grid; grid-template-columns: minmax(0, 6fr) minmax(0, 5fr) minmax(10rem, 3fr);
   gap: .1rem 1rem; align-items: center; padding: .15rem 0; }
-.bars span:last-child { text-align: right; font-variant-numeric: tabular-nums; }
+.bars span:last-child { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .bar { display: block; width: 100%; height: .8rem; border-radius: .2rem; }
 .track { fill: var(--track); }
 .fill { fill: var(--fill); }
@@ -63,8 +63,9 @@ pre { margin: 0; padding: .75rem; border-radius: .4rem; background: var(--page);
 @media (max-width: 40rem) {
   table { font-size: .85rem; }
   th, td { padding: .4rem .4rem; }
-  .bars li { grid-template-columns: minmax(0, 1fr) 10.5rem; padding: .3rem 0; }
-  .bars span:first-child { grid-column: 1 / -1; }
+  .bars li { grid-template-columns: minmax(0, 1fr) max-content; padding: .3rem 0; }
+  .bars span:last-child { grid-area: 1 / 2; }
+  .bars .bar { grid-area: 2 / 1 / auto / -1; }
   dl { grid-template-columns: minmax(0, 1fr); gap: 0; }
   dd { margin-bottom: .5rem; }
 }
