@@ -85,7 +85,7 @@ bench: venv ## measurements of less than an hour, with their tables
 bench-full: venv ## all measurements; hours
 	$(PY) tools/benchmarks/run_all.py --full
 
-bench-tickets: venv ## IMP, Refill and RSST against dense and one shot on CIFAR-10 (data/cifar10)
+bench-tickets: venv ## IMP, Refill and RSST against dense and one shot on CIFAR-10 (data/cifar10, or CIFAR10_ROOT)
 	$(PY) tools/benchmarks/tickets.py
 	$(PY) tools/benchmarks/run_all.py --only-docs
 

@@ -23,7 +23,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from data_folders import WIKITEXT2
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -39,8 +40,8 @@ def add_common_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--data',
         type=Path,
-        default=ROOT / 'data' / 'wikitext2',
-        help='folder with wiki.test.raw and wiki.valid.raw',
+        default=WIKITEXT2,
+        help='folder with wiki.test.raw and wiki.valid.raw; default: WIKITEXT2_ROOT, data/wikitext2',
     )
     parser.add_argument('--windows', type=int, default=10, help='of 512 tokens, to evaluate on')
     parser.add_argument('--samples', type=int, default=32, help='calibration sequences')
@@ -55,10 +56,12 @@ def check_data(folder: Path) -> None:
     """End with a message unless the folder holds WikiText-2."""
     missing = [n for n in ('wiki.test.raw', 'wiki.valid.raw') if not (folder / n).is_file()]
     if missing:
-        raise SystemExit(
-            f'{folder} has no {" and no ".join(missing)}; say with --data where WikiText-2 raw lies, '
-            'or get it with: python tools/create_data.py wikitext2'
+        print(
+            f'error: {folder} has no {" and no ".join(missing)}; say with --data where WikiText-2 raw '
+            'lies, or get it with: python tools/create_data.py wikitext2',
+            file=sys.stderr,
         )
+        raise SystemExit(2)
 
 
 def gguf_file() -> Path:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from data_folders import CIFAR10, WIKITEXT2
 
 
 @dataclass(frozen=True)
@@ -14,21 +14,19 @@ class Part:
         name: Of the part, in the table of times.
         script: Of this folder, without ``.py``.
         arguments: Its command line.
-        needs: A folder or file of data under the project's root without which it is left out.
+        needs: A folder or file of data without which it is left out.
     """
 
     name: str
     script: str
     arguments: tuple[str, ...] = ()
-    needs: str = ''
+    needs: Path | None = None
 
     @property
     def can_run(self) -> bool:
         """Whether its data is there."""
-        return not self.needs or (ROOT / self.needs).exists()
+        return self.needs is None or self.needs.exists()
 
-
-WIKITEXT = 'data/wikitext2'
 
 #: Less than an hour on two cores. What is a shorter setting of a long part has a result of its own.
 SHORT = (
@@ -48,7 +46,7 @@ SHORT = (
             '--samples=8',
             '--output=llm_weights_short',
         ),
-        WIKITEXT,
+        WIKITEXT2,
     ),
     Part(
         'llm_global_short',
@@ -59,7 +57,7 @@ SHORT = (
             '--samples=8',
             '--output=llm_global_short',
         ),
-        WIKITEXT,
+        WIKITEXT2,
     ),
 )
 #: Hours more.
@@ -69,9 +67,9 @@ LONG = (
     Part('vad_toy', 'vad_toy'),
     Part('vad_prune', 'vad_prune'),
     Part('side_by_side_vad_toy', 'side_by_side', ('--tasks=vad_toy',)),
-    Part('llm_weights', 'llm_weights', needs=WIKITEXT),
-    Part('llm_global', 'llm_global', needs=WIKITEXT),
-    Part('llm_iterative', 'llm_iterative', needs=WIKITEXT),
-    Part('llm_curve', 'llm_curve', needs=WIKITEXT),
-    Part('tickets', 'tickets', needs='data/cifar10'),
+    Part('llm_weights', 'llm_weights', needs=WIKITEXT2),
+    Part('llm_global', 'llm_global', needs=WIKITEXT2),
+    Part('llm_iterative', 'llm_iterative', needs=WIKITEXT2),
+    Part('llm_curve', 'llm_curve', needs=WIKITEXT2),
+    Part('tickets', 'tickets', needs=CIFAR10),
 )

@@ -17,6 +17,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from data_folders import CIFAR10  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+
+from projects.prune_plugin.errors import UserError  # noqa: E402
+from projects.prune_plugin.recovery import check_data  # noqa: E402
+
 CONFIG = ROOT / 'projects' / 'configs' / 'ViT' / 'vit_tiny_cifar10.py'
 TABLE = ROOT / 'docs' / 'benchmarks' / 'tickets.csv'
 PLOT = ROOT / 'docs' / 'images' / 'tickets.png'
@@ -51,16 +59,31 @@ def prune_cfg(method: str, args: Namespace) -> dict[str, Any]:
 METHODS = ('dense', 'one-shot', 'IMP', 'Refill', 'RSST')
 
 
+def data_options(args: Namespace) -> dict[str, Any]:
+    """What the config's data is replaced by."""
+    return {
+        'data_root': args.data,
+        **{f'{k}_dataloader.dataset.data_root': args.data for k in ('train', 'val', 'test')},
+        'train_dataloader.dataset.indices': args.images,
+    }
+
+
+def check(args: Namespace) -> None:
+    """Raise :class:`UserError` unless the data is there."""
+    cfg = Config.fromfile(CONFIG)
+    cfg.merge_from_dict(data_options(args))
+    check_data(cfg, 'train_dataloader')
+    check_data(cfg, 'test_dataloader')
+
+
 def run(method: str, seed: int, args: Namespace) -> dict[str, Any]:
     """Train once; what came of it."""
     name = method.lower().replace('-', '')
     folder = args.work_dir / f'{name}_{seed}'
     total = args.states * args.epochs
     options = {
+        **data_options(args),
         'randomness.seed': seed,
-        'train_dataloader.dataset.indices': args.images,
-        'data_root': args.data,
-        **{f'{k}_dataloader.dataset.data_root': args.data for k in ('train', 'val', 'test')},
         'train_cfg.val_interval': total if method == 'dense' else args.epochs,
         'default_hooks.logger.interval': 20,
     }
@@ -88,7 +111,9 @@ def run(method: str, seed: int, args: Namespace) -> dict[str, Any]:
                 env=dict(os.environ, OMP_NUM_THREADS='1'),
             )
         if ended.returncode:
-            raise SystemExit(f'{method} with seed {seed} failed: see {folder / "log.txt"}')
+            log = folder / 'log.txt'
+            last = log.read_text().strip().splitlines()[-1:]
+            raise SystemExit(f'{method} with seed {seed} failed: {"".join(last)} ({log})')
         done.write_text(settings)
     return dict(method=method, seed=seed, **result(method, folder))
 
@@ -167,9 +192,8 @@ def draw(summary: dict[str, dict[str, Any]]) -> None:
 
 def main() -> None:
     """Run the comparison."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--data', default=str(ROOT / 'data' / 'cifar10'), help='CIFAR-10')
+    parser.add_argument('--data', default=str(CIFAR10), help='default: CIFAR10_ROOT, data/cifar10')
     parser.add_argument('--methods', default=','.join(METHODS), help='comma-separated')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--states', type=int, default=4, help='the dense one included')
@@ -183,6 +207,10 @@ def main() -> None:
     for method in args.methods.split(','):
         if method not in METHODS:
             parser.error(f'--methods has {method!r}; valid are {", ".join(METHODS)}')
+    try:
+        check(args)
+    except UserError as error:
+        parser.error(str(error))
     wanted = [(m, seed) for seed in range(args.seeds) for m in args.methods.split(',')]
     rows = []
     with ThreadPoolExecutor(args.jobs) as pool:
