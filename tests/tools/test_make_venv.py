@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'tools' / 'setup'))
-make_venv = pytest.importorskip('make_venv')
+import make_venv  # noqa: E402
 
 
 @pytest.mark.parametrize('torch', ['2.13.0', '2.13.0+cpu'])

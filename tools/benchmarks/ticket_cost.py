@@ -59,7 +59,9 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--batch-size', type=int, default=128)
-    parser.add_argument('--rounds', type=int, default=9, help='of bare steps; ten times of short')
+    parser.add_argument(
+        '--rounds', type=int, default=9, help='of whole batches; ten times of one image'
+    )
     args = parser.parse_args()
     torch.manual_seed(0)
     base = Config.fromfile(CONFIGS / 'vit_small_cifar10.py')

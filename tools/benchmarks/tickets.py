@@ -59,19 +59,9 @@ def prune_cfg(method: str, args: Namespace) -> dict[str, Any]:
 METHODS = ('dense', 'one-shot', 'IMP', 'Refill', 'RSST')
 
 
-def data_options(args: Namespace) -> dict[str, Any]:
-    """What the config's data is replaced by."""
-    return {
-        'data_root': args.data,
-        **{f'{k}_dataloader.dataset.data_root': args.data for k in ('train', 'val', 'test')},
-        'train_dataloader.dataset.indices': args.images,
-    }
-
-
-def check(args: Namespace) -> None:
-    """Raise :class:`UserError` unless the data is there."""
+def check_cifar10() -> None:
+    """Raise :class:`UserError` unless the data is where the config looks for it."""
     cfg = Config.fromfile(CONFIG)
-    cfg.merge_from_dict(data_options(args))
     check_data(cfg, 'train_dataloader')
     check_data(cfg, 'test_dataloader')
 
@@ -82,8 +72,8 @@ def run(method: str, seed: int, args: Namespace) -> dict[str, Any]:
     folder = args.work_dir / f'{name}_{seed}'
     total = args.states * args.epochs
     options = {
-        **data_options(args),
         'randomness.seed': seed,
+        'train_dataloader.dataset.indices': args.images,
         'train_cfg.val_interval': total if method == 'dense' else args.epochs,
         'default_hooks.logger.interval': 20,
     }
@@ -93,7 +83,7 @@ def run(method: str, seed: int, args: Namespace) -> dict[str, Any]:
         options['train_cfg.type'] = 'IterativePruneLoop'
         options['train_cfg.max_epochs'] = total // 2 if method == 'one-shot' else args.epochs
     pruning = None if method == 'dense' else prune_cfg(method, args)
-    settings = json.dumps([options, pruning], sort_keys=True)
+    settings = json.dumps([str(args.data), options, pruning], sort_keys=True)
     done = folder / 'settings.json'
     if not (done.is_file() and done.read_text() == settings):
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,16 +92,16 @@ def run(method: str, seed: int, args: Namespace) -> dict[str, Any]:
         command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(config)]
         command += ['--work-dir', str(folder), '--cfg-options']
         command += [f'{key}={value}' for key, value in options.items()]
-        with (folder / 'log.txt').open('w') as log:
+        log = folder / 'log.txt'
+        with log.open('w') as file:
             ended = subprocess.run(
                 command,
-                stdout=log,
+                stdout=file,
                 stderr=subprocess.STDOUT,
                 check=False,
                 env=dict(os.environ, OMP_NUM_THREADS='1'),
             )
         if ended.returncode:
-            log = folder / 'log.txt'
             last = log.read_text().strip().splitlines()[-1:]
             raise SystemExit(f'{method} with seed {seed} failed: {"".join(last)} ({log})')
         done.write_text(settings)
@@ -193,7 +183,9 @@ def draw(summary: dict[str, dict[str, Any]]) -> None:
 def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--data', default=str(CIFAR10), help='default: CIFAR10_ROOT, data/cifar10')
+    parser.add_argument(
+        '--data', type=Path, default=CIFAR10, help='default: CIFAR10_ROOT, data/cifar10'
+    )
     parser.add_argument('--methods', default=','.join(METHODS), help='comma-separated')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--states', type=int, default=4, help='the dense one included')
@@ -207,8 +199,9 @@ def main() -> None:
     for method in args.methods.split(','):
         if method not in METHODS:
             parser.error(f'--methods has {method!r}; valid are {", ".join(METHODS)}')
+    os.environ['CIFAR10_ROOT'] = str(args.data)  # where the config looks, here and in the runs
     try:
-        check(args)
+        check_cifar10()
     except UserError as error:
         parser.error(str(error))
     wanted = [(m, seed) for seed in range(args.seeds) for m in args.methods.split(',')]
