@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from projects.prune_plugin import StructuredPruner, distributed, slim
 from projects.prune_plugin.checkpoint import load_file, use_safe_loader
+from projects.prune_plugin.cli import shut_down
 from projects.prune_plugin.hooks.mask_hook import pack_masks
 from projects.prune_plugin.recovery import fit_to_device, recovery_config
 from projects.prune_plugin.settings import RecoverySettings, read_settings
@@ -146,7 +147,7 @@ def on_one_rank(rank: int, port: str, function: Callable, *args) -> None:
     distributed.init('pytorch')
     use_safe_loader()
     function(*args)
-    torch_dist.destroy_process_group()
+    shut_down(together=True)
 
 
 def on_two_ranks(function: Callable, *args) -> None:
