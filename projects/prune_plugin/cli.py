@@ -4,7 +4,6 @@ import argparse
 import errno
 import gc
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,8 +13,9 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger, print_log
 
 from .checkpoint import use_safe_loader
+from .config_mistakes import config_mistake, without_places
 from .distributed import is_lost_rank, lost_rank_message
-from .errors import UserError
+from .errors import UserError, first_line
 from .files import REFUSALS, refusal, refusal_message
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -148,26 +148,6 @@ def read_config(path: str, options: dict) -> Config:
     return cfg
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without MMEngine's notes on where it was raised."""
-    said = str(error.args[0] if error.args else error).strip()
-    text = said.splitlines()[0] if said else type(error).__name__
-    while re.match(r'class `\w+` in \S+: ', text):
-        text = re.sub(r'^class `\w+` in \S+: ', '', text)
-    return text
-
-
-def is_config_mistake(error: Exception) -> bool:
-    """Whether MMEngine could not build what a config names: an unknown type, or unknown keys."""
-    return bool(
-        re.search(
-            r'is not in the \S+ registry|'
-            r'^class `.*(unexpected keyword argument|missing \d+ required)',
-            str(error.args[0] if error.args else ''),
-        )
-    )
-
-
 def log_world(launcher: str) -> None:
     """Say in the log how many processes run, and on what."""
     import torch
@@ -196,10 +176,12 @@ def run(
         main(argv)
         shut_down(together=True)
     except (UserError, KeyError, TypeError) as error:
-        if not isinstance(error, UserError) and not is_config_mistake(error):
+        ours = isinstance(error, UserError)
+        said = without_places(first_line(error)) if ours else config_mistake(error)
+        if said is None:
             raise
         if is_first_rank():
-            print(f'error: {first_line(error)}', file=sys.stderr)
+            print(f'error: {said}', file=sys.stderr)
         shut_down(together=False)
         sys.exit(2)
     except OSError as error:

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .cli import first_line
-from .errors import UserError
+from .errors import UserError, first_line
 from .profiling import Example, needed_example
 
 #: Samples in the batch that is traced, and in those that are compared. A graph takes any number.
