@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as torch_dist
 import torch.multiprocessing
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, MODELS
 from tiny_causal import ARCHITECTURES, LLAMA, plain_perplexity
 
 import projects.llm  # noqa: F401
-from projects.prune_plugin import distributed
+from projects.prune_plugin import cli, distributed
 from projects.prune_plugin.errors import UserError
 from projects.prune_plugin.evaluation import TestSet, headline
 
@@ -84,7 +83,7 @@ def on_one_rank(rank: int, port: str, data: dict, out: str) -> None:
     distributed.init('pytorch')
     found = test_set(data).evaluate(model_of(LLAMA), 'dense', progress=False)
     torch.save(found, f'{out}/{rank}.pth')
-    torch_dist.destroy_process_group()
+    cli.shut_down(together=True)
 
 
 def test_two_ranks_find_what_one_finds(dataset_cfg, tmp_path):

@@ -7,13 +7,12 @@ import socket
 import numpy as np
 import pytest
 import torch
-import torch.distributed as torch_dist
 import torch.multiprocessing
 import toy
 from mmengine.config import Config
 from torch import nn
 
-from projects.prune_plugin import UserError, distributed
+from projects.prune_plugin import UserError, cli, distributed
 from projects.prune_plugin.batch_norm import recalibrate
 from projects.prune_plugin.calibration import CalibrationData
 from projects.prune_plugin.outcome import Options
@@ -149,7 +148,7 @@ def on_one_rank(rank: int, port: str, folder: str) -> None:
         recalibrate(model, data(samples), run)
         found[str(samples)] = model.state_dict()
     torch.save(found, f'{folder}/{rank}.pth')
-    torch_dist.destroy_process_group()
+    cli.shut_down(together=True)
 
 
 def test_two_ranks_get_what_one_gets(tmp_path):

@@ -14,7 +14,7 @@ from cases import BY_NAME, HEADS, NEURONS
 from mmengine.config import Config
 from test_criteria import samples_for
 
-from projects.prune_plugin import StructuredPruner, UserError, distributed
+from projects.prune_plugin import StructuredPruner, UserError, cli, distributed
 from projects.prune_plugin.calibration import collect
 from projects.prune_plugin.compensation import LeastSquares
 from projects.prune_plugin.recovery import fit_to_device
@@ -114,7 +114,7 @@ def on_one_rank(rank: int, port: str, folder: str) -> None:
     found['weights'] = distributed.weights_digest(model)
     found['trained'] = trained(folder)
     torch.save(found, f'{folder}/{rank}.pth')
-    torch_dist.destroy_process_group()
+    cli.shut_down(together=True)
 
 
 @pytest.fixture(scope='module')

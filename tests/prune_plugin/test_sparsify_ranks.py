@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import torch.distributed as torch_dist
 import torch.multiprocessing
 from test_sparsify import METHODS, pruned
 
-from projects.prune_plugin import UserError, distributed
+from projects.prune_plugin import UserError, cli, distributed
 from projects.prune_plugin.sparsify import Progress
 
 
@@ -30,7 +29,7 @@ def on_one_rank(rank: int, port: str, folder: str) -> None:
     except UserError as error:
         found.append(str(error))
     torch.save(found, f'{folder}/{rank}.pth')
-    torch_dist.destroy_process_group()
+    cli.shut_down(together=True)
 
 
 @contextmanager

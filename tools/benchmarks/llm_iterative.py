@@ -16,6 +16,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from contextlib import redirect_stdout
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,11 @@ def with_plugin(method: str, args: Namespace) -> dict[str, Any]:
         return dict(seed=args.seed, **read_history(work_dir / 'history.csv'))
 
 
-def earlier(output: str, settings: dict[str, Any]) -> dict[str, list]:
-    """The runs of each method in an earlier result, which must have had the same settings."""
+def earlier(output: str, settings: dict[str, Any], again: set[tuple[str, int]]) -> dict[str, list]:
+    """The runs of each method in an earlier result, but those ``(method, seed)`` to be done again.
+
+    It must have had the same settings.
+    """
     from common import RESULTS
 
     path = RESULTS / f'{output}.json'
@@ -168,7 +172,10 @@ def earlier(output: str, settings: dict[str, Any]) -> dict[str, list]:
             raise SystemExit(
                 f'--add: {path.name} was measured with {key} {saved[key]}, not {value}'
             )
-    return {method: found['runs'] for method, found in saved['methods'].items()}
+    return {
+        method: [entry for entry in found['runs'] if (method, entry['seed']) not in again]
+        for method, found in saved['methods'].items()
+    }
 
 
 def main() -> None:
@@ -181,20 +188,26 @@ def main() -> None:
     parser.add_argument('--rate', type=float, default=3e-4, help='learning rate')
     parser.add_argument('--window', type=int, default=512, help='tokens of a training sequence')
     parser.add_argument('--batch', type=int, default=2, help='sequences in a step')
-    parser.add_argument('--seeds', type=int, default=3, help='how many runs of each, but the dense')
+    parser.add_argument(
+        '--seeds',
+        nargs='+',
+        type=int,
+        default=[0, 1, 2],
+        help='the dense model has the first alone',
+    )
     parser.add_argument('--methods', default=','.join((*PLAIN, *OURS)), help='comma-separated')
     parser.add_argument(
         '--quick', action='store_true', help='1 seed, 2 rounds of 2 steps, 2 windows; not saved'
     )
     parser.add_argument(
-        '--add', action='store_true', help='keep what was measured of methods that are not named'
+        '--add', action='store_true', help='keep what was measured of other methods and seeds'
     )
     parser.add_argument('--output', default='llm_iterative', help='name of the result')
     parser.add_argument('--worker', help=argparse.SUPPRESS)
     parser.add_argument('--seed', type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.quick:
-        args.plan, args.windows, args.seeds = '0.4:2,0.5:2', 2, 1
+        args.plan, args.windows, args.seeds = '0.4:2,0.5:2', 2, [0]
     check_data(args.data)
     if args.worker:
         with redirect_stdout(sys.stderr):
@@ -208,17 +221,19 @@ def main() -> None:
     for method in methods:
         if method not in {**PLAIN, **OURS}:
             parser.error(f'--methods has {method!r}; valid are {", ".join((*PLAIN, *OURS))}')
-    runs = earlier(args.output, settings) if args.add else {}
-    runs.update({method: [] for method in methods})
-    for seed in range(args.seeds):
-        args.seed = seed
-        for method in methods:
-            if method == 'dense' and seed:
-                continue
-            runs[method].append(run(method, args))
-            print(f'{method:13} {json.dumps(runs[method][-1])}', flush=True)
-            if not args.quick:
-                write(args.output, summary(settings, runs))
+    todo = [
+        (method, seed)
+        for seed in args.seeds
+        for method in methods
+        if method != 'dense' or seed == args.seeds[0]
+    ]
+    runs = earlier(args.output, settings, set(todo)) if args.add else {}
+    for method, args.seed in todo:
+        found = run(method, args)
+        print(f'{method:13} {json.dumps(found)}', flush=True)
+        runs[method] = sorted([*runs.get(method, []), found], key=itemgetter('seed'))
+        if not args.quick:
+            write(args.output, summary(settings, runs))
 
 
 def run(method: str, args: Namespace) -> dict[str, Any]:

@@ -7,13 +7,12 @@ import socket
 import pytest
 import small_tables
 import torch
-import torch.distributed as torch_dist
 import torch.multiprocessing
 import vad_samples
 from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS
 
-from projects.prune_plugin import distributed
+from projects.prune_plugin import cli, distributed
 from projects.prune_plugin.errors import UserError
 from projects.vad import evaluation  # noqa: F401  registers the metrics
 from projects.vad.evaluation.base import in_order
@@ -58,7 +57,7 @@ def on_one_rank(rank: int, port: str, folder: str) -> None:
     except UserError as error:
         found['error'] = str(error)
     torch.save(found, f'{folder}/{rank}.pth')
-    torch_dist.destroy_process_group()
+    cli.shut_down(together=True)
 
 
 @pytest.fixture(scope='module')
