@@ -145,9 +145,9 @@ squares is one more forward pass over the same sequences. {r.get('note', '')}
 {pace}"""
 
 
-def llm_iterative() -> str:
+def llm_iterative(name: str = 'llm_iterative') -> str:
     """Section on iterative magnitude pruning."""
-    r = result('llm_iterative')
+    r = result(name)
     labels = dict(
         dense='dense',
         one_shot='one shot',
@@ -186,4 +186,5 @@ SECTIONS = dict(
     llm_global=llm_global,
     llm_global_short=partial(llm_global, 'llm_global_short'),
     llm_iterative=llm_iterative,
+    llm_iterative_70=partial(llm_iterative, 'llm_iterative_70'),
 )

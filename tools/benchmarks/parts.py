@@ -70,6 +70,12 @@ LONG = (
     Part('llm_weights', 'llm_weights', needs=WIKITEXT2),
     Part('llm_global', 'llm_global', needs=WIKITEXT2),
     Part('llm_iterative', 'llm_iterative', needs=WIKITEXT2),
+    Part(
+        'llm_iterative_70',
+        'llm_iterative',
+        ('--plan=0.5:10,0.65:14,0.7:36', '--output=llm_iterative_70'),
+        WIKITEXT2,
+    ),
     Part('llm_curve', 'llm_curve', needs=WIKITEXT2),
     Part('tickets', 'tickets', needs=CIFAR10),
 )
