@@ -1,5 +1,6 @@
 """Sections of docs/benchmarks.md on language models."""
 
+from collections import Counter
 from functools import partial
 from statistics import median
 
@@ -27,6 +28,17 @@ PROTOCOL = (
 def short(value: float) -> str:
     """A perplexity, as precise as it deserves."""
     return f'{value:.2f}' if value < 1000 else f'{value:,.0f}' if value < 1e6 else f'{value:.1e}'
+
+
+def rounds_of(rows: list[dict]) -> str:
+    """How many times each setting was measured: "3 at 50%, 1 at 70%", or a number for all."""
+    counts = Counter((row['setting'], row['method']) for row in rows)
+    most: dict[str, int] = {}
+    for (setting, _method), count in counts.items():
+        most[setting] = max(count, most.get(setting, 0))
+    if len(set(most.values())) == 1:
+        return str(next(iter(most.values())))
+    return ', '.join(f'{count} at {setting}' for setting, count in most.items())
 
 
 def llm_weights(name: str = 'llm_weights') -> str:
@@ -77,8 +89,8 @@ def llm_weights(name: str = 'llm_weights') -> str:
 {PROTOCOL.format(windows=r['windows'])}; dense {r['dense_perplexity']:.2f}. Calibrated on {r['samples']}
 sequences of the valid split. All methods in turn, each in a fresh process; the time is that of
 pruning, and memory is the process's peak meanwhile, the model included. Plain ones are written from
-the papers (tools/benchmarks/plain): every block forwarded twice, one Hessian per layer. Rounds:
-{r['rounds']}.
+the papers (tools/benchmarks/plain): every block forwarded twice, one Hessian per layer. Medians
+of rounds: {rounds_of(r['results'])}.
 
 {table(['', 'method', *quantities], rows)}
 

@@ -174,7 +174,6 @@ def summary(dense: float, rows: list[dict[str, Any]], args: Namespace) -> dict[s
         dense_perplexity=dense,
         windows=args.windows,
         samples=args.samples,
-        rounds=args.rounds,
         batch_size=args.batch_size,
         results=rows,
         ratios=ratios(rows),
