@@ -8,6 +8,10 @@ from typing import Any
 
 UNKNOWN_KEY = re.compile(r"got an unexpected keyword argument '(\w+)'")
 MISSING_KEYS = re.compile(r'missing \d+ required \S+ arguments?: (.+)$')
+#: Functions of MMEngine that build from a config, and their names for what and from which keys.
+BUILDERS = dict(
+    build_from_cfg=('obj_cls', 'args'), build_dataloader=('DataLoader', 'dataloader_cfg')
+)
 #: Once for every level of the config.
 WHERE = re.compile(r'^(class `\w+` in \S+: )+')
 
@@ -50,7 +54,7 @@ def config_mistake(error: BaseException) -> str | None:
 def what_was_built(
     traceback: TracebackType | None,
 ) -> tuple[tuple[Callable, dict[str, Any]] | None, bool]:
-    """The innermost thing that a registry was building: it and its keys, and whether its call failed.
+    """The innermost thing that was being built from a config: it, its keys, and whether its call failed.
 
     Args:
         traceback: Of the error.
@@ -61,9 +65,11 @@ def what_was_built(
     found, deepest = None, False
     while traceback is not None:
         frame = traceback.tb_frame
-        deepest = frame.f_code.co_name == 'build_from_cfg' and 'obj_cls' in frame.f_locals
+        values, function = {**frame.f_globals, **frame.f_locals}, frame.f_code.co_name
+        maker, keys = (values.get(name) for name in BUILDERS.get(function, ('', '')))
+        deepest = maker is not None and keys is not None
         if deepest:
-            found = frame.f_locals['obj_cls'], dict(frame.f_locals['args'])
+            found = maker, dict(keys)
         traceback = traceback.tb_next
     return found, deepest
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.registry import MODELS, OPTIMIZERS, Registry
+from mmengine.runner import Runner
 
 from projects.prune_plugin.config_mistakes import config_mistake
 
@@ -85,6 +86,12 @@ def test_classes_of_others():
     assert said.startswith('rate is not a key of AdamW; valid are params, lr, betas')
     said = config_mistake(raised(MODELS.build, dict(type=torch.nn.ReLU, slope=1)))
     assert said == 'slope is not a key of ReLU; valid are inplace'
+
+
+def test_data_loaders():
+    cfg = dict(dataset=range(3), sampler=dict(type='DefaultSampler'), batch=2)
+    said = config_mistake(raised(Runner.build_dataloader, cfg))
+    assert said.startswith('batch is not a key of DataLoader; valid are dataset, batch_size, ')
 
 
 def test_messages_of_older_mmengine():
