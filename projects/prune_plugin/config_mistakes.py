@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -62,21 +62,19 @@ def what_was_built(
     Returns:
         ``(class or function, keys)``, None if nothing was built; whether no call further inside raised.
     """
-    found, deepest = None, False
+    found = here = None
     while traceback is not None:
         frame = traceback.tb_frame
         values, function = {**frame.f_globals, **frame.f_locals}, frame.f_code.co_name
         maker, keys = (values.get(name) for name in BUILDERS.get(function, ('', '')))
-        deepest = maker is not None and keys is not None
-        if deepest:
-            found = maker, dict(keys)
-        traceback = traceback.tb_next
-    return found, deepest
+        here = (maker, dict(keys)) if callable(maker) and isinstance(keys, Mapping) else None
+        found, traceback = here or found, traceback.tb_next
+    return found, here is not None
 
 
 def keys_of(maker: Callable) -> list[str]:
     """The keyword arguments that a class or function takes, those that it hands on included."""
-    makers = [cls.__init__ for cls in maker.__mro__] if inspect.isclass(maker) else [maker]
+    makers = maker.__mro__ if inspect.isclass(maker) else [maker]
     found: dict[str, None] = {}
     for one in makers:
         try:
@@ -84,7 +82,7 @@ def keys_of(maker: Callable) -> list[str]:
         except (TypeError, ValueError):  # written in C
             break
         named = (p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
-        found.update(dict.fromkeys(p.name for p in named if p.name != 'self'))
+        found.update(dict.fromkeys(p.name for p in named))
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return list(found)
