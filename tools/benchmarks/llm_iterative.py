@@ -1,4 +1,4 @@
-"""Iterative magnitude pruning of SmolLM2 to 50 %, against one shot and the dense model.
+"""Iterative magnitude pruning of SmolLM2, by default to 50 %, against one shot and the dense model.
 
 All get the same number of AdamW steps, on as many tokens of WikiText-2's valid split, at the same
 constant rate; training on that split lowers the dense model's perplexity too, so that is printed beside
