@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+from .registry import accepted_keys
+
 UNKNOWN_KEY = re.compile(r"got an unexpected keyword argument '(\w+)'")
 MISSING_KEYS = re.compile(r'missing \d+ required \S+ arguments?: (.+)$')
 #: Functions of MMEngine that build from a config, and their names for what and from which keys.
@@ -74,15 +76,13 @@ def what_was_built(
 
 def keys_of(maker: Callable) -> list[str]:
     """The keyword arguments that a class or function takes, those that it hands on included."""
-    makers = maker.__mro__ if inspect.isclass(maker) else [maker]
     found: dict[str, None] = {}
-    for one in makers:
+    for one in maker.__mro__ if inspect.isclass(maker) else [maker]:
         try:
-            parameters = inspect.signature(one).parameters.values()
+            kinds = {p.kind for p in inspect.signature(one).parameters.values()}
         except (TypeError, ValueError):  # written in C
             break
-        named = (p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
-        found.update(dict.fromkeys(p.name for p in named))
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        found.update(dict.fromkeys(accepted_keys(one)))
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
             break
     return list(found)

@@ -5,7 +5,7 @@ these take the parts of pruning itself.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmengine.registry import Registry
@@ -23,7 +23,7 @@ PENALTIES = Registry('penalty', scope='mmengine')
 PRUNERS = Registry('pruner', scope='mmengine')
 
 
-def accepted_keys(cls: type) -> list[str]:
+def accepted_keys(cls: Callable) -> list[str]:
     """Names of the keyword arguments that ``cls(...)`` takes from a config."""
     parameters = inspect.signature(cls).parameters.values()
     return [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
