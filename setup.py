@@ -56,14 +56,16 @@ EXTRAS = {
     'lm_eval': ['lm-eval>=0.4.9'],
     # What runs the notebooks of docs/tutorials.
     'docs': ['ipykernel', 'nbclient', 'nbformat'],
-    'dev': ['codespell', 'mypy', 'pre-commit', 'ruff'],
+    'dev': ['codespell', 'import-linter', 'mypy', 'pre-commit', 'ruff'],
     'all': sorted({name for names in FEATURES.values() for name in names}),
 }
 
 
 def read_version() -> str:
     """The version, read as text: importing the package would need torch and mmengine."""
-    text = (ROOT / 'projects' / 'prune_plugin' / 'version.py').read_text(encoding='utf-8')
+    text = (ROOT / 'projects' / 'prune_plugin' / 'common' / 'version.py').read_text(
+        encoding='utf-8'
+    )
     return re.search(r"^__version__ = '([^']+)'$", text, re.MULTILINE)[1]
 
 

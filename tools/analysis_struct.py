@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.prune_plugin import cli  # noqa: E402
+from projects.prune_plugin.workflows import cli  # noqa: E402
 
 
 def parse(argv: Sequence[str] | None):
@@ -127,9 +127,10 @@ def analyse_sensitivity(cfg, pruner, args) -> None:
     """Do what ``--sensitivity`` asks for."""
     from mmengine import dist
 
-    from projects.prune_plugin import distributed, sensitivity
-    from projects.prune_plugin.files import output_directory
-    from projects.prune_plugin.reports import print_sensitivity
+    from projects.prune_plugin.common import distributed
+    from projects.prune_plugin.common.fileio import output_directory
+    from projects.prune_plugin.workflows import sensitivity
+    from projects.prune_plugin.workflows.reports import print_sensitivity
 
     sensitivity.check_pruner(pruner)
     distributed.init(args.launcher)
@@ -151,15 +152,16 @@ def plan_on_meta(cfg, pruner, args) -> None:
 
     from mmengine import dist
 
-    from projects.prune_plugin import distributed, pipeline, planning
-    from projects.prune_plugin.files import output_directory
-    from projects.prune_plugin.reports import print_kinds, print_memory, print_report
+    from projects.prune_plugin.common import distributed
+    from projects.prune_plugin.common.fileio import output_directory
+    from projects.prune_plugin.workflows import plan_on_meta, prune
+    from projects.prune_plugin.workflows.reports import print_kinds, print_memory, print_report
 
     distributed.init(args.launcher)
     folder = Path(args.output_dir)
     with output_directory(folder) if args.write_plan else nullcontext():
-        options = pipeline.Options(None, folder, True, args.save_table, args.from_table)
-        report = planning.plan_on_meta(cfg, pruner, options, args.write_plan)
+        options = prune.Options(None, folder, True, args.save_table, args.from_table)
+        report = plan_on_meta.plan_on_meta(cfg, pruner, options, args.write_plan)
     if dist.is_main_process():
         print_kinds(report)
         print_report(report)
@@ -176,20 +178,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from mmengine import dist
 
-    from projects.prune_plugin import (
-        StructuredPruner,
-        UserError,
-        WeightPruner,
-        distributed,
-        exporting,
-        pipeline,
-        recovery,
-        rounds,
-        training,
-    )
-    from projects.prune_plugin.files import output_directory
-    from projects.prune_plugin.history import History
-    from projects.prune_plugin.reports import (
+    from projects.prune_plugin import StructuredPruner, UserError, WeightPruner
+    from projects.prune_plugin.checkpoints.export import formats
+    from projects.prune_plugin.common import distributed
+    from projects.prune_plugin.common.fileio import output_directory
+    from projects.prune_plugin.training import config_edits
+    from projects.prune_plugin.workflows import prune, rounds, train
+    from projects.prune_plugin.workflows.history import History
+    from projects.prune_plugin.workflows.reports import (
         print_groups,
         print_history,
         print_report,
@@ -197,14 +193,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
     cfg = cli.read_config(args.config, args.cfg_options)
-    pruner = pipeline.pruner_of(cfg, args.pruning_ratio)
+    pruner = prune.pruner_of(cfg, args.pruning_ratio)
     if args.sensitivity is not None:
         analyse_sensitivity(cfg, pruner, args)
         return
     if args.meta:
         plan_on_meta(cfg, pruner, args)
         return
-    exporting.check(cfg, args)
+    formats.check(cfg, args)
     if args.resume and not isinstance(pruner, WeightPruner):
         raise UserError(
             f'--resume goes with a WeightPruner, but prune_cfg.type is {type(pruner).__name__!r}; its '
@@ -212,9 +208,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     settings = pruner.recovery
     if args.fine_tune:
-        settings = recovery.settings_for(settings, args.retrain, args.fine_tune_epochs)
-        recovery.check_trainable(cfg, settings)
-        recovery.check_teacher(settings, args.checkpoint)
+        settings = config_edits.settings_for(settings, args.retrain, args.fine_tune_epochs)
+        config_edits.check_trainable(cfg, settings)
+        config_edits.check_teacher(settings, args.checkpoint)
         if args.train == 'structured' and not isinstance(pruner, StructuredPruner):
             raise UserError(
                 f'--train structured: a {type(pruner).__name__} makes no structured model; '
@@ -222,38 +218,37 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         pruner.rounds = [
             replace(
-                r, recovery=recovery.settings_for(r.recovery, args.retrain, args.fine_tune_epochs)
+                r,
+                recovery=config_edits.settings_for(r.recovery, args.retrain, args.fine_tune_epochs),
             )
             for r in pruner.rounds
         ]
-        recovery.check_data(cfg, 'train_dataloader')
+        config_edits.check_data(cfg, 'train_dataloader')
         if args.amp:
-            training.use_amp(cfg)
+            train.use_amp(cfg)
     in_rounds = pruner.in_rounds and not args.dry_run
     distributed.init(args.launcher)
     cli.log_world(args.launcher)
     folder = Path(args.output_dir)
     with nullcontext(folder) if args.dry_run else output_directory(folder):
-        options = pipeline.Options(
+        options = prune.Options(
             args.checkpoint, folder, args.dry_run, args.save_table, args.from_table, args.resume
         )
         if in_rounds and args.fine_tune:
             work_dir = folder
-            outcome = training.train_in_rounds(cfg, pruner, options, args.launcher)
+            outcome = train.train_in_rounds(cfg, pruner, options, args.launcher)
         elif in_rounds:
             outcome = rounds.prune_in_rounds(cfg, pruner, options)
         else:
-            outcome = pipeline.prune_to_files(cfg, pruner, options)
+            outcome = prune.prune_to_files(cfg, pruner, options)
         if args.fine_tune and not in_rounds:
-            work_dir = folder / recovery.FOLDERS[settings.mode]
-            training.recover(
-                cfg, settings, outcome, work_dir, args.launcher, args.train, args.resume
-            )
+            work_dir = folder / config_edits.FOLDERS[settings.mode]
+            train.recover(cfg, settings, outcome, work_dir, args.launcher, args.train, args.resume)
             if dist.is_main_process():
-                pipeline.write_report(outcome, folder)
+                prune.write_report(outcome, folder)
         if not args.dry_run:
             final = work_dir / 'latest.pth' if args.fine_tune else outcome.trained()
-            exporting.save(cfg, final, args)
+            formats.save(cfg, final, args)
     if dist.is_main_process():
         if args.dry_run:
             print_groups(outcome.report)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.prune_plugin import cli  # noqa: E402
+from projects.prune_plugin.workflows import cli  # noqa: E402
 
 
 def seconds(text: str) -> float:
@@ -67,18 +67,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from mmengine import dist
 
-    from projects.prune_plugin import comparison, distributed
-    from projects.prune_plugin.files import output_directory
-    from projects.prune_plugin.reports import print_comparison, write_comparison
+    from projects.prune_plugin.common import distributed
+    from projects.prune_plugin.common.fileio import output_directory
+    from projects.prune_plugin.workflows import compare
+    from projects.prune_plugin.workflows.reports import print_comparison, write_comparison
 
     cfg = cli.read_config(args.config, args.cfg_options)
-    settings = comparison.profile_settings(
+    settings = compare.profile_settings(
         cfg, batch_size=args.batch_size, num_threads=args.num_threads, seconds=args.seconds
     )
     distributed.init(args.launcher)
     cli.log_world(args.launcher)
     with output_directory(args.out, '--out') as folder:
-        report = comparison.compare(
+        report = compare.compare(
             cfg, args.checkpoints, settings, args.labels, args.eval, not args.no_eval
         )
         if dist.is_main_process():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.prune_plugin import cli  # noqa: E402
+from projects.prune_plugin.workflows import cli  # noqa: E402
 
 VERSIONS = ('v1.0-mini', 'v1.0-trainval')
 

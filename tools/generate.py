@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.prune_plugin import cli  # noqa: E402
+from projects.prune_plugin.workflows import cli  # noqa: E402
 
 PROMPT = 'The history of the railway began when'
 
@@ -36,8 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
 
     from projects.llm.models import HFCausalLM, generate_text
-    from projects.prune_plugin import UserError, distributed
-    from projects.prune_plugin.loading import load_model
+    from projects.prune_plugin import UserError
+    from projects.prune_plugin.checkpoints.model_loading import load_model
+    from projects.prune_plugin.common import distributed
 
     cfg = cli.read_config(args.config, args.cfg_options)
     distributed.init(args.launcher)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.prune_plugin import cli  # noqa: E402
+from projects.prune_plugin.workflows import cli  # noqa: E402
 
 
 def parse(argv: Sequence[str] | None):
@@ -39,19 +39,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the tool."""
     args = parse(argv)
 
-    from projects.prune_plugin import distributed, exporting, training
-    from projects.prune_plugin.files import output_directory
+    from projects.prune_plugin.checkpoints.export import formats
+    from projects.prune_plugin.common import distributed
+    from projects.prune_plugin.common.fileio import output_directory
+    from projects.prune_plugin.workflows import train
 
     cfg = cli.read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.amp:
         cfg.test_cfg = dict(cfg.get('test_cfg') or {}, fp16=True)
-    exporting.check(cfg, args)
+    formats.check(cfg, args)
     distributed.init(args.launcher)
     cli.log_world(args.launcher)
     with output_directory(cfg.work_dir, '--work-dir'):
-        training.test(cfg, args.checkpoint, args.eval, args.launcher, args.tmpdir)
-        exporting.save(cfg, args.checkpoint, args)
+        train.test(cfg, args.checkpoint, args.eval, args.launcher, args.tmpdir)
+        formats.save(cfg, args.checkpoint, args)
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.prune_plugin import cli  # noqa: E402
+from projects.prune_plugin.workflows import cli  # noqa: E402
 
 
 def parse(argv: Sequence[str] | None):
@@ -36,10 +36,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from mmengine import dist
 
-    from projects.prune_plugin import distributed, exporting, training
-    from projects.prune_plugin.files import output_directory
-    from projects.prune_plugin.history import History
-    from projects.prune_plugin.reports import print_history, print_report
+    from projects.prune_plugin.checkpoints.export import formats
+    from projects.prune_plugin.common import distributed
+    from projects.prune_plugin.common.fileio import output_directory
+    from projects.prune_plugin.workflows import train
+    from projects.prune_plugin.workflows.history import History
+    from projects.prune_plugin.workflows.reports import print_history, print_report
 
     cfg = cli.read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
@@ -49,13 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.resume = True
         cfg.resume_path = None if args.resume == 'auto' else args.resume
     if args.amp:
-        training.use_amp(cfg)
-    exporting.check(cfg, args)
+        train.use_amp(cfg)
+    formats.check(cfg, args)
     distributed.init(args.launcher)
     cli.log_world(args.launcher)
     with output_directory(cfg.work_dir, '--work-dir'):
-        report = training.train(cfg, args.launcher)
-        exporting.save(cfg, Path(cfg.work_dir) / 'latest.pth', args)
+        report = train.train(cfg, args.launcher)
+        formats.save(cfg, Path(cfg.work_dir) / 'latest.pth', args)
     if report and dist.is_main_process():
         if report.get('rounds'):
             print_history(History.of_report(report))

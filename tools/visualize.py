@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.prune_plugin import cli  # noqa: E402
+from projects.prune_plugin.workflows import cli  # noqa: E402
 
 
 def frames(text: str) -> slice:
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from mmengine import dist
 
-    from projects.prune_plugin import distributed
+    from projects.prune_plugin.common import distributed
 
     cfg = cli.read_config(args.config, args.cfg_options)
     distributed.init(args.launcher)
@@ -88,9 +88,9 @@ def draw(args: argparse.Namespace, cfg) -> None:
     import torch
     from rich.progress import track
 
-    from projects.prune_plugin.errors import UserError
-    from projects.prune_plugin.files import output_directory
-    from projects.prune_plugin.loading import load_model
+    from projects.prune_plugin.checkpoints.model_loading import load_model
+    from projects.prune_plugin.common.errors import UserError
+    from projects.prune_plugin.common.fileio import output_directory
 
     try:
         from projects.vad import visualization

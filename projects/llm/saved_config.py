@@ -12,7 +12,7 @@ from torch import nn
 from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 #: Keys that ``modeling_slim.py`` reads.
 SLIM_KEYS = ('slim_widths', 'slim_attributes', 'slim_base')

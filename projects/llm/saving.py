@@ -14,8 +14,8 @@ from mmengine.logging import print_log
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from projects.prune_plugin.errors import UserError
-from projects.prune_plugin.exporting import check_free
+from projects.prune_plugin.checkpoints.export.formats import check_free
+from projects.prune_plugin.common.errors import UserError
 
 from . import modeling_slim
 from .saved_config import Described, describe, family, renumbered_state
@@ -155,7 +155,7 @@ def modelling_code(model: type, config: type) -> str:
 
 def write_readme(lm: PreTrainedModel, described: Described, name: str, folder: Path) -> None:
     """Write down what the folder is and how it is loaded."""
-    from projects.prune_plugin.version import __version__
+    from projects.prune_plugin.common.version import __version__
 
     architecture = described.architecture.__name__
     zeros = sum(int((p == 0).sum()) for p in lm.parameters())

@@ -1,24 +1,7 @@
 """Pruning under MMEngine: units, criteria, budgets, allocators, hooks. Needs torch and mmengine."""
 
-from . import (
-    allocators,
-    budgets,
-    criteria,
-    hooks,
-    loops,
-    lora,
-    optim_wrapper,
-    penalties,
-    prune_runner,
-    schedulers,
-    schedules,
-    sharded_runner,
-    sparsifiers,
-    units,
-)
-from .errors import DataNotFoundError, UserError
-from .pruners import StructuredPruner, WeightPruner, build_pruner
-from .registry import (
+from .common.errors import DataNotFoundError, UserError
+from .common.registry import (
     ALLOCATORS,
     BUDGETS,
     COMPENSATIONS,
@@ -29,9 +12,16 @@ from .registry import (
     SPARSIFIERS,
     UNITS,
 )
-from .slim import build_slim_model, mask, slim
-from .state import PruneState, compose
-from .version import __version__
+from .common.version import __version__
+from .methods import allocators, budgets, criteria, penalties, schedules, sparsifiers
+from .methods.pruners import StructuredPruner, WeightPruner, build_pruner
+from .structure import units
+from .structure.prune_state import PruneState, compose
+from .structure.slimming import build_slim_model, mask, slim
+from .training import bf16_optim_wrapper, hooks, loops, lr_schedulers
+from .training.lora import adapters
+from .training.sharding import runner
+from .workflows import iterative_prune, prune_runner
 
 __all__ = [
     'ALLOCATORS',
@@ -49,23 +39,9 @@ __all__ = [
     'UserError',
     'WeightPruner',
     '__version__',
-    'allocators',
-    'budgets',
     'build_pruner',
     'build_slim_model',
     'compose',
-    'criteria',
-    'hooks',
-    'loops',
-    'lora',
     'mask',
-    'optim_wrapper',
-    'penalties',
-    'prune_runner',
-    'schedulers',
-    'schedules',
-    'sharded_runner',
     'slim',
-    'sparsifiers',
-    'units',
 ]

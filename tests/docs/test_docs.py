@@ -25,11 +25,15 @@ from projects.prune_plugin import (
     SPARSIFIERS,
     UNITS,
 )
-from projects.prune_plugin.outcome import Options
-from projects.prune_plugin.pipeline import prune_to_files, pruner_of
-from projects.prune_plugin.registry import accepted_keys
-from projects.prune_plugin.reports import search, tables
-from projects.prune_plugin.settings import CalibrationSettings, ProfileSettings, RecoverySettings
+from projects.prune_plugin.common.registry import accepted_keys
+from projects.prune_plugin.training.settings import (
+    CalibrationSettings,
+    ProfileSettings,
+    RecoverySettings,
+)
+from projects.prune_plugin.workflows.options import Options
+from projects.prune_plugin.workflows.prune import prune_to_files, pruner_of
+from projects.prune_plugin.workflows.reports import search, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / 'docs'

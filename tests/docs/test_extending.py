@@ -9,7 +9,7 @@ from test_docs import DOCS, REGISTRIES, snippets
 from torch import nn
 
 from projects.prune_plugin import CRITERIA, UNITS, build_pruner
-from projects.prune_plugin.pipeline import pruner_of
+from projects.prune_plugin.workflows.prune import pruner_of
 
 CONFIG, *CODE = snippets(DOCS / 'extending.md')
 

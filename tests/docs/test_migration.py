@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_docs import REGISTRIES, SETTINGS, rows
 
-from projects.prune_plugin.registry import accepted_keys
+from projects.prune_plugin.common.registry import accepted_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / 'docs' / 'migration.md').read_text(encoding='utf-8')

@@ -7,7 +7,7 @@ import torch
 from fault_table import fault
 from faulty_tools import CONFIG, PROFILE, SMALL, assert_same_end
 
-from projects.prune_plugin.checkpoint import newest_checkpoint
+from projects.prune_plugin.checkpoints.checkpoint_file import newest_checkpoint
 
 KIND = 'Clocks'
 

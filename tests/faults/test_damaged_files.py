@@ -10,8 +10,8 @@ import torch
 from fault_table import fault
 from faulty_tools import CONFIG, SMALL, content
 
-from projects.prune_plugin.checkpoint import load_file
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.checkpoints.checkpoint_file import load_file
+from projects.prune_plugin.common.errors import UserError
 
 KIND = 'Damaged checkpoints'
 

@@ -21,8 +21,8 @@ def warm() -> None:
     import matplotlib.pyplot  # noqa: F401
     import sklearn.datasets
 
-    import projects.prune_plugin.exporting
-    import projects.prune_plugin.training
+    import projects.prune_plugin.checkpoints.export.formats
+    import projects.prune_plugin.workflows.train
     import projects.vit  # noqa: F401
 
     sklearn.datasets.load_digits()

@@ -14,9 +14,10 @@ from mmengine.registry import DATASETS, METRICS, MODELS
 from tiny_causal import ARCHITECTURES, LLAMA, plain_perplexity
 
 import projects.llm  # noqa: F401
-from projects.prune_plugin import cli, distributed
-from projects.prune_plugin.errors import UserError
-from projects.prune_plugin.evaluation import TestSet, headline
+from projects.prune_plugin.common import distributed
+from projects.prune_plugin.common.errors import UserError
+from projects.prune_plugin.evaluation.test_set import TestSet, headline
+from projects.prune_plugin.workflows import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 WIKITEXT2 = Path(

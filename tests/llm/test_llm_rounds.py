@@ -9,8 +9,7 @@ import torch
 from mmengine.config import Config
 
 import projects.llm  # noqa: F401
-from projects.prune_plugin import training
-from projects.prune_plugin.hooks.mask_hook import zero_share
+from projects.prune_plugin.training.hooks.mask_hook import zero_share
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'projects' / 'configs'
 ROUNDS = dict(type='Geometric', share=0.3)
@@ -50,7 +49,7 @@ def run(tmp_path, dataset_cfg, hf_folder):
             cfg.optim_wrapper.optimizer.lr = 1e-2
         cfg.work_dir = str(tmp_path / name)
         Path(cfg.work_dir).mkdir()
-        return training.train(cfg, 'none')
+        return train.train(cfg, 'none')
 
     return make
 

@@ -16,7 +16,7 @@ from projects.llm.models import HFCausalLM  # noqa: E402
 from projects.llm.saved_config import describe  # noqa: E402
 from projects.llm.saving import save_hf  # noqa: E402
 from projects.prune_plugin import build_pruner, slim  # noqa: E402
-from projects.prune_plugin.errors import UserError  # noqa: E402
+from projects.prune_plugin.common.errors import UserError  # noqa: E402
 
 LLAMA = dict(
     model_type='llama', vocab_size=96, hidden_size=64, intermediate_size=96, num_hidden_layers=3,

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from tiny_causal import LLAMA
 
 import projects.llm  # noqa: F401
-from projects.prune_plugin.loading import load_model
-from projects.prune_plugin.training import train
+from projects.prune_plugin.checkpoints.model_loading import load_model
+from projects.prune_plugin.workflows.train import train
 
 
 @pytest.mark.parametrize('penalty', [None, dict(type='RSST', strength=30.0)], ids=['hard', 'soft'])

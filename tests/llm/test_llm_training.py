@@ -13,9 +13,9 @@ from mmengine.runner import Runner
 from tiny_causal import LLAMA
 
 import projects.llm  # noqa: F401
-from projects.prune_plugin import training
-from projects.prune_plugin.errors import UserError
-from projects.prune_plugin.slim import slim
+from projects.prune_plugin.common.errors import UserError
+from projects.prune_plugin.structure.slimming import slim
+from projects.prune_plugin.workflows import train
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'projects' / 'configs'
 
@@ -49,12 +49,12 @@ def config(tmp_path, dataset_cfg, hf_folder):
 
 
 def test_two_epochs_then_test(config, tmp_path):
-    before = training.test(config(), None, ['ppl'], 'none')['ppl/perplexity']
-    training.train(config(), 'none')
+    before = train.test(config(), None, ['ppl'], 'none')['ppl/perplexity']
+    train.train(config(), 'none')
     path = tmp_path / 'work' / 'epoch_2.pth'
     meta = torch.load(path, weights_only=False)['meta']
     assert meta['causal_lm']['model_type'] == 'llama'
-    after = training.test(config(), str(path), ['ppl'], 'none')
+    after = train.test(config(), str(path), ['ppl'], 'none')
     assert after['ppl/perplexity'] < 0.8 * before
     assert after['ppl/windows'] == 12
 
@@ -99,7 +99,7 @@ def test_accumulation_and_mixed_precision(config, tmp_path):
         cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.1)
         cfg.train_dataloader.sampler.shuffle = False
         cfg.model.gradient_checkpointing = name != 'whole'
-        training.train(cfg, 'none')
+        train.train(cfg, 'none')
         state = torch.load(tmp_path / name / 'epoch_1.pth', weights_only=False)['state_dict']
         weights[name] = state['lm.model.layers.0.mlp.up_proj.weight']
     torch.testing.assert_close(weights['parts'], weights['whole'], rtol=1e-4, atol=1e-5)
@@ -110,7 +110,7 @@ def test_accumulation_and_mixed_precision(config, tmp_path):
 
 def test_a_window_beyond_the_model_leaves_nothing_behind(config, tmp_path):
     with pytest.raises(UserError, match='65'):
-        training.test(config(**{'test_dataloader.dataset.window': 65}), None, None, 'none')
+        train.test(config(**{'test_dataloader.dataset.window': 65}), None, None, 'none')
     assert not (tmp_path / 'work').exists()
 
 
@@ -137,19 +137,19 @@ def echo(monkeypatch):
 
 
 def test_evaluators_of_the_model(config, echo, tmp_path):
-    found = training.test(config(), None, ['echo:a', 'ppl'], 'none')
+    found = train.test(config(), None, ['echo:a', 'ppl'], 'none')
     assert found['echo/a/neurons'] == 48.0 and found['ppl/windows'] == 12
     logged = [json.loads(f.read_text()) for f in (tmp_path / 'work').glob('*/*.json')]
     assert logged[0]['echo/a/neurons'] == 48.0
     cfg = config(**{'test_dataloader.dataset.data_root': '/nonexistent'})
-    assert training.test(cfg, None, ['echo:b'], 'none') == {'echo/b/neurons': 48.0}
+    assert train.test(cfg, None, ['echo:b'], 'none') == {'echo/b/neurons': 48.0}
     for name, message in {
         'echo:bad': 'bad argument',
         'lm:x': "no evaluator 'lm'; valid are echo",
         'nothing': 'is not a metric of this config; valid are ppl',
     }.items():
         with pytest.raises(UserError, match=message):
-            training.test(config(work_dir=str(tmp_path / 'no')), None, [name], 'none')
+            train.test(config(work_dir=str(tmp_path / 'no')), None, [name], 'none')
     assert not (tmp_path / 'no').exists()
 
 
@@ -167,7 +167,7 @@ def test_evaluators_of_a_slim_checkpoint(config, echo, tmp_path):
     torch.save(
         {'state_dict': model.state_dict(), 'meta': {'prune_state': state.to_dict()}}, path
     )  # fmt: skip
-    found = training.test(config(), str(path), ['echo:a', 'ppl'], 'none')
+    found = train.test(config(), str(path), ['echo:a', 'ppl'], 'none')
     assert found['echo/a/neurons'] == 24.0 and found['ppl/windows'] == 12
 
 
@@ -175,7 +175,7 @@ def test_without_lm_eval_it_says_what_to_install(config, monkeypatch):
     monkeypatch.setitem(sys.modules, 'lm_eval', None)
     monkeypatch.setitem(sys.modules, 'lm_eval.tasks', None)
     with pytest.raises(UserError, match='needs the package lm-eval: pip install lm-eval'):
-        training.test(config(), None, ['lm_eval:arc_easy'], 'none')
+        train.test(config(), None, ['lm_eval:arc_easy'], 'none')
 
 
 TASK = """task: tiny_choice

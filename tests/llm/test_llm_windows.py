@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS
 
 from projects.llm.datasets import text as text_module
 from projects.llm.models import load_tokenizer
-from projects.prune_plugin.errors import DataNotFoundError, UserError
+from projects.prune_plugin.common.errors import DataNotFoundError, UserError
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from projects.prune_plugin import UNITS, PruneState
-from projects.prune_plugin.registry import build
-from projects.prune_plugin.units import UnitFinder, UnitGroup, discover
+from projects.prune_plugin.common.registry import build
+from projects.prune_plugin.structure.units import UnitFinder, UnitGroup, discover
 
 HEADS, NEURONS = dict(type='AttentionHeads'), dict(type='FFNNeurons')
 LAYERS, CHANNELS = dict(type='PreNormLayers'), dict(type='BottleneckChannels')

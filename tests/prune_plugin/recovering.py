@@ -17,13 +17,14 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-from projects.prune_plugin import StructuredPruner, distributed, slim
-from projects.prune_plugin.checkpoint import load_file, use_safe_loader
-from projects.prune_plugin.cli import shut_down
-from projects.prune_plugin.hooks.mask_hook import pack_masks
-from projects.prune_plugin.recovery import fit_to_device, recovery_config
-from projects.prune_plugin.settings import RecoverySettings, read_settings
-from projects.prune_plugin.training import build_runner
+from projects.prune_plugin import StructuredPruner, slim
+from projects.prune_plugin.checkpoints.checkpoint_file import load_file, use_safe_loader
+from projects.prune_plugin.common import distributed
+from projects.prune_plugin.training.config_edits import fit_to_device, recovery_config
+from projects.prune_plugin.training.hooks.mask_hook import pack_masks
+from projects.prune_plugin.training.settings import RecoverySettings, read_settings
+from projects.prune_plugin.workflows.cli import shut_down
+from projects.prune_plugin.workflows.train import build_runner
 
 TOKENS, WINDOW = 37, 8
 ARCHITECTURE = dict(

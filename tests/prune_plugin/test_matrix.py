@@ -11,8 +11,8 @@ import torch
 from cases import CASES, LEVELS, random_state  # noqa: F401  CASES: see pytest_generate_tests
 
 from projects.prune_plugin import PruneState, StructuredPruner, UserError, compose, mask, slim
-from projects.prune_plugin.checkpoint import load_file, load_weights, save_file
-from projects.prune_plugin.units import discover
+from projects.prune_plugin.checkpoints.checkpoint_file import load_file, load_weights, save_file
+from projects.prune_plugin.structure.units import discover
 
 
 def pytest_generate_tests(metafunc):

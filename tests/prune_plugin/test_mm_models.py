@@ -39,7 +39,7 @@ def test_what_no_unit_owns_is_told_with_a_reason():
     from torch import nn
 
     from projects.prune_plugin import StructuredPruner
-    from projects.prune_plugin.units.uncovered import uncovered
+    from projects.prune_plugin.structure.units.coverage import uncovered
 
     model = nn.Sequential()
     model.branch = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 2))

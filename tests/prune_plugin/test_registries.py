@@ -15,8 +15,8 @@ from projects.prune_plugin import (
     UNITS,
     UserError,
 )
-from projects.prune_plugin.modules import CONVERTERS
-from projects.prune_plugin.registry import build
+from projects.prune_plugin.common.registry import build
+from projects.prune_plugin.structure.modules import CONVERTERS
 
 
 def types(rows) -> set[str]:

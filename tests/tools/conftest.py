@@ -43,7 +43,7 @@ def call_tool(capfd, monkeypatch):
         from mmengine.logging import MMLogger
         from mmengine.runner.checkpoint import CheckpointLoader
 
-        from projects.prune_plugin import cli
+        from projects.prune_plugin.workflows import cli
 
         spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / f'tools/{name}.py')
         module = importlib.util.module_from_spec(spec)

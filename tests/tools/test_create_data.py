@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 from projects.vad.datasets.converter import existing_infos, info_paths
 from projects.vad.datasets.infos import CAMERAS, load_infos
 

@@ -14,7 +14,7 @@ METRICS = {'accuracy/top1', 'accuracy/top5'}
 
 
 def load(path) -> dict:
-    from projects.prune_plugin.checkpoint import load_file
+    from projects.prune_plugin.checkpoints.checkpoint_file import load_file
 
     return load_file(path)
 

@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, init_default_scope
 from tool_runs import ROOT
 
 import projects.vad  # noqa: F401
-from projects.prune_plugin.loading import load_model
+from projects.prune_plugin.checkpoints.model_loading import load_model
 
 CONFIG = ROOT / 'projects/configs/VAD/VAD_tiny_stage_2.py'
 PARAMETERS = 39_865_999

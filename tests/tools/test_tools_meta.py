@@ -97,9 +97,9 @@ def test_image_classifiers_and_nothing_written(call_tool, tmp_path, monkeypatch)
 def test_the_same_flops_as_with_weights(tmp_path):
     from mmengine.config import Config
 
-    from projects.prune_plugin.pipeline import pruner_of
-    from projects.prune_plugin.planning import build_on_meta
-    from projects.prune_plugin.profiling import profile
+    from projects.prune_plugin.evaluation.profiling import profile
+    from projects.prune_plugin.workflows.plan_on_meta import build_on_meta
+    from projects.prune_plugin.workflows.prune import pruner_of
 
     if pytest.importorskip('transformers'):
         model = dict(
@@ -109,7 +109,7 @@ def test_the_same_flops_as_with_weights(tmp_path):
         )  # fmt: skip
         cfg = Config(dict(model=model, custom_imports=dict(imports=['projects.llm'])))
         import projects.llm  # noqa: F401
-        from projects.prune_plugin.loading import load_model
+        from projects.prune_plugin.checkpoints.model_loading import load_model
 
         real, settings = load_model(cfg, None).model, pruner_of(cfg).profile
         assert all(p.is_meta for p in build_on_meta(cfg).parameters())

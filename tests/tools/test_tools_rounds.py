@@ -9,8 +9,8 @@ import pytest
 import torch
 from tool_runs import CONFIG, kill_at, options
 
-from projects.prune_plugin.hooks.mask_hook import unpack_masks
-from projects.prune_plugin.sparsify import Progress
+from projects.prune_plugin.methods.pruners.sparsify import Progress
+from projects.prune_plugin.training.hooks.mask_hook import unpack_masks
 
 RATIOS = [0.3, 0.5, 0.6]
 TINY = (

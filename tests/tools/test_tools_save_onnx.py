@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from tool_runs import CONFIG, ROOT, options
 
-from projects.prune_plugin.loading import load_model
+from projects.prune_plugin.checkpoints.model_loading import load_model
 
 IMAGES = torch.randn(5, 1, 32, 32, generator=torch.Generator().manual_seed(5))
 

@@ -27,8 +27,8 @@ def first(run_tool, checkpoint, tmp_path_factory):
 
 def top1(path) -> float:
     """Accuracy of a checkpoint's model on the test digits, in percent, by hand."""
-    from projects.prune_plugin.cli import read_config
-    from projects.prune_plugin.loading import load_model
+    from projects.prune_plugin.checkpoints.model_loading import load_model
+    from projects.prune_plugin.workflows.cli import read_config
     from projects.vit.datasets.digits import Digits
 
     pairs = (option.split('=') for option in SMALL[:3])

@@ -31,7 +31,7 @@ def table(folder) -> dict[tuple[str, float], dict]:
 @pytest.fixture
 def counted(monkeypatch):
     """Labels of the evaluations made; set ``counted.limit`` to have a later one break off."""
-    from projects.prune_plugin.evaluation import TestSet
+    from projects.prune_plugin.evaluation.test_set import TestSet
 
     class Labels(list):
         limit = None
@@ -95,8 +95,8 @@ def test_metrics_are_those_of_models_cut_by_hand(first, checkpoint):
     """Neurons by the absolute weights of both layers; heads by those of qkv and of proj."""
     from mmengine.registry import MODELS
 
-    from projects.prune_plugin.checkpoint import load_file
-    from projects.prune_plugin.cli import read_config
+    from projects.prune_plugin.checkpoints.checkpoint_file import load_file
+    from projects.prune_plugin.workflows.cli import read_config
     from projects.vit.datasets.digits import Digits
 
     pairs = (option.split('=') for option in SMALL[:3])

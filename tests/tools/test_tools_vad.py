@@ -18,13 +18,13 @@ def metrics_of(work_dir: Path) -> dict[str, float]:
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
     """The weights of a checkpoint."""
-    from projects.prune_plugin.checkpoint import load_file
+    from projects.prune_plugin.checkpoints.checkpoint_file import load_file
 
     return load_file(path)['state_dict']
 
 
 def test_losses_fall_and_the_normalisation_is_recorded(vad_trained):
-    from projects.prune_plugin.checkpoint import load_file
+    from projects.prune_plugin.checkpoints.checkpoint_file import load_file
 
     lines = [json.loads(line) for line in next(vad_trained.glob('*/vis_data/scalars.json')).open()]
     losses = [line['loss'] for line in lines if 'loss' in line]

@@ -9,7 +9,7 @@ from test_tools_vad import metrics_of, weights_of
 from tool_runs import ROOT, VAD_CONFIG, kill_at
 from tool_runs import vad_options as options
 
-from projects.prune_plugin.checkpoint import load_file
+from projects.prune_plugin.checkpoints.checkpoint_file import load_file
 
 PRUNED = str(ROOT / 'projects/configs/VAD/VAD_nano_toy_prune0.3.py')
 TOOL = 'analysis_tools/analysis_struct'

@@ -32,7 +32,7 @@ def weights(tmp_path_factory) -> Path:
     """A checkpoint of a small model that has learnt nothing."""
     from mmengine.registry import MODELS, init_default_scope
 
-    from projects.prune_plugin import cli
+    from projects.prune_plugin.workflows import cli
 
     options = dict(option.split('=') for option in SMALL)
     cfg = cli.read_config(CONFIG, {k: int(v) for k, v in options.items()})

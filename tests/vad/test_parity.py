@@ -21,7 +21,7 @@ import tiny_vad as tiny
 import torch
 from mmengine.config import Config
 
-from projects.prune_plugin import cli
+from projects.prune_plugin.workflows import cli
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = Path(__file__).parent / 'fixtures'

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 from projects.vit.evaluation import Accuracy
 
 

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from mmengine.registry import DATASETS
 
-from projects.prune_plugin.errors import DataNotFoundError, UserError
+from projects.prune_plugin.common.errors import DataNotFoundError, UserError
 from projects.vit.datasets import CIFAR10, CIFAR100
 from projects.vit.datasets.cifar_classes import CIFAR10_CLASSES, CIFAR100_CLASSES
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from projects.prune_plugin.errors import DataNotFoundError
+from projects.prune_plugin.common.errors import DataNotFoundError
 from projects.vit.datasets import CIFAR10
 
 ROOT = os.environ.get('CIFAR10_ROOT') or str(Path(__file__).parents[3] / 'shared' / 'data')

@@ -6,7 +6,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 SMALL = {'img_size': 32, 'patch_size': 8, 'embed_dim': 32, 'depth': 2, 'num_heads': 4}
 

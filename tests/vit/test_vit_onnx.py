@@ -10,10 +10,11 @@ onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxscript')
 pytest.importorskip('timm')
 
-from projects.prune_plugin import PruneState, UserError, build_pruner, onnx_file, slim  # noqa: E402
-from projects.prune_plugin.exported_program import save_exported  # noqa: E402
-from projects.prune_plugin.onnx_file import save_onnx  # noqa: E402
-from projects.prune_plugin.tracing import difference  # noqa: E402
+from projects.prune_plugin import PruneState, UserError, build_pruner, slim  # noqa: E402
+from projects.prune_plugin.checkpoints.export import onnx_export  # noqa: E402
+from projects.prune_plugin.checkpoints.export.onnx_export import save_onnx  # noqa: E402
+from projects.prune_plugin.checkpoints.export.torch_export import save_exported  # noqa: E402
+from projects.prune_plugin.checkpoints.export.tracing import difference  # noqa: E402
 from projects.vit.models import TimmClassifier  # noqa: E402
 
 SMALL = dict(img_size=32, patch_size=8, embed_dim=32, depth=4, num_heads=4)
@@ -197,7 +198,7 @@ def test_what_onnx_cannot_say_goes_by_torch_export(tmp_path):
 
 def test_a_wrong_graph_is_never_written(tmp_path, monkeypatch):
     """Weights that change between tracing and comparing: both files are refused, an old one stays."""
-    monkeypatch.setattr('projects.prune_plugin.tracing.LIMIT', -1.0)
+    monkeypatch.setattr('projects.prune_plugin.checkpoints.export.tracing.LIMIT', -1.0)
     for save, file in ((save_onnx, 'a.onnx'), (save_exported, 'a.pt2')):
         (tmp_path / file).write_text('old')
         with pytest.raises(UserError, match='differs from PyTorch'):
@@ -207,7 +208,7 @@ def test_a_wrong_graph_is_never_written(tmp_path, monkeypatch):
 
 def test_inputs_that_are_no_tensors_and_models_too_large_are_refused(tmp_path, monkeypatch):
     model = Plain(torch.relu)
-    monkeypatch.setattr(onnx_file, 'MAX_BYTES', 4 * 19)
+    monkeypatch.setattr(onnx_export, 'MAX_BYTES', 4 * 19)
     with pytest.raises(UserError, match='weights of Plain do not fit .* --save-exported'):
         save_onnx(model, tmp_path / 'a.onnx')
     model.dummy_inputs = lambda size: {'inputs': torch.zeros(size, 4), 'metas': [object()]}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 from projects.vit.models import ImageClsPreprocessor
 
 

@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 from projects.vit.models import pretrained as module
 from projects.vit.models.pretrained import load_pretrained, read_weights
 

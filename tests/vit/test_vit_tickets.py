@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
 from projects.prune_plugin import UserError, build_pruner
-from projects.prune_plugin.loading import load_model
+from projects.prune_plugin.checkpoints.model_loading import load_model
 
 CONFIGS = Path(__file__).parents[2] / 'projects' / 'configs'
 

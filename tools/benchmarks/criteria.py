@@ -16,11 +16,11 @@ from common import ROOT, save  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 
 from projects.prune_plugin import build_pruner, slim  # noqa: E402
-from projects.prune_plugin.calibration import CalibrationData  # noqa: E402
-from projects.prune_plugin.checkpoint import use_safe_loader  # noqa: E402
-from projects.prune_plugin.evaluation import TestSet  # noqa: E402
-from projects.prune_plugin.loading import load_model  # noqa: E402
-from projects.prune_plugin.profiling import count_params  # noqa: E402
+from projects.prune_plugin.calibration.collect import CalibrationData  # noqa: E402
+from projects.prune_plugin.checkpoints.checkpoint_file import use_safe_loader  # noqa: E402
+from projects.prune_plugin.checkpoints.model_loading import load_model  # noqa: E402
+from projects.prune_plugin.evaluation.profiling import count_params  # noqa: E402
+from projects.prune_plugin.evaluation.test_set import TestSet  # noqa: E402
 
 CONFIG = 'projects/configs/ViT/vit_tiny_digits.py'
 METHODS = {

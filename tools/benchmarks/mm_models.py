@@ -22,12 +22,12 @@ from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from projects.prune_plugin import build_pruner, mask, slim  # noqa: E402
-from projects.prune_plugin.checkpoint import save_file  # noqa: E402
-from projects.prune_plugin.loading import load_model  # noqa: E402
-from projects.prune_plugin.profiling import count_params  # noqa: E402
-from projects.prune_plugin.tracing import difference, tensors_of  # noqa: E402
-from projects.prune_plugin.units.finder import defined_by  # noqa: E402
-from projects.prune_plugin.units.uncovered import uncovered  # noqa: E402
+from projects.prune_plugin.checkpoints.checkpoint_file import save_file  # noqa: E402
+from projects.prune_plugin.checkpoints.export.tracing import difference, tensors_of  # noqa: E402
+from projects.prune_plugin.checkpoints.model_loading import load_model  # noqa: E402
+from projects.prune_plugin.evaluation.profiling import count_params  # noqa: E402
+from projects.prune_plugin.structure.units.coverage import uncovered  # noqa: E402
+from projects.prune_plugin.structure.units.finder import defined_by  # noqa: E402
 
 RATIO = 0.3
 #: All kinds of units, L1 and the default allocator.

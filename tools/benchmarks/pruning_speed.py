@@ -17,7 +17,7 @@ from common import alternate, save, spread  # noqa: E402
 from torch import nn  # noqa: E402
 
 from projects.prune_plugin import build_pruner, slim  # noqa: E402
-from projects.prune_plugin.profiling import count_params  # noqa: E402
+from projects.prune_plugin.evaluation.profiling import count_params  # noqa: E402
 
 
 def prune_here(model: nn.Module, ratio: float) -> nn.Module:

@@ -23,9 +23,9 @@ from mmengine.optim import OptimWrapper  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
 
 from projects.prune_plugin import build_pruner  # noqa: E402
-from projects.prune_plugin.hooks.mask_hook import MaskHook  # noqa: E402
-from projects.prune_plugin.hooks.penalty_hook import PenaltyHook  # noqa: E402
-from projects.prune_plugin.tickets import Ticket, ticket_for  # noqa: E402
+from projects.prune_plugin.training.hooks.mask_hook import MaskHook  # noqa: E402
+from projects.prune_plugin.training.hooks.penalty_hook import PenaltyHook  # noqa: E402
+from projects.prune_plugin.workflows.lottery_tickets import Ticket, ticket_for  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'projects' / 'configs' / 'ViT'

@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT))
 from data_folders import CIFAR10  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 
-from projects.prune_plugin.errors import UserError  # noqa: E402
-from projects.prune_plugin.recovery import check_data  # noqa: E402
+from projects.prune_plugin.common.errors import UserError  # noqa: E402
+from projects.prune_plugin.training.config_edits import check_data  # noqa: E402
 
 CONFIG = ROOT / 'projects' / 'configs' / 'ViT' / 'vit_tiny_cifar10.py'
 TABLE = ROOT / 'docs' / 'benchmarks' / 'tickets.csv'

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from projects.prune_plugin import cli  # noqa: E402
-from projects.prune_plugin.errors import UserError  # noqa: E402
+from projects.prune_plugin.common.errors import UserError  # noqa: E402
+from projects.prune_plugin.workflows import cli  # noqa: E402
 
 #: Outputs of the head that are compared as they are.
 OUTPUTS = (

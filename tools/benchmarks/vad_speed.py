@@ -10,8 +10,8 @@ from mmengine.registry import MODELS, init_default_scope
 
 import projects.vad  # noqa: F401
 from projects.prune_plugin import build_pruner, slim
-from projects.prune_plugin.memory import keep_freed_memory
-from projects.prune_plugin.profiling import (
+from projects.prune_plugin.common.glibc_memory import keep_freed_memory
+from projects.prune_plugin.evaluation.profiling import (
     count_params,
     example_input,
     interleaved_latency,

@@ -16,7 +16,16 @@ from docstrings import Docstring, parse  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
 import projects.prune_plugin as plugin  # noqa: E402
-from projects.prune_plugin import settings  # noqa: E402
+from projects.prune_plugin.methods.allocators import Allocator  # noqa: E402
+from projects.prune_plugin.methods.budgets import Budget  # noqa: E402
+from projects.prune_plugin.methods.compensation import Compensation  # noqa: E402
+from projects.prune_plugin.methods.criteria import Criterion  # noqa: E402
+from projects.prune_plugin.methods.penalties import Penalty  # noqa: E402
+from projects.prune_plugin.methods.pruners import Pruner  # noqa: E402
+from projects.prune_plugin.methods.schedules import Schedule  # noqa: E402
+from projects.prune_plugin.methods.sparsifiers import Sparsifier  # noqa: E402
+from projects.prune_plugin.structure.units import UnitFinder  # noqa: E402
+from projects.prune_plugin.training import settings  # noqa: E402
 
 PAGE = ROOT / 'docs' / 'reference.md'
 FAMILIES = ('projects.vit', 'projects.llm', 'projects.vad')
@@ -28,17 +37,16 @@ the arguments that its dict takes. What to choose, and how the keys work togethe
 """
 #: Of the plugin's own registries: title, where in a config its dicts stand, registry, what all have.
 PARTS = (
-    ('Pruners', '`prune_cfg`', plugin.PRUNERS, plugin.pruners.base.Pruner),
-    ('Units', '`prune_cfg.units`, a list', plugin.UNITS, plugin.units.UnitFinder),
-    ('Criteria', '`prune_cfg.criterion`', plugin.CRITERIA, plugin.criteria.Criterion),
-    ('Budgets', '`prune_cfg.budget`', plugin.BUDGETS, plugin.budgets.Budget),
-    ('Allocators', '`prune_cfg.allocator`', plugin.ALLOCATORS, plugin.allocators.Allocator),
-    ('Schedules', '`prune_cfg.schedule`', plugin.SCHEDULES, plugin.schedules.Schedule),
-    ('Penalties', '`prune_cfg.penalty`', plugin.PENALTIES, plugin.penalties.Penalty),
-    ('Compensations', '`prune_cfg.compensation`', plugin.COMPENSATIONS,
-     importlib.import_module('projects.prune_plugin.compensation').Compensation),
-    ('Sparsifiers', '`prune_cfg.sparsifier`', plugin.SPARSIFIERS, plugin.sparsifiers.Sparsifier),
-)  # fmt: skip
+    ('Pruners', '`prune_cfg`', plugin.PRUNERS, Pruner),
+    ('Units', '`prune_cfg.units`, a list', plugin.UNITS, UnitFinder),
+    ('Criteria', '`prune_cfg.criterion`', plugin.CRITERIA, Criterion),
+    ('Budgets', '`prune_cfg.budget`', plugin.BUDGETS, Budget),
+    ('Allocators', '`prune_cfg.allocator`', plugin.ALLOCATORS, Allocator),
+    ('Schedules', '`prune_cfg.schedule`', plugin.SCHEDULES, Schedule),
+    ('Penalties', '`prune_cfg.penalty`', plugin.PENALTIES, Penalty),
+    ('Compensations', '`prune_cfg.compensation`', plugin.COMPENSATIONS, Compensation),
+    ('Sparsifiers', '`prune_cfg.sparsifier`', plugin.SPARSIFIERS, Sparsifier),
+)
 #: Blocks of `prune_cfg` without a type.
 SETTINGS = {
     'calibration': settings.CalibrationSettings,

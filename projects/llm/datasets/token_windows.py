@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 from ..models.tokenizer import load_tokenizer, longest_window
 from .text import PYDOC, check_source, local_files, read_rows

@@ -6,8 +6,8 @@ from pathlib import Path
 from mmengine import dist
 from mmengine.logging import print_log
 
-from projects.prune_plugin.errors import UserError
-from projects.prune_plugin.files import output_directory, whole_file
+from projects.prune_plugin.common.errors import UserError
+from projects.prune_plugin.common.fileio import output_directory, whole_file
 
 from .text import hub_rows
 

@@ -4,7 +4,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 
 @MODELS.register_module()

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 PACKAGE = 'package://'
 #: Seconds that the hub has to answer before it counts as out of reach.

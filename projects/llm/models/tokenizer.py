@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 from .sources import find_source, reason
 

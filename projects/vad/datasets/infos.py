@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from projects.prune_plugin.errors import DataNotFoundError, UserError
-from projects.prune_plugin.files import whole_file
+from projects.prune_plugin.common.errors import DataNotFoundError, UserError
+from projects.prune_plugin.common.fileio import whole_file
 
 #: How the files that ``tools/create_data.py`` writes are called.
 INFO_FILE = 'vad_nuscenes_infos_temporal_{split}.pkl'

@@ -8,7 +8,7 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
-from projects.prune_plugin.errors import DataNotFoundError, UserError
+from projects.prune_plugin.common.errors import DataNotFoundError, UserError
 
 from .frames import ego_truth, image_path, make_frame, object_truth, relative_can_bus
 from .infos import load_infos

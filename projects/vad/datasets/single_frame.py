@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import yaml
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 from .frames import ATTRIBUTE_KEYS, ego_truth, make_frame, object_truth
 from .infos import CAMERA_REQUIRED, CAMERAS

@@ -11,8 +11,8 @@ from mmengine.dist import collect_results, get_world_size
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from projects.prune_plugin.distributed import on_rank_0
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.distributed import on_rank_0
+from projects.prune_plugin.common.errors import UserError
 
 
 class SampleMetric(BaseMetric):

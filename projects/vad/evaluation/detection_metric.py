@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 from mmengine.registry import METRICS
 
-from projects.prune_plugin.errors import UserError
-from projects.prune_plugin.files import output_directory, whole_file
+from projects.prune_plugin.common.errors import UserError
+from projects.prune_plugin.common.fileio import output_directory, whole_file
 
 from .base import SampleMetric
 from .nuscenes_boxes import Boxes, annotations

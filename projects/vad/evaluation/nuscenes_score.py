@@ -17,7 +17,7 @@ from nuscenes.eval.detection.constants import DETECTION_NAMES, TP_METRICS
 from nuscenes.eval.detection.data_classes import DetectionBox, DetectionConfig, DetectionMetrics
 from pyquaternion import Quaternion
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 from .nuscenes_boxes import Ranges
 

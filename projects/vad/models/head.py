@@ -8,7 +8,7 @@ from mmengine.model import BaseModule, bias_init_with_prob
 from mmengine.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 from .branches import LaneNet, copies, mlp
 from .decoder import Decoded

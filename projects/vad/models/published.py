@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 #: Tensors that older stacks store beside the model's own: averages kept by an EMA hook, and the
 #: classifier of an ImageNet backbone.

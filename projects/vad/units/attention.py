@@ -2,16 +2,16 @@
 
 from torch import nn
 
-from projects.prune_plugin.units import (
+from projects.prune_plugin.structure.units import (
     AttentionHeads,
     Attr,
     DeformableHeads,
     SamplingPoints,
     UnitGroup,
 )
-from projects.prune_plugin.units.attention import fused_cuts
-from projects.prune_plugin.units.deformable import head_group, point_group
-from projects.prune_plugin.units.finder import join
+from projects.prune_plugin.structure.units.attention import fused_cuts
+from projects.prune_plugin.structure.units.deformable import head_group, point_group
+from projects.prune_plugin.structure.units.finder import join
 
 from ..models import MSDeformableAttention3D
 

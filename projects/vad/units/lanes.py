@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from projects.prune_plugin.units import BranchNeurons, UnitGroup
-from projects.prune_plugin.units.branches import hidden_features
-from projects.prune_plugin.units.finder import join
+from projects.prune_plugin.structure.units import BranchNeurons, UnitGroup
+from projects.prune_plugin.structure.units.finder import join
+from projects.prune_plugin.structure.units.mlp_branches import hidden_features
 
 
 @BranchNeurons.layout('LaneNet')

@@ -11,7 +11,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, init_default_scope
 from torch import nn
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 from ..datasets.nuscenes_dataset import CLASSES, VADNuScenesDataset
 from ..datasets.single_frame import load_frame

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from projects.prune_plugin.files import whole_file
+from projects.prune_plugin.common.fileio import whole_file
 
 from .bev import REACH, draw_bev
 from .cameras import MOSAIC, draw_cameras

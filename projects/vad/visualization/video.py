@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 from .palette import CLASS_COLORS, EGO, GREY, INK, MAP_COLORS, PALE, PAPER, PLAN
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 from .transforms import build_transforms
 

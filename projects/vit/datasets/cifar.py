@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mmengine.registry import DATASETS
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 from .base import ArrayDataset, check_split, select_rows
 from .cifar_classes import CIFAR10_CLASSES, CIFAR100_CLASSES

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torchvision
 
-from projects.prune_plugin.errors import DataNotFoundError, UserError
+from projects.prune_plugin.common.errors import DataNotFoundError, UserError
 
 from .base import SPLITS
 from .images import decode_images

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import DATASETS
 
-from projects.prune_plugin.errors import DataNotFoundError
+from projects.prune_plugin.common.errors import DataNotFoundError
 
 from .base import ArrayDataset, check_split, select_rows
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 IMAGE_COLUMNS = ('image', 'img', 'images')
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mmengine.registry import TRANSFORMS
 from torchvision.transforms import v2
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 PREFIX = 'torchvision/'
 

@@ -12,7 +12,7 @@ from mmengine.runner import checkpoint as mm_checkpoint
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor, nn
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.tar')
 WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema')

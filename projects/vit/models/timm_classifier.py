@@ -9,7 +9,7 @@ from mmengine.model import BaseModel, initialize
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 from .pretrained import load_pretrained
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from mmengine.config import Config
 
-from projects.prune_plugin.registry import (
+from projects.prune_plugin.common.registry import (
     ALLOCATORS,
     BUDGETS,
     COMPENSATIONS,
@@ -19,7 +19,7 @@ from projects.prune_plugin.registry import (
     SPARSIFIERS,
     UNITS,
 )
-from projects.prune_plugin.settings import (
+from projects.prune_plugin.training.settings import (
     CalibrationSettings,
     ProfileSettings,
     RecoverySettings,

@@ -12,9 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from projects.prune_plugin import UNITS, PruneState, slim
-from projects.prune_plugin.pruners import Plan, Pruner
-from projects.prune_plugin.registry import build
-from projects.prune_plugin.units import UnitGroup
+from projects.prune_plugin.common.registry import build
+from projects.prune_plugin.methods.pruners import Plan, Pruner
+from projects.prune_plugin.structure.units import UnitGroup
 
 CRITERIA = (
     dict(type='L1'), dict(type='L1', parts='in', normalize='mean'), dict(type='L2', parts='both'),

@@ -17,8 +17,8 @@ from mmengine.config import Config
 from torch import Tensor
 
 from projects.prune_plugin import UserError, build_pruner, slim
-from projects.prune_plugin.loading import load_model
-from projects.prune_plugin.packed_masks import pack_masks, unpack_masks
+from projects.prune_plugin.checkpoints.model_loading import load_model
+from projects.prune_plugin.checkpoints.packed_masks import pack_masks, unpack_masks
 
 pytestmark = pytest.mark.properties
 #: Most examples end at once.

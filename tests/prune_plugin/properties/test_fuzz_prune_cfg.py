@@ -14,8 +14,8 @@ from mixed_model import FuzzedModel, samples
 from torch import nn
 
 from projects.prune_plugin import UserError, build_pruner
-from projects.prune_plugin.calibration import CalibrationData
-from projects.prune_plugin.pruners import StructuredPruner
+from projects.prune_plugin.calibration.collect import CalibrationData
+from projects.prune_plugin.methods.pruners import StructuredPruner
 
 pytestmark = pytest.mark.properties
 #: Seconds after which a block is taken to hang.

@@ -11,9 +11,9 @@ from random_models import FAMILIES
 from random_settings import check_refused, check_tight, count_left, least_counts, structured
 
 from projects.prune_plugin import PruneState, UserError, build_pruner, compose, mask, slim
-from projects.prune_plugin.checkpoint import load_file, load_weights, save_file
-from projects.prune_plugin.pruners import Plan
-from projects.prune_plugin.units.base import named_tensors
+from projects.prune_plugin.checkpoints.checkpoint_file import load_file, load_weights, save_file
+from projects.prune_plugin.methods.pruners import Plan
+from projects.prune_plugin.structure.unit_group import named_tensors
 
 pytestmark = pytest.mark.properties
 

@@ -11,9 +11,9 @@ from random_models import FAMILIES, Drawn
 from torch import Tensor, nn
 
 from projects.prune_plugin import UserError, build_pruner
-from projects.prune_plugin.calibration import CalibrationData
-from projects.prune_plugin.checkpoint import load_file, load_weights, save_file
-from projects.prune_plugin.packed_masks import pack_masks, unpack_masks
+from projects.prune_plugin.calibration.collect import CalibrationData
+from projects.prune_plugin.checkpoints.checkpoint_file import load_file, load_weights, save_file
+from projects.prune_plugin.checkpoints.packed_masks import pack_masks, unpack_masks
 
 pytestmark = pytest.mark.properties
 PATTERNS = ('1:2', '2:4', '1:3', '3:4', '1:4')

@@ -11,7 +11,7 @@ from nuscenes.utils.data_classes import Box
 from pyquaternion import Quaternion
 from tiny_nuscenes import SPEED, YAW_RATE, write_tiny_nuscenes
 
-from projects.prune_plugin.errors import DataNotFoundError, UserError
+from projects.prune_plugin.common.errors import DataNotFoundError, UserError
 from projects.vad.datasets.converter import build_infos, existing_infos, write_infos
 from projects.vad.datasets.converter.agents import STATIC, goals
 from projects.vad.datasets.converter.can_bus import SceneCan

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from projects.prune_plugin.errors import DataNotFoundError, UserError
+from projects.prune_plugin.common.errors import DataNotFoundError, UserError
 from projects.vad.datasets.infos import CAMERAS, REQUIRED, load_infos, save_infos
 
 

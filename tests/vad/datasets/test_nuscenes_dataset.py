@@ -13,8 +13,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
-from projects.prune_plugin.errors import DataNotFoundError, UserError
-from projects.prune_plugin.hooks import EpochSeedHook
+from projects.prune_plugin.common.errors import DataNotFoundError, UserError
+from projects.prune_plugin.training.hooks import EpochSeedHook
 from projects.vad.datasets import VADNuScenesDataset
 from projects.vad.datasets.frames import (
     ego_can_bus,

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.registry import DATA_SAMPLERS
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 from projects.vad.datasets import samplers
 from projects.vad.datasets.samplers import SceneSampler, deal_scenes
 

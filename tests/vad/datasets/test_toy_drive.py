@@ -17,7 +17,7 @@ from pyquaternion import Quaternion
 from shapely.geometry import Point, Polygon
 from shapely.ops import unary_union
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 from projects.vad.datasets.toy import drive as drive_module
 from projects.vad.datasets.toy import write_toy
 from projects.vad.datasets.toy.place import CANVAS, LOCATION

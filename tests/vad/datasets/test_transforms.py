@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import TRANSFORMS
 from mmengine.registry.utils import init_default_scope
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 from projects.vad.datasets.transforms import (
     CustomObjectNameFilter,
     CustomObjectRangeFilter,

@@ -10,7 +10,7 @@ from pyquaternion import Quaternion
 from shapely import LinearRing, LineString, MultiLineString, Point
 from tiny_nuscenes import ORIGIN, write_tiny_nuscenes
 
-from projects.prune_plugin.errors import DataNotFoundError, UserError
+from projects.prune_plugin.common.errors import DataNotFoundError, UserError
 from projects.vad.datasets.vector_map import (
     SHIFT_PATTERNS,
     MapLayers,

@@ -10,8 +10,8 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS
 from vad_samples import evaluate, sample
 
-from projects.prune_plugin.errors import UserError
-from projects.prune_plugin.evaluation import select_metrics
+from projects.prune_plugin.common.errors import UserError
+from projects.prune_plugin.evaluation.test_set import select_metrics
 from projects.vad.evaluation import (
     VADDetectionMetric,
     VADMapMetric,

@@ -12,8 +12,9 @@ import vad_samples
 from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS
 
-from projects.prune_plugin import cli, distributed
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common import distributed
+from projects.prune_plugin.common.errors import UserError
+from projects.prune_plugin.workflows import cli
 from projects.vad import evaluation  # noqa: F401  registers the metrics
 from projects.vad.evaluation.base import in_order
 

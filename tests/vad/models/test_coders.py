@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.registry import TASK_UTILS
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 from projects.vad.models import geometry
 
 AGENTS = dict(

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 from projects.vad.models.data_preprocessor import VADDataPreprocessor
 
 RELEASED = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0])

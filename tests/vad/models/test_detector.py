@@ -10,7 +10,7 @@ import torch
 from mmdet3d.structures import Det3DDataSample
 from mmengine.structures import BaseDataElement, InstanceData
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from projects.prune_plugin.calibration import weighted_losses
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.calibration.collect import weighted_losses
+from projects.prune_plugin.common.errors import UserError
 from projects.vad.models import VAD
 from projects.vad.models.losses import matched
 from projects.vad.models.losses.vad_loss import task_of

@@ -9,9 +9,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from projects.prune_plugin import cli
-from projects.prune_plugin.checkpoint import load_file, load_weights
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.checkpoints.checkpoint_file import load_file, load_weights
+from projects.prune_plugin.common.errors import UserError
+from projects.prune_plugin.workflows import cli
 from projects.vad.models.published import NORM, check_norm, norm_of, same, without_foreign
 
 RELEASED = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from projects.prune_plugin import PruneState
-from projects.prune_plugin.hooks.distill_hook import DistillHook
-from projects.prune_plugin.units.base import UnitGroup
+from projects.prune_plugin.structure.unit_group import UnitGroup
+from projects.prune_plugin.training.hooks.distill_hook import DistillHook
 from projects.vad.models import VAD
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

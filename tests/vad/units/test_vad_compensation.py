@@ -9,9 +9,9 @@ from cases import random_state
 from vad_unit_cases import BY_NAME, HEAD, TRANSFORMER
 
 from projects.prune_plugin import StructuredPruner, UserError, mask, slim
-from projects.prune_plugin.calibration import CalibrationData, mmengine_loss
-from projects.prune_plugin.compensation import LeastSquares
-from projects.prune_plugin.layer_inputs import input_rows, weight_matrix
+from projects.prune_plugin.calibration.collect import CalibrationData, mmengine_loss
+from projects.prune_plugin.calibration.layer_inputs import input_rows, weight_matrix
+from projects.prune_plugin.methods.compensation import LeastSquares
 
 UNITS = [
     dict(type='AttentionHeads'), dict(type='FFNNeurons'), dict(type='BranchNeurons'),

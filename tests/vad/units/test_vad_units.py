@@ -20,14 +20,14 @@ from vad_unit_cases import (
 )
 
 from projects.prune_plugin import PruneState, StructuredPruner, UserError, compose, mask, slim
-from projects.prune_plugin.budgets.flops import flops_cost
-from projects.prune_plugin.budgets.latency import LatencyBudget
-from projects.prune_plugin.calibration import CalibrationData
-from projects.prune_plugin.checkpoint import model_meta, save_file
-from projects.prune_plugin.costs import product_cost
-from projects.prune_plugin.loading import load_model
-from projects.prune_plugin.profiling import example_input, module_flops
-from projects.prune_plugin.units import discover
+from projects.prune_plugin.calibration.collect import CalibrationData
+from projects.prune_plugin.checkpoints.checkpoint_file import model_meta, save_file
+from projects.prune_plugin.checkpoints.model_loading import load_model
+from projects.prune_plugin.evaluation.profiling import example_input, module_flops
+from projects.prune_plugin.methods.budgets.costs import product_cost
+from projects.prune_plugin.methods.budgets.flops import flops_cost
+from projects.prune_plugin.methods.budgets.latency import LatencyBudget
+from projects.prune_plugin.structure.units import discover
 from projects.vad.models.attention import spatial
 
 TSA = f'{TRANSFORMER}.encoder.layers.0.attentions.0'

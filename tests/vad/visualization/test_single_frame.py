@@ -13,7 +13,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from pyquaternion import Quaternion
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 from projects.vad.datasets.infos import CAMERAS
 from projects.vad.datasets.single_frame import load_frame
 from projects.vad.structures import gravity_center, heading

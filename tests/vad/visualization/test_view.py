@@ -6,7 +6,7 @@ import torch
 from drawing_samples import CLASSES, GREYS, MAP_CLASSES, make_sample
 from mmengine.structures import InstanceData
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 from projects.vad.visualization import view_of
 from projects.vad.visualization.palette import CLASS_COLORS, GREY, color_of
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from projects.prune_plugin.profiling import count_params, model_latency, module_flops
+from projects.prune_plugin.evaluation.profiling import count_params, model_latency, module_flops
 
 from .methods import METHODS, first_share, is_peer, prepared
 

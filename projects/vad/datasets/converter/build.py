@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.logging import print_log
 from rich.progress import track
 
-from projects.prune_plugin.errors import DataNotFoundError, UserError
+from projects.prune_plugin.common.errors import DataNotFoundError, UserError
 
 from ..infos import CAMERAS
 from ..vector_map import MapProvider

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 if TYPE_CHECKING:
     from nuscenes.can_bus.can_bus_api import NuScenesCanBus

@@ -2,8 +2,8 @@
 
 from mmengine.logging import print_log
 
-from projects.prune_plugin.errors import UserError
-from projects.prune_plugin.files import output_directory
+from projects.prune_plugin.common.errors import UserError
+from projects.prune_plugin.common.fileio import output_directory
 
 from .tables import check_tables
 from .write import existing_infos, write_infos

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from projects.prune_plugin.errors import DataNotFoundError, UserError
+from projects.prune_plugin.common.errors import DataNotFoundError, UserError
 
 if TYPE_CHECKING:
     from nuscenes.can_bus.can_bus_api import NuScenesCanBus

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from projects.prune_plugin.errors import DataNotFoundError, UserError
+from projects.prune_plugin.common.errors import DataNotFoundError, UserError
 
 from ..infos import INFO_FILE, load_infos, save_infos
 from .build import build_infos

@@ -14,7 +14,7 @@ import cv2
 from mmengine.logging import print_log
 from rich.progress import Progress
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 from . import mapexp, mask, tables
 from .place import LOCATION, TRAIN, VAL, places

@@ -7,7 +7,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 from torch import Tensor
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 OBJECT_KEYS = ('gt_bboxes_3d', 'gt_labels_3d', 'attr_labels')
 

@@ -9,7 +9,7 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.registry import TRANSFORMS
 from mmengine.structures import BaseDataElement, InstanceData
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 FRAME_KEYS = ('can_bus', 'lidar2img', 'scene_token', 'sample_idx', 'timestamp')
 SAMPLE_KEYS = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from pyquaternion import Quaternion
 
-from projects.prune_plugin.errors import DataNotFoundError, UserError
+from projects.prune_plugin.common.errors import DataNotFoundError, UserError
 
 from .extract import MapLayers, extract
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 from .sampling import bounds, fixed_points
 from .shifts import SHIFT_PATTERNS, shifted_points

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from projects.prune_plugin.errors import UserError
+from projects.prune_plugin.common.errors import UserError
 
 
 def best_pairs(logits: Tensor, max_num: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,1 @@
+"""What batches of data tell of a model: statistics of gradients, activations and inputs."""

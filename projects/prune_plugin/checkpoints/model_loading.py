@@ -1,0 +1,120 @@
+"""Building the model that a config and a checkpoint describe together."""
+
+import logging
+from collections.abc import Mapping
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from ..common.errors import UserError, named
+from ..structure.prune_state import PruneState
+from .checkpoint_file import load_file, load_weights, prune_state_of
+
+
+@dataclass
+class Loaded:
+    """A model with its weights, and where they came from.
+
+    Attributes:
+        model: In evaluation mode, on the device asked for.
+        checkpoint: The checkpoint's content; an empty one if there was no file.
+        before: The prune state it carries, if it is slim already.
+    """
+
+    model: nn.Module
+    checkpoint: dict[str, Any]
+    before: PruneState | None
+
+
+def model_config(cfg: Config, state: PruneState | None) -> dict:
+    """The config of the model to build: slim where a checkpoint says so."""
+    if not cfg.get('model'):
+        raise UserError(f'{cfg.filename} has no model')
+    model = deepcopy(cfg.model)
+    if model.get('type') == 'LoraModel':  # checkpoints hold merged weights
+        model = model.model
+    if state is None:
+        return model
+    if model.get('type') == 'SlimModel':
+        model = model.model
+    return dict(type='SlimModel', model=model, prune_state=state.to_dict())
+
+
+def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu') -> Loaded:
+    """Build the config's model and load a checkpoint into it, every name and shape checked.
+
+    Args:
+        cfg: The (dense) config; a checkpoint with a prune state is built slim by itself.
+        path: Checkpoint, or None for freshly initialised weights.
+        device: Where the model goes.
+
+    Raises:
+        UserError: see :func:`load_file`, :func:`load_weights` and :func:`initialise`.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    checkpoint = load_file(path) if path else {'meta': {}, 'state_dict': {}}
+    checkpoint.setdefault('meta', {})
+    before = prune_state_of(checkpoint)
+    if not path:
+        torch.manual_seed((cfg.get('randomness') or {}).get('seed') or 0)
+    with named(f'checkpoint {path}') if before else nullcontext():
+        model = MODELS.build(model_config(cfg, before))
+    if path:
+        load_weights(model, checkpoint, path)
+    else:
+        source = getattr(model, 'weights_source', None)
+        said = f'those of {source}' if source else 'freshly initialised'
+        level = logging.INFO if source else logging.WARNING
+        print_log(f'no checkpoint given: weights are {said}', 'current', level)
+        initialise(model)
+        before = getattr(model, 'prune_state', None)
+    model.to(device)
+    model.eval()
+    return Loaded(model, checkpoint, before)
+
+
+def initialise(model: nn.Module) -> None:
+    """Have a model initialise its weights, if it can: at random, or from where its config says.
+
+    Raises:
+        UserError: a file to begin with can't be had; the message names the key in the config.
+    """
+    if not hasattr(model, 'init_weights'):
+        return
+    try:
+        model.init_weights()
+    except (OSError, UserError) as error:  # no such file, or no network
+        wanted = {
+            '.'.join(('model', *filter(None, (name,)), 'init_cfg')): init['checkpoint']
+            for name, module in model.named_modules()
+            if isinstance(init := getattr(module, 'init_cfg', None), Mapping)
+            and init.get('type') == 'Pretrained'
+        }
+        if not wanted:
+            raise
+        key, path = next(iter(wanted.items()))
+        raise UserError(
+            f'{key} names {path!r}, which cannot be read ({error}); give a CHECKPOINT, or begin with '
+            f'random weights: --cfg-options {" ".join(f"{key}=None" for key in wanted)}'
+        ) from error
+
+
+def plain_data(value: Any) -> bool:
+    """Whether ``value`` is made of dicts, lists, strings, numbers and None alone."""
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and plain_data(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(plain_data, value))
+    return value is None or type(value) in (str, int, float, bool)
+
+
+def plain_meta(checkpoint: Mapping) -> dict[str, Any]:
+    """Those entries of a checkpoint's ``meta`` that any ``weights_only=True`` load can read."""
+    return {k: v for k, v in (checkpoint.get('meta') or {}).items() if plain_data(v)}

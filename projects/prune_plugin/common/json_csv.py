@@ -1,0 +1,34 @@
+"""Result files as JSON and CSV."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .fileio import whole_file
+
+
+def finite(data: Any) -> Any:
+    """``data`` as JSON can hold it: numbers that aren't finite become None, tuples lists."""
+    if isinstance(data, dict):
+        return {key: finite(entry) for key, entry in data.items()}
+    if isinstance(data, list | tuple):
+        return [finite(entry) for entry in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def write_json(data: Any, path: str | os.PathLike) -> None:
+    """Write ``data`` as JSON; numbers that aren't finite become null."""
+    with whole_file(path) as file:
+        json.dump(finite(data), file, indent=2)
+        file.write('\n')
+
+
+def write_csv(header: Sequence[str], rows: Iterable[Sequence], path: str | os.PathLike) -> None:
+    """Write a CSV file with a header line."""
+    with whole_file(path) as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(header)
+        writer.writerows(rows)

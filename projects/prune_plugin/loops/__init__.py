@@ -1,6 +1,0 @@
-"""MMEngine train loops."""
-
-from .iterative_prune import IterativePruneLoop
-from .limited_epochs import LimitedEpochTrainLoop
-
-__all__ = ['IterativePruneLoop', 'LimitedEpochTrainLoop']

@@ -1,0 +1,1 @@
+"""The methods of pruning, one folder per key of prune_cfg."""

@@ -1,0 +1,99 @@
+"""Every layer its own share, by how important the layer is."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ...common.errors import UserError
+from ...common.registry import ALLOCATORS
+from ...common.validation import check_number
+from .base import Allocator, check_reachable, give_back, least_scale, rounded_floors
+
+
+@ALLOCATORS.register_module()
+class LayerWise(Allocator):
+    """Unimportant layers lose a larger share; within a layer every group is pruned by itself.
+
+    The method that global ranking is compared with. A layer's importance ``I`` is the sum of its
+    units' scores, divided by the mean of that over layers. A group of kind ``k`` in it loses the share
+    ``min(1, t * factor[k] / I)`` of its units, rounded to whole units (or chunks of ``round_to``),
+    but stops at its floor. The scale ``t`` is the smallest that keeps the budget, found by bisection.
+    Groups whose units cost most are settled first: those rounded down get a unit back, largest
+    remainder first, as long as the budget is kept. Then ``t`` is fitted anew for the others, so that
+    cheap units make up for what rounding dear ones gave or took.
+
+    Args:
+        factors: The factors of some kinds, such as ``dict(attention=0.5, mlp=1.0)``; 1 for others.
+
+    Example:
+        >>> prune_cfg = dict(allocator=dict(type='LayerWise', factors=dict(attention=0.5)))
+    """
+
+    def __init__(self, factors: Mapping[str, float] = {}):  # noqa: B006  read, never changed
+        if not isinstance(factors, Mapping):
+            raise UserError(f'factors is {factors!r}; it must be a dict of numbers by kind')
+        for kind, factor in factors.items():
+            check_number(f'factors.{kind}', factor, 0, math.inf, least=True)
+        self.factors = dict(factors)
+
+    def check(self, groups):
+        """See :meth:`Allocator.check`: every kind named must be there."""
+        kinds = dict.fromkeys(group.kind for group in groups)
+        for kind in self.factors:
+            if kind not in kinds:
+                raise UserError(
+                    f'prune_cfg.allocator.factors names {kind!r}, which the model does not have; '
+                    f'its kinds are {", ".join(kinds)}'
+                )
+
+    def allocate(self, scores, constraint, floors, round_to=1):
+        """See :meth:`Allocator.allocate`."""
+        sizes = torch.tensor([len(score) for score in scores])
+        weights = self.weights(scores, constraint.members)
+        floors = torch.where(weights > 0, rounded_floors(floors, sizes, round_to), sizes)
+        check_reachable(constraint, floors)
+
+        def left(scale: float) -> Tensor:
+            return sizes * (1 - (scale * weights).clamp(max=1))
+
+        def counts(scale: float) -> Tensor:
+            fresh = nearest_units(left(scale), sizes, floors, round_to)
+            return torch.where(settled, kept, fresh)
+
+        kept, settled = sizes, torch.zeros(len(sizes), dtype=torch.bool)
+        most = 1 / float(weights[weights > 0].min()) if bool((weights > 0).any()) else 0.0
+        prices = constraint.cost.marginal(sizes)
+        for price in prices.unique().flip(0):
+            scale = least_scale(lambda t: constraint.cost.total(counts(t)), constraint.limit, most)
+            kept = counts(scale)
+            fractional = torch.where(prices == price, left(scale), kept)
+            kept = give_back(fractional, kept, sizes, constraint, round_to)
+            settled = settled | (prices == price)
+        return kept
+
+    def weights(self, scores: Sequence[Tensor], members: Sequence) -> Tensor:
+        """``factor / I`` of every group, float64; without ``members`` each group is a layer."""
+        kinds = [group.kind for group in members]
+        layers = [group.layer_idx for group in members] or list(range(len(scores)))
+        sums: dict[int, float] = {}
+        for layer, score in zip(layers, scores, strict=True):
+            sums[layer] = sums.get(layer, 0.0) + float(score.sum())
+        mean = math.fsum(sums.values()) / len(sums)
+        least = (
+            1e-6 * mean if mean > 0 else 1.0
+        )  # a layer of no importance goes first, not infinitely
+        factors = [self.factors.get(kind, 1.0) for kind in kinds] or [1.0] * len(scores)
+        weights = [
+            factor * max(mean, least) / max(sums[layer], least)
+            for factor, layer in zip(factors, layers, strict=True)
+        ]
+        return torch.tensor(weights, dtype=torch.float64)
+
+
+def nearest_units(left: Tensor, sizes: Tensor, floors: Tensor, round_to: int) -> Tensor:
+    """Fractional counts rounded to multiples of ``round_to`` or the whole group, halves down."""
+    kept = (left / round_to - 0.5 - 1e-9).ceil().clamp(min=0).long() * round_to
+    kept = torch.where((left - kept).abs() >= sizes - left, sizes, kept)
+    return torch.maximum(kept, floors)

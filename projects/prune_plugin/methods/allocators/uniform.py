@@ -1,0 +1,42 @@
+"""The same share of every layer."""
+
+import torch
+
+from ...common.errors import UserError
+from ...common.registry import ALLOCATORS
+from .base import Allocator, check_reachable, give_back, least_scale, rounded_floors, whole_units
+
+
+@ALLOCATORS.register_module()
+class Uniform(Allocator):
+    """Remove the same fraction of the units of every group.
+
+    The fraction is the smallest that keeps the limit; groups stop at their floors. What is left of
+    a group is rounded down, so groups of one size keep equal numbers.
+
+    Args:
+        exact: Then give units back, at most one (with ``round_to``: one chunk) to a group, to those
+            first that rounding cost most, as long as the limit is kept.
+
+    Example:
+        >>> prune_cfg = dict(allocator=dict(type='Uniform'), budget=dict(type='params', ratio=0.25))
+    """
+
+    def __init__(self, exact: bool = False):
+        if not isinstance(exact, bool):
+            raise UserError(f'exact is {exact!r}; it must be True or False')
+        self.exact = exact
+
+    def allocate(self, scores, constraint, floors, round_to=1):
+        """See :meth:`Allocator.allocate`."""
+        sizes = torch.tensor([len(score) for score in scores])
+        floors = rounded_floors(floors, sizes, round_to)
+        check_reachable(constraint, floors)
+
+        def counts(fraction: float) -> torch.Tensor:
+            return whole_units(sizes * (1 - fraction), sizes, floors, round_to)
+
+        fraction = least_scale(lambda f: constraint.cost.total(counts(f)), constraint.limit, 1.0)
+        if not self.exact:
+            return counts(fraction)
+        return give_back(sizes * (1 - fraction), counts(fraction), sizes, constraint, round_to)

@@ -1,0 +1,234 @@
+"""What a model costs when each group keeps a given number of units: pure arithmetic on shapes."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ...structure.unit_group import Cut, UnitGroup, named_tensors, owners_along
+
+
+class Cost(Protocol):
+    """Something a budget limits. Counts are a LongTensor with the kept units of each group."""
+
+    def total(self, counts: Tensor) -> float:
+        """The cost of the whole model."""
+
+    def marginal(self, counts: Tensor) -> Tensor:
+        """What goes when one more unit of each group goes: float64 of shape (groups,)."""
+
+
+class ProductCost:
+    """A sum of products of widths: parameters and FLOPs are of this form.
+
+    Term ``t`` costs ``multiplier[t] * prod_k (width[t, k] - sum_g share[t, k, g] * removed[g])``: a
+    weight costs its rows times its columns, and a group may cut either.
+
+    Args:
+        multipliers: float64 (terms,).
+        widths: Dense widths, float64 (terms, dims).
+        shares: What one unit of a group takes from a width, float64 (terms, dims, groups).
+        sizes: Dense number of units, LongTensor (groups,).
+        constant: Cost of everything that no group cuts.
+    """
+
+    def __init__(
+        self, multipliers: Tensor, widths: Tensor, shares: Tensor, sizes: Tensor, constant: float
+    ):
+        self.multipliers, self.widths, self.shares = multipliers, widths, shares
+        self.sizes, self.constant = sizes, constant
+
+    def _left(self, counts: Tensor) -> Tensor:
+        return self.widths - self.shares @ (self.sizes - counts).double()
+
+    def total(self, counts: Tensor) -> float:
+        """See :class:`Cost`."""
+        return float(self.constant + (self.multipliers * self._left(counts).prod(1)).sum())
+
+    def marginal(self, counts: Tensor) -> Tensor:
+        """See :class:`Cost`; exact where a group cuts only one dimension of each tensor."""
+        left = self._left(counts)
+        result = torch.zeros(len(self.sizes), dtype=torch.float64)
+        for dim in range(left.shape[1]):
+            others = left[:, [d for d in range(left.shape[1]) if d != dim]].prod(1)
+            result += (self.multipliers * others) @ self.shares[:, dim]
+        return result
+
+
+@dataclass
+class Term:
+    """One product of widths; a group's units may take from each of them.
+
+    Attributes:
+        multiplier: Cost of one element.
+        widths: The dense widths.
+        shares: ``(group, position among the widths, what one unit takes)``.
+    """
+
+    multiplier: float
+    widths: list[int]
+    shares: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def scaled_by(self, group: int, size: int) -> None:
+        """Make the whole term proportional to the units that ``group`` keeps of ``size``."""
+        self.shares.append((group, len(self.widths), 1))
+        self.widths.append(size)
+        self.multiplier /= size
+
+
+def parameter_term(
+    parameter: Tensor,
+    cuts: Sequence[tuple[int, Cut]],
+    groups: Sequence[UnitGroup],
+    multiplier: float,
+) -> Term:
+    """The cost of one parameter: the product of its dimensions.
+
+    Args:
+        parameter: The parameter.
+        cuts: The cuts through it, each with its group's number.
+        groups: All groups.
+        multiplier: Cost of one element.
+    """
+    term = Term(multiplier, list(parameter.shape))
+    by_dim: dict[int | None, list[tuple[int, Cut]]] = {}
+    for number, cut in cuts:
+        by_dim.setdefault(cut.dim, []).append((number, cut))
+    for dim, here in by_dim.items():
+        if dim is None:
+            for number, _ in here:
+                term.scaled_by(number, 1)
+            continue
+        owners = [owners_along(cut, groups[n].size, parameter.shape[dim]) for n, cut in here]
+        crossed = next(
+            (
+                (i, j)
+                for i, j in combinations(range(len(here)), 2)
+                if bool(((owners[i] >= 0) & (owners[j] >= 0)).any())
+            ),
+            (),
+        )
+        for place, (number, cut) in enumerate(here):
+            if place in crossed:  # rows and columns: each takes a width of its own
+                term.scaled_by(number, groups[number].size)
+            else:
+                term.shares.append((number, dim, cut.per_unit))
+    return term
+
+
+def product_cost(
+    model: nn.Module,
+    groups: Sequence[UnitGroup],
+    uses: dict[int, float] | None = None,
+    own: dict[str, float] | None = None,
+) -> ProductCost:
+    """Build the cost of ``model`` as a function of the units kept.
+
+    Args:
+        model: The model; meta tensors will do.
+        groups: Its unit groups.
+        uses: Cost of each element of a parameter, by ``id``; 1 for all parameters if None. Where it
+            is given, what a group's ``repeated`` names is proportional to its units too.
+        own: Cost of modules' own operations, by module name: shared out among the units of the
+            groups that the module owns, constant elsewhere.
+
+    Returns:
+        The cost.
+    """
+    tensors = named_tensors(model)
+    cuts: dict[int, list[tuple[int, Cut]]] = {}
+    for number, group in enumerate(groups):
+        for cut in group.cuts:
+            cuts.setdefault(id(tensors.get(cut.name)), []).append((number, cut))
+    repeating = [
+        (g, re.compile('|'.join(group.repeated)))
+        for g, group in enumerate(groups)
+        if group.repeated
+    ]
+    layers = [(g, group.name) for g, group in enumerate(groups) if group.kind == 'layer']
+    terms = []
+    for name, parameter in model.named_parameters():
+        multiplier = 1.0 if uses is None else uses.get(id(parameter), 0.0)
+        if multiplier:
+            term = parameter_term(parameter, cuts.get(id(parameter), []), groups, multiplier)
+            terms.append((name, term, uses is not None))
+    for name, cost in (own or {}).items():
+        term = Term(cost, [])
+        for g, group in enumerate(groups):
+            if group.owner == name and group.kind != 'layer' and not group.repeated:
+                term.scaled_by(g, group.size)
+        for g, layer in layers:
+            if name == layer or name.startswith(f'{layer}.'):
+                term.scaled_by(g, 1)
+        terms.append((name, term, True))
+    for name, term, runs in terms:
+        for g, pattern in repeating if runs else ():
+            if pattern.match(name):
+                term.scaled_by(g, groups[g].size)
+    return stacked([term for _, term, _ in terms], groups)
+
+
+def stacked(terms: Sequence[Term], groups: Sequence[UnitGroup]) -> ProductCost:
+    """The terms as tensors; those that no group shares are one constant."""
+    constant = sum(t.multiplier * math.prod(t.widths) for t in terms if not t.shares)
+    terms = [term for term in terms if term.shares]
+    dims = max((len(term.widths) for term in terms), default=1)
+    multipliers = torch.tensor([term.multiplier for term in terms], dtype=torch.float64)
+    widths = torch.ones(len(terms), dims, dtype=torch.float64)
+    shares = torch.zeros(len(terms), dims, len(groups), dtype=torch.float64)
+    for t, term in enumerate(terms):
+        widths[t, : len(term.widths)] = torch.tensor(term.widths, dtype=torch.float64)
+        for g, dim, share in term.shares:
+            shares[t, dim, g] += share
+    sizes = torch.tensor([group.size for group in groups])
+    return ProductCost(multipliers, widths, shares, sizes, float(constant))
+
+
+class UnitCost:
+    """One for every unit: the budget counts units, whatever they hold."""
+
+    def total(self, counts: Tensor) -> float:
+        """See :class:`Cost`."""
+        return float(counts.sum())
+
+    def marginal(self, counts: Tensor) -> Tensor:
+        """See :class:`Cost`."""
+        return torch.ones(len(counts), dtype=torch.float64)
+
+
+class TableCost:
+    """Measured costs of each group at a few widths, interpolated between them.
+
+    Args:
+        base: Cost of the dense model.
+        tables: For each group ``(counts, costs)``, ascending, ending at the dense count; the model
+            is taken to cost ``base - sum_g (costs_g[dense] - costs_g[kept])``.
+    """
+
+    def __init__(self, base: float, tables: Sequence[tuple[Tensor, Tensor]]):
+        self.base, self.tables = base, list(tables)
+
+    def _saved(self, group: int, kept: float) -> float:
+        counts, costs = self.tables[group]
+        right = int(torch.searchsorted(counts, torch.tensor(float(kept))).clamp(1, len(counts) - 1))
+        span = counts[right] - counts[right - 1]
+        share = (kept - counts[right - 1]) / span
+        cost = costs[right - 1] + share * (costs[right] - costs[right - 1])
+        return float(costs[-1] - cost)
+
+    def total(self, counts: Tensor) -> float:
+        """See :class:`Cost`."""
+        return self.base - sum(self._saved(g, int(kept)) for g, kept in enumerate(counts))
+
+    def marginal(self, counts: Tensor) -> Tensor:
+        """See :class:`Cost`: the mean saving per unit down to the smallest width of the table."""
+        slopes = [
+            float((costs[-1] - costs[0]) / (widths[-1] - widths[0]))
+            for widths, costs in self.tables
+        ]
+        return torch.tensor(slopes, dtype=torch.float64).clamp_min(1e-12)

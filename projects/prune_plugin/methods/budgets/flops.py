@@ -1,0 +1,46 @@
+"""A budget of floating-point operations."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from ...common.registry import BUDGETS
+from ...evaluation.profiling import Example, module_flops, tried_example
+from ...structure.unit_group import UnitGroup
+from .base import Budget
+from .costs import ProductCost, product_cost
+
+
+@BUDGETS.register_module(name='flops')
+class FlopsBudget(Budget):
+    """Remove a fraction of the FLOPs of one forward call with one sample.
+
+    Example:
+        >>> prune_cfg = dict(budget=dict(type='flops', ratio=0.5))
+    """
+
+    quantity = 'flops'
+    counts_layers = True
+
+    def cost(self, model, groups, profile):
+        """See :meth:`Budget.cost`."""
+        shape = profile.get('input_shape')
+        return flops_cost(model, groups, tried_example(model, shape, 1, 'a FLOPs budget'))
+
+
+def flops_cost(model: nn.Module, groups: Sequence[UnitGroup], example: Example) -> ProductCost:
+    """FLOPs as a function of the units kept.
+
+    The FLOPs of a layer with one weight are spread over the weight's elements, so they shrink with
+    both its dimensions; those of other modules (attention's own products) over the units they own.
+    """
+    own = module_flops(model, example)
+    owners = {group.owner for group in groups}
+    uses, rest = {}, {}
+    for name, flops in own.items():
+        weight = getattr(model.get_submodule(name), 'weight', None)
+        if isinstance(weight, nn.Parameter) and weight.dim() > 1 and name not in owners:
+            uses[id(weight)] = uses.get(id(weight), 0) + flops / weight.numel()
+        else:
+            rest[name] = flops
+    return product_cost(model, groups, uses, rest)

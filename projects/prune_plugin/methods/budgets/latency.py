@@ -1,0 +1,154 @@
+"""A budget of measured time."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.logging import print_log
+from rich.progress import track
+from torch import Tensor, nn
+
+from ...common.errors import UserError
+from ...common.eval_mode import in_eval_mode
+from ...common.registry import BUDGETS
+from ...common.validation import MOST_SECONDS, at_least, check_number
+from ...evaluation.profiling import (
+    Example,
+    device_name,
+    interleaved_latency,
+    model_latency,
+    tried_example,
+    usual_batch_size,
+)
+from ...structure.prune_state import PruneState
+from ...structure.slimming import slim
+from ...structure.unit_group import Attr, UnitGroup
+from .base import Budget
+from .costs import TableCost
+
+
+@BUDGETS.register_module(name='latency')
+class LatencyBudget(Budget):
+    """Remove a fraction of the forward time, as measured on this device.
+
+    Each module that owns units is timed at a few widths on the inputs of its first call; between them
+    the time is interpolated. Modules alike in shape are timed once. The device is the model's: the tools
+    take a GPU if there is one. ``prune_cfg.profile`` says the batch size and the number of CPU threads. On
+    several ranks rank 0 alone measures.
+
+    Args:
+        ratio: Fraction of the time to remove.
+        points: Widths measured per module.
+        seconds: Time to spend on each module.
+
+    Example:
+        >>> prune_cfg = dict(budget=dict(type='latency', ratio=0.3), profile=dict(batch_size=8))
+    """
+
+    quantity = 'latency'
+
+    def __init__(self, ratio: float = 0.3, points: int = 5, seconds: float = 0.5):
+        super().__init__(ratio)
+        at_least('prune_cfg.budget.points', points, 2)
+        check_number('prune_cfg.budget.seconds', seconds, 0, MOST_SECONDS)
+        self.points, self.seconds = points, seconds
+
+    def cost(self, model, groups, profile):
+        """See :meth:`Budget.cost`."""
+        shape, batch = profile.get('input_shape'), profile.get('batch_size', 1)
+        example = tried_example(model, shape, batch, 'a latency budget')
+        threads = profile.get('num_threads', 1)
+        calls = module_calls(model, {group.owner for group in groups}, example)
+        cache: dict[tuple, tuple[Tensor, Tensor]] = {}
+        tables = []
+        for group in track(groups, 'timing', disable=not dist.is_main_process()):
+            if group.owner not in calls:
+                raise UserError(
+                    f'prune_cfg.budget: {group.name} did not run on the example input, so it cannot '
+                    'be timed; exclude it'
+                )
+            key = signature(model, group, calls[group.owner])
+            if key not in cache:
+                cache[key] = self._table(model, group, calls[group.owner], threads)
+            tables.append(cache[key])
+        (base,) = model_latency([model], example, num_threads=threads)
+        print_log(
+            f'latency: {base:.4g} ms, batch {batch or usual_batch_size(model)}, {threads} thread(s), '
+            f'{device_name(model)}',
+            'current',
+        )
+        return TableCost(base, tables)
+
+    def _table(self, model, group, call, threads) -> tuple[Tensor, Tensor]:
+        """Counts and milliseconds of the group's owner, ascending."""
+        args, kwargs = call
+        least = max(1, group.least)
+        counts = (
+            torch.linspace(least, group.size, min(self.points, group.size)).round().unique().long()
+        )
+        if len(counts) == 1:
+            counts = torch.tensor([0, group.size])
+        owner = model.get_submodule(group.owner)
+        local = relative_to(group, group.owner)
+        modules = []
+        for count in counts.tolist():
+            state = PruneState({local.name: local}, {local.name: torch.arange(count)})
+            holder = nn.ModuleDict({'m': deepcopy(owner)})
+            slim(holder, state).eval()
+            modules.append(holder['m'])
+        with torch.inference_mode():
+            times = interleaved_latency(
+                [lambda m=m: m(*args, **kwargs) for m in modules], self.seconds, threads
+            )
+        # More units never cost less; what measures otherwise is noise.
+        return counts.double(), torch.tensor(times, dtype=torch.float64).cummax(0).values
+
+
+def relative_to(group: UnitGroup, owner: str) -> UnitGroup:
+    """``group`` with names as they are when its owner stands at ``m``."""
+
+    def local(name: str) -> str:
+        return f'm.{name.removeprefix(owner).removeprefix(".")}'.rstrip('.')
+
+    cuts = tuple(replace(cut, name=local(cut.name)) for cut in group.cuts)
+    attrs = tuple(Attr(local(a.module), a.name, a.per_unit) for a in group.attrs)
+    converts = tuple((local(module), converter) for module, converter in group.converts)
+    return replace(
+        group, name=local(group.name), cuts=cuts, owner='m', attrs=attrs, converts=converts
+    )
+
+
+@torch.no_grad()
+def module_calls(model: nn.Module, names: set[str], example: Example) -> dict[str, Example]:
+    """The arguments with which each named module is first called in one forward pass."""
+    calls: dict[str, Example] = {}
+    handles = []
+    for name in names:
+
+        def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any], name: str = name) -> None:
+            calls.setdefault(name, (args, kwargs))
+
+        handles.append(model.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True))
+    try:
+        with in_eval_mode(model):
+            model(*example[0], **example[1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def signature(model: nn.Module, group: UnitGroup, call: Example) -> tuple:
+    """What two groups must have in common to take the same time."""
+    owner = model.get_submodule(group.owner)
+    inputs: Sequence[Any] = (*call[0], *call[1].values())
+    return (
+        type(owner).__name__,
+        group.kind,
+        tuple((cut.name.removeprefix(group.owner), cut.dim, cut.width) for cut in group.cuts),
+        tuple((name, tuple(p.shape)) for name, p in owner.named_parameters()),
+        tuple(tuple(x.shape) for x in inputs if isinstance(x, Tensor)),
+    )

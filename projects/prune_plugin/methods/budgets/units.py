@@ -1,0 +1,31 @@
+"""A budget of units."""
+
+from ...common.registry import BUDGETS
+from .base import Budget, Constraint
+from .costs import UnitCost
+
+
+@BUDGETS.register_module(name='units')
+class UnitsBudget(Budget):
+    """Remove a fraction of the units of every kind: of the heads, and of the neurons.
+
+    Example:
+        >>> prune_cfg = dict(budget=dict(type='units', ratio=0.7))
+    """
+
+    quantity = 'units'
+
+    def cost(self, model, groups, profile):
+        """See :meth:`Budget.cost`."""
+        return UnitCost()
+
+    def constraints(self, groups, cost):
+        """One limit per kind; ``floor(n * (1 - ratio))`` units may be left."""
+        result = []
+        for kind in dict.fromkeys(group.kind for group in groups):
+            members = [g for g, group in enumerate(groups) if group.kind == kind]
+            dense = sum(groups[g].size for g in members)
+            limit = int(dense * (1 - self.ratio) + 1e-9)
+            own = tuple(groups[g] for g in members)
+            result.append(Constraint(members, cost, limit, dense, self.ratio, f'{kind} units', own))
+        return result

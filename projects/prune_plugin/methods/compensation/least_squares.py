@@ -1,0 +1,234 @@
+"""Refitting what reads the units that stay, in closed form."""
+
+import logging
+import math
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from mmengine import dist
+from mmengine.logging import print_log
+from rich.progress import Progress as Bar
+from torch import Tensor, nn
+
+from ...calibration.collect import observable
+from ...calibration.layer_inputs import add_gram, input_rows, mirror, over_ranks, weight_matrix
+from ...calibration.mask_gradients import reading_cuts
+from ...calibration.sequential import Station, lockstep, stations
+from ...common.distributed import check_same, weights_digest
+from ...common.registry import COMPENSATIONS
+from ...common.validation import check_number
+from ...structure.prune_state import PruneState
+from ...structure.slimming import mask, without_removed_layers
+from ...structure.unit_group import UnitGroup
+from ..optimal_brain_surgeon import damped_factor
+from ..pruners.sparsify import calls_of, evaluating
+from .base import Compensation
+
+
+def refit(weight: Tensor, gram: Tensor, keep: Tensor, damping: float, name: str) -> Tensor:
+    """Weights on the kept inputs alone that come closest to what all weights put out.
+
+    Minimises ``||X W.T - X_S V.T||^2 + d ||V - W_S||^2`` over V, where S are the kept inputs and d is
+    ``damping`` times the mean diagonal of their Gram matrix. This is the optimal-brain-surgeon update
+    for the removal of many inputs at once.
+
+    Args:
+        weight: W, (outputs, inputs).
+        gram: ``X.T @ X``, (inputs, inputs).
+        keep: Bool (inputs,).
+        damping: Share of the mean diagonal.
+        name: The layer, for messages.
+
+    Returns:
+        float32 (outputs, inputs), zero in the columns that aren't kept.
+    """
+    new = torch.zeros_like(weight, dtype=torch.float32)
+    if not keep.any():
+        return new
+    factor = damped_factor(gram[keep][:, keep], damping, name, of_inverse=False)
+    # V (H_SS + d) = W H_:S + d W_S, and so V - W_S = W_R H_RS (H_SS + d)^-1 with the removed ones R.
+    missed = weight[:, ~keep].float() @ gram[~keep][:, keep]
+    new[:, keep] = weight[:, keep].float() + torch.cholesky_solve(missed.T, factor).T
+    return new
+
+
+def input_mean(module: nn.Module, inputs: list[Tensor]) -> Tensor:
+    """Mean of each input feature over all rows and ranks, float32 (inputs,)."""
+    total = module.weight.new_zeros(weight_matrix(module).shape[1], dtype=torch.float64)
+    count: float = 0
+    for x in inputs:
+        rows = input_rows(module, x)
+        total += rows.double().sum(0)
+        count += len(rows)
+    total, count = over_ranks(total, count)
+    return (total / max(count, 1)).float()
+
+
+def mean_gram(module: nn.Module, inputs: list[Tensor], origin: Tensor | None) -> tuple[Tensor, int]:
+    """Mean over all rows and ranks of the inputs' outer products, and the number of rows.
+
+    Args:
+        module: The layer.
+        inputs: What it reads, batch by batch.
+        origin: Taken off every row, (inputs,); None: nothing.
+
+    Returns:
+        float32 (inputs, inputs), rows.
+    """
+    width = weight_matrix(module).shape[1]
+    total = module.weight.new_zeros(width, width, dtype=torch.float64)
+    count: float = 0
+    for x in inputs:
+        rows = input_rows(module, x)
+        add_gram(total, rows if origin is None else rows - origin)
+        count += len(rows)
+    total, count = over_ranks(total, count)
+    return mirror(total.div_(max(count, 1)).float()), int(count)
+
+
+def is_matrix_product(module: nn.Module) -> bool:
+    """Whether a module multiplies rows of its input by its weight."""
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+
+
+def can_refit(model: nn.Module, group: UnitGroup) -> bool:
+    """Whether all that reads a group's units can make up for those that go.
+
+    Not if what the units put out depends on the other units of the group, as behind a layer norm over
+    them or where they are tokens: then what the ones that stay will be isn't known yet.
+    """
+    tokens = group.repeated or any(cut.side == 'flag' for cut in group.cuts)
+    if tokens or any(converter == 'SlimLayerNorm' for _, converter in group.converts):
+        return False
+    cuts = reading_cuts(group)
+    return bool(cuts) and all(
+        cut.dim == 1
+        and cut.name.endswith('.weight')
+        and is_matrix_product(model.get_submodule(cut.name.rpartition('.')[0]))
+        for cut in cuts
+    )
+
+
+def kept_inputs(model: nn.Module, state: PruneState) -> dict[str, Tensor]:
+    """Which inputs of the readers to refit stay: bool (inputs,) by module."""
+    kept: dict[str, Tensor] = {}
+    groups = without_removed_layers(state)
+    refitted = {c.name for g in groups if can_refit(model, g) for c in reading_cuts(g)}
+    for group in groups:
+        gone = state.removed(group.name)
+        for cut in reading_cuts(group):
+            if cut.name not in refitted:
+                continue
+            path = cut.name.rpartition('.')[0]
+            shape = model.get_submodule(path).weight.shape
+            taps = shape[2:].numel()  # of a convolution's kernel
+            stays = kept.setdefault(path, torch.ones(shape[1], taps, dtype=torch.bool))
+            stays[cut.indices(group.size)[gone].flatten()] = False
+    return {path: stays.flatten() for path, stays in kept.items()}
+
+
+def remove_the_rest(model: nn.Module, state: PruneState) -> None:
+    """Set to zero, in place, what goes without being made up for: so later layers don't read it."""
+    rest = {
+        group.name: group for group in without_removed_layers(state) if not can_refit(model, group)
+    }
+    mask(model, PruneState(rest, {name: state.kept[name] for name in rest}))
+
+
+@COMPENSATIONS.register_module()
+class LeastSquares(Compensation):
+    """Refit what reads the remaining units, so that it puts out what it did with all of them.
+
+    One forward pass over the calibration data, batches in lockstep: each reader (``o_proj``,
+    ``down_proj``, ``fc2`` ...) is refitted in closed form on inputs that the readers before it, already
+    refitted, have made. With a bias, which isn't held, its mean output stays as it was. Units are
+    removed without making up for them where a reader is no linear layer or 2-D convolution, where
+    they stand under a layer norm of their own, and where they are tokens or whole layers.
+
+    Args:
+        damping: Share of the mean diagonal of the inputs' Gram matrix (of their covariance, if there
+            is a bias) by which the weights are held where they were.
+
+    Source: the optimal-brain-surgeon step for groups, Hassibi & Stork 1993; as in Kwon et al., "A Fast
+    Post-Training Pruning Framework for Transformers", arXiv 2204.09656 (mask tuning), but of all weights.
+
+    Example:
+        >>> prune_cfg = dict(criterion=dict(type='Fisher'), compensation=dict(type='LeastSquares'))
+    """
+
+    def __init__(self, damping: float = 0.01):
+        check_number('damping', damping, 0, math.inf)
+        self.damping = float(damping)
+
+    def apply(self, model, state, data, loss):
+        """See :meth:`Compensation.apply`."""
+        kept = kept_inputs(model, state)
+        if not kept:
+            print_log('LeastSquares finds nothing to refit', 'current', logging.WARNING)
+            return []
+        with (
+            evaluating(model),
+            observable(model, list(state.groups.values())),
+            Bar(disable=not dist.is_main_process()) as bar,
+        ):
+            calls = calls_of(model, data, loss)
+            stops = stations(model, list(kept), partial(loss, model, data.first_sample()))
+            remove_the_rest(model, state)
+            task = bar.add_task('refitting layers', total=len(stops))
+            thin: list[str] = []
+
+            def visit(station: Station, inputs: list[Tensor], _: list[Tensor]) -> None:
+                rows = self.refit_layers(model, station, inputs, kept)
+                thin.extend(
+                    f'{path} ({rows} rows, {int(kept[path].sum())} inputs)'
+                    for path in station
+                    if rows < kept[path].sum()
+                )
+                bar.advance(task)
+
+            lockstep(model, calls, stops, visit)
+        if thin:
+            print_log(
+                f'LeastSquares had fewer rows than inputs for {len(thin)} layers, such as {thin[0]}: what '
+                'it fits there may not hold for other data; raise prune_cfg.calibration.num_samples',
+                'current',
+                logging.WARNING,
+            )
+        if dist.get_world_size() > 1:
+            check_same(weights_digest(model), 'the refitted weights')
+        own = {path: model.get_submodule(path) for path in kept}
+        return [
+            f'{path}.{name}'
+            for path, module in own.items()
+            for name in ('weight', *(() if module.bias is None else ('bias',)))
+        ]
+
+    def refit_layers(
+        self,
+        model: nn.Module,
+        station: Station,
+        inputs: list[Tensor],
+        kept: Mapping[str, Tensor],
+    ) -> int:
+        """Refit the readers of one input, in place; those with a bias share a Gram matrix.
+
+        Returns:
+            How many rows of inputs there were, on all ranks.
+        """
+        rows = 0
+        modules = {path: model.get_submodule(path) for path in station}
+        for biased in (False, True):
+            members = {p: m for p, m in modules.items() if (m.bias is not None) == biased}
+            if not members:
+                continue
+            one = next(iter(members.values()))
+            mean = input_mean(one, inputs) if biased else None
+            gram, rows = mean_gram(one, inputs, mean)
+            for path, module in members.items():
+                old, keep = weight_matrix(module).float(), kept[path].to(gram.device)
+                new = refit(old, gram, keep, self.damping, path)
+                if biased:
+                    module.bias.add_((old - new) @ mean)
+                module.weight.copy_(new.view(module.weight.shape))
+        return rows

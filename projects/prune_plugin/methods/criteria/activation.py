@@ -1,0 +1,47 @@
+"""How much a unit puts out."""
+
+import torch
+
+from ...common.registry import CRITERIA
+from ...common.validation import one_of
+from .base import Criterion, check_read
+
+
+@CRITERIA.register_module()
+class Activation(Criterion):
+    """Size of what a unit puts out, on calibration data, as the layers behind it read it.
+
+    Args:
+        norm: ``'l1'``: mean absolute value, ``'l2'``: root mean square, over samples and places, and
+            over all features of the unit (of a head: all its dimensions).
+        normalize: See :class:`Criterion`.
+
+    Source: as the criteria "l1" and "l2" of Structure-LTH's code (github.com/VITA-Group/Structure-LTH), on
+    calibration samples instead of one training batch.
+
+    Example:
+        >>> prune_cfg = dict(criterion=dict(type='Activation', norm='l2'))
+    """
+
+    statistics = frozenset(('activations',))
+
+    def __init__(self, norm: str = 'l2', normalize: str = 'none'):
+        super().__init__(normalize)
+        self.norm = one_of('norm', norm, ('l1', 'l2'))
+
+    def check(self, groups):
+        """See :meth:`Criterion.check`."""
+        check_read(self, groups)
+
+    def score(self, group, tensors, statistics):
+        """See :meth:`Criterion.score`."""
+        readers = [cut for cut in group.cuts if cut.side == 'out']
+        total = torch.zeros(group.size, dtype=torch.float64)
+        for cut in readers:
+            if self.norm == 'l2':
+                features = statistics.input_rms[cut.name].square()
+            else:
+                features = statistics.input_mean_abs[cut.name]
+            total = total + features.cpu()[cut.indices(group.size)].mean(1)
+        total = total / len(readers)
+        return total.sqrt() if self.norm == 'l2' else total

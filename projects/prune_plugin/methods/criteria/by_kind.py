@@ -1,0 +1,62 @@
+"""Another criterion for some kinds of units, in one table with the rest."""
+
+from collections.abc import Mapping
+
+from ...common.errors import UserError
+from ...common.registry import CRITERIA, build
+from .base import Criterion
+
+
+@CRITERIA.register_module()
+class ByKind(Criterion):
+    """One criterion for all units, and others for some kinds.
+
+    Scores of two criteria can't be compared. So a kind's own criterion only says how a group's
+    importance is shared out among its units; the sum is what the default criterion gives the group.
+
+    Args:
+        default: The criterion for everything, also for the sums.
+        kinds: Criteria by kind of unit, as in the reports (``object_query``).
+        normalize: See :class:`Criterion`.
+
+    Raises:
+        UserError: a kind that no unit group has.
+
+    Example:
+        >>> prune_cfg = dict(criterion=dict(type='ByKind', default=dict(type='Taylor'),
+        ...     kinds=dict(object_query=dict(type='Usage'))))
+    """
+
+    def __init__(self, default: Mapping, kinds: Mapping[str, Mapping], normalize: str = 'none'):
+        super().__init__(normalize)
+        if not isinstance(kinds, Mapping):
+            raise UserError(f'prune_cfg.criterion.kinds is {kinds!r}; it must be a dict')
+        self.default = build(CRITERIA, default, 'prune_cfg.criterion.default')
+        self.kinds = {
+            kind: build(CRITERIA, cfg, f'prune_cfg.criterion.kinds.{kind}')
+            for kind, cfg in kinds.items()
+        }
+        parts = (self.default, *self.kinds.values())
+        self.reads_ratio = any(part.reads_ratio for part in parts)
+        self.statistics = frozenset().union(*(part.statistics for part in parts))
+
+    def check(self, groups):
+        """See :meth:`Criterion.check`."""
+        present = list(dict.fromkeys(group.kind for group in groups))
+        for kind in self.kinds:
+            if kind not in present:
+                raise UserError(
+                    f'prune_cfg.criterion.kinds has {kind!r}, but there are only units of the kinds '
+                    f'{", ".join(present)}'
+                )
+        self.default.check(groups)
+        for kind, criterion in self.kinds.items():
+            criterion.check([group for group in groups if group.kind == kind])
+
+    def score(self, group, tensors, statistics):
+        """See :meth:`Criterion.score`."""
+        score = self.default.scores([group], tensors, statistics)[0]
+        if group.kind not in self.kinds:
+            return score
+        own = self.kinds[group.kind].scores([group], tensors, statistics)[0]
+        return own * (score.sum() / own.sum()) if own.sum() > 0 else score

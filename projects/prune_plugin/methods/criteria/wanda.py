@@ -1,0 +1,50 @@
+"""Weights times the activations they meet."""
+
+import torch
+from torch import Tensor
+
+from ...common.registry import CRITERIA
+from ...structure.unit_group import sum_per_unit
+from .base import Criterion, check_read
+
+
+def wanda_elements(weight: Tensor, input_rms: Tensor) -> Tensor:
+    """``|W_ij| * ||x_j||``: each weight times the root mean square of the input it multiplies.
+
+    Args:
+        weight: (out, in, ...).
+        input_rms: (in,).
+
+    Returns:
+        Like ``weight``.
+    """
+    return weight.abs() * input_rms.reshape(1, -1, *(1,) * (weight.dim() - 2)).to(weight)
+
+
+@CRITERIA.register_module()
+class Wanda(Criterion):
+    """Sum of weight times activation over the weights that read a unit. Needs no gradients.
+
+    Args:
+        normalize: See :class:`Criterion`.
+
+    Source: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", arXiv
+    2306.11695; summed over a unit's output weights as in An et al., "FLAP", arXiv 2312.11983.
+
+    Example:
+        >>> prune_cfg = dict(criterion=dict(type='Wanda'), calibration=dict(num_samples=128))
+    """
+
+    statistics = frozenset(('activations',))
+
+    def check(self, groups):
+        """See :meth:`Criterion.check`."""
+        check_read(self, groups)
+
+    def score(self, group, tensors, statistics):
+        """See :meth:`Criterion.score`."""
+        total = torch.zeros(group.size, dtype=torch.float64)
+        for cut in (cut for cut in group.cuts if cut.side == 'out'):
+            elements = wanda_elements(tensors[cut.name], statistics.input_rms[cut.name])
+            total = total + sum_per_unit(elements, cut, group.size).to(total)
+        return total

@@ -1,0 +1,16 @@
+"""The two pruners that a ``prune_cfg`` names: whole units, or single weights."""
+
+from .base import DataFactory, Pruner, build_pruner
+from .plan import Plan, Survey
+from .structured import StructuredPruner
+from .unstructured import WeightPruner
+
+__all__ = [
+    'DataFactory',
+    'Plan',
+    'Pruner',
+    'StructuredPruner',
+    'Survey',
+    'WeightPruner',
+    'build_pruner',
+]

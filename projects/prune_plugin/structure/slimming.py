@@ -1,0 +1,214 @@
+"""Removing units for real (slim), or setting them to zero (mask)."""
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ..common.errors import UserError
+from .modules import CONVERTERS
+from .prune_state import PruneState, state_from_file
+from .unit_group import Cut, UnitGroup, named_tensors
+
+
+@torch.no_grad()
+def slim(model: nn.Module, state: PruneState) -> nn.Module:
+    """Remove, in place, the units that ``state`` doesn't keep.
+
+    Args:
+        model: The dense model the state was made for; meta tensors will do.
+        state: Which units stay.
+
+    Returns:
+        The same model with smaller tensors. Names in its state dict don't change, tensors that lose
+        nothing stay the very same objects.
+
+    Raises:
+        UserError: the state doesn't fit the model; nothing has been touched then.
+    """
+    check_fits(model, state)
+    present = without_removed_layers(state)
+    for group in present:
+        for name, converter in group.converts:
+            module = model.get_submodule(name)
+            replace_module(model, name, CONVERTERS[converter](module))
+    removed: dict[int, dict[int, Tensor]] = {}
+    tensors = named_tensors(model)
+    for (name, dim), indices in state.removed_indices().items():
+        if name in tensors:
+            removed.setdefault(id(tensors[name]), {})[dim] = indices
+    replace_tensors(model, removed)
+    for group in present:
+        for attr in group.attrs:
+            module = model.get_submodule(attr.module)
+            setattr(module, attr.name, len(state.kept[group.name]) * attr.per_unit)
+        for name, converter in group.emptied if not len(state.kept[group.name]) else ():
+            replace_module(model, name, CONVERTERS[converter](model.get_submodule(name)))
+    for module in model.modules():
+        sync_widths(module)
+    return model
+
+
+def without_removed_layers(state: PruneState) -> list[UnitGroup]:
+    """The reduced groups, without those inside a layer that goes as a whole."""
+    layers = [g.name for g in state.reduced if any(cut.dim is None for cut in g.cuts)]
+    return [
+        group
+        for group in state.reduced
+        if not any(group.name.startswith(f'{layer}.') for layer in layers)
+    ]
+
+
+def replace_tensors(model: nn.Module, removed: dict[int, dict[int, Tensor]]) -> None:
+    """Put cut tensors where the old ones stood; tied parameters stay tied."""
+    fresh: dict[int, Tensor] = {}
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is None or id(tensor) not in removed:
+                    continue
+                if id(tensor) not in fresh:
+                    cut = cut_tensor(tensor.detach(), removed[id(tensor)])
+                    if isinstance(tensor, nn.Parameter):
+                        cut = nn.Parameter(cut, requires_grad=tensor.requires_grad)
+                    fresh[id(tensor)] = cut
+                table[name] = fresh[id(tensor)]
+
+
+def cut_tensor(tensor: Tensor, removed: dict[int, Tensor]) -> Tensor:
+    """``tensor`` without the given indices, ``{dimension: sorted indices}``."""
+    for dim, indices in removed.items():
+        stays = torch.ones(tensor.shape[dim], dtype=torch.bool)
+        stays[indices] = False
+        tensor = tensor.index_select(dim, stays.nonzero().flatten().to(tensor.device))
+    return tensor
+
+
+@torch.no_grad()
+def mask(model: nn.Module, state: PruneState) -> nn.Module:
+    """Set to zero, in place, every parameter of the units that ``state`` doesn't keep.
+
+    The masked model computes what the slim one does, at the dense model's cost. Where a zero would
+    still count the cut says what to fill in, or the module reads a flag (see :class:`Cut`).
+    """
+    check_fits(model, state)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for group in state.reduced:
+        gone = state.removed(group.name)
+        for cut in group.cuts:
+            parameter = parameters.get(cut.name)
+            if cut.side == 'flag':
+                lower_flag(model, cut, group.size, gone)
+            elif parameter is not None and cut.dim is None:
+                parameter.zero_()
+            elif parameter is not None:
+                rows = cut.indices(group.size)[gone].flatten().to(parameter.device)
+                parameter.index_fill_(cut.dim, rows, cut.fill)
+    return model
+
+
+def lower_flag(model: nn.Module, cut: Cut, size: int, gone: Tensor) -> None:
+    """Set units' flags to 0; the buffer is made if it isn't there, and never saved."""
+    path, _, name = cut.name.rpartition('.')
+    module = model.get_submodule(path)
+    flags = getattr(module, name)
+    if flags is None:
+        device = next(model.parameters()).device
+        flags = torch.ones(size * cut.per_unit, device=device)
+        module.register_buffer(name, flags, persistent=False)
+    flags[cut.indices(size)[gone].flatten().to(flags.device)] = cut.fill
+
+
+def check_fits(model: nn.Module, state: PruneState) -> None:
+    """Raise :class:`UserError` naming the first entry of ``state`` that doesn't fit ``model``."""
+    tensors = named_tensors(model)
+    modules = dict(model.named_modules())
+    for group in state.groups.values():
+        where = f'prune_state.groups[{group.name!r}]'
+        if len(state.kept[group.name]) < group.least:
+            raise UserError(f'{where}: at least {group.least} of its units must be kept')
+        for module, converter in (*group.converts, *group.emptied):
+            if module not in modules:
+                raise UserError(f'{where}: the model has no module {module!r} for {converter}')
+        for attr in group.attrs:
+            value = getattr(modules.get(attr.module), attr.name, None)
+            if not isinstance(value, int) or value != group.size * attr.per_unit:
+                raise UserError(
+                    f'{where}: {attr.module}.{attr.name} is {value!r} in this model, '
+                    f'not {group.size * attr.per_unit}; the state belongs to another model'
+                )
+        for cut in group.cuts:
+            tensor = tensors.get(cut.name)
+            if tensor is not None:
+                shape = tensor.shape
+            elif cut.side in ('index', 'flag'):  # a converter makes it, or masking
+                shape = (group.size * (cut.per_unit if cut.side == 'flag' else 1),)
+            else:
+                raise UserError(f'{where}: the model has no tensor {cut.name!r}')
+            if cut.dim is None:
+                continue
+            needed = cut.length(group.size)
+            length = shape[cut.dim] if cut.dim < len(shape) else 0
+            if length < needed:
+                raise UserError(
+                    f'{where}: dimension {cut.dim} of {cut.name!r} is {length} in this model, '
+                    f'at least {needed} in the state; the state belongs to another model'
+                )
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put ``module`` at path ``name`` of ``model``."""
+    parent, _, child = name.rpartition('.')
+    setattr(model.get_submodule(parent), child, module)
+
+
+def sync_widths(module: nn.Module) -> None:
+    """Set a leaf module's width attributes from the shapes of its tensors."""
+    weight = getattr(module, 'weight', None)
+    if weight is None:
+        return
+    kind = type(module).__name__
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) or 'DeformConv2d' in kind:
+        module.out_channels = weight.shape[0]
+        module.in_channels = weight.shape[1] * module.groups
+    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        module.num_features = weight.shape[0]
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = weight.shape[0]
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = weight.shape
+
+
+@MODELS.register_module(name='SlimModel')
+def build_slim_model(model: dict, prune_state: str | dict) -> nn.Module:
+    """Build ``model`` and cut it as ``prune_state`` says; weights come from the checkpoint.
+
+    The model returned is the inner one itself, so its state-dict keys are the dense model's. It
+    carries the state as ``model.prune_state``.
+
+    Args:
+        model: Config of the dense model, untouched.
+        prune_state: A slim checkpoint, a ``.json`` file, or the state as a dict.
+
+    Raises:
+        UserError: the state can't be read or doesn't fit the model.
+
+    Example:
+        >>> model = dict(type='SlimModel', model=dict(type='TimmClassifier', ...), prune_state='a.pth')
+    """
+    state = (
+        state_from_file(prune_state)
+        if isinstance(prune_state, str)
+        else PruneState.from_dict(prune_state)
+    )
+    dense = MODELS.build(model)
+    # A slim model's weights come from its checkpoint: initialising it, or loading what the dense
+    # config names, would be wrong.
+    for module in dense.modules():
+        if hasattr(module, 'init_cfg'):
+            module.init_cfg = None
+            module._is_init = True
+    slim(dense, state)
+    dense.prune_state = state
+    return dense

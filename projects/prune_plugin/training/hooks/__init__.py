@@ -1,0 +1,29 @@
+"""MMEngine hooks. None of them ever changes a shape: builders slim, hooks mask."""
+
+from .atomic_checkpoint_hook import WholeCheckpointHook
+from .carry_over_hook import CarryOverHook
+from .distill_hook import DistillHook
+from .epoch_seed_hook import EpochSeedHook
+from .finite_gradients_hook import FiniteGradientsHook
+from .latest_checkpoint_hook import LatestCheckpointHook
+from .lora_hook import LoraHook
+from .mask_hook import MaskHook
+from .model_meta_hook import ModelMetaHook
+from .penalty_hook import PenaltyHook
+from .prune_state_hook import PruneStateHook
+from .ticket_hook import TicketHook
+
+__all__ = [
+    'CarryOverHook',
+    'DistillHook',
+    'EpochSeedHook',
+    'FiniteGradientsHook',
+    'LatestCheckpointHook',
+    'LoraHook',
+    'MaskHook',
+    'ModelMetaHook',
+    'PenaltyHook',
+    'PruneStateHook',
+    'TicketHook',
+    'WholeCheckpointHook',
+]

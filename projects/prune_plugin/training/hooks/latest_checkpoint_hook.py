@@ -1,0 +1,36 @@
+"""``latest.pth``: a stable name for the newest checkpoint."""
+
+from pathlib import Path
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from ...common.fileio import point
+
+
+def renew_latest(folder: Path) -> None:
+    """Point ``latest.pth`` to what ``last_checkpoint`` in the same folder names."""
+    pointer = folder / 'last_checkpoint'
+    newest = Path(pointer.read_text().strip()).name if pointer.is_file() else ''
+    if newest:  # else nothing was saved, or a kill came while the pointer was written
+        point(folder / 'latest.pth', newest)
+
+
+@HOOKS.register_module()
+class LatestCheckpointHook(Hook):
+    """Points ``latest.pth`` in the work directory to the checkpoint saved last (a relative link)."""
+
+    priority = 'LOWEST'
+
+    def after_train_epoch(self, runner) -> None:
+        """Renew the link."""
+        self._renew(runner)
+
+    def after_train(self, runner) -> None:
+        """Renew the link."""
+        self._renew(runner)
+
+    @master_only
+    def _renew(self, runner) -> None:
+        renew_latest(Path(runner.work_dir))

@@ -1,0 +1,186 @@
+"""The plain blocks of ``prune_cfg``: calibration, recovery, profile."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+
+from ..common.errors import UserError
+from ..common.validation import (
+    MOST_SECONDS,
+    at_least,
+    check_number,
+    check_pattern,
+    check_shape,
+    one_of,
+)
+from .distillation import check_distill
+from .lora.adapters import check_lora
+from .sharding.fully_shard import check_sharding
+
+#: Samples of a call to be timed, and CPU threads for it, at most.
+MOST_SAMPLES, MOST_THREADS = 65_536, 1024
+#: Learning-rate factor and warm-up iterations of each way to recover.
+RECOVERY_MODES = {'fine_tune': (0.1, 500), 'retrain': (0.5, 1000)}
+#: What the learning rate does after the warm-up, as a registered scheduler.
+LR_SCHEDULES = {'cosine': 'WarmupCosineLR', 'constant': 'WarmupConstantLR'}
+
+
+def read_settings(cls: type, cfg: Mapping, key: str):
+    """Build the settings dataclass ``cls`` from a config block, refusing unknown keys."""
+    if not isinstance(cfg, Mapping):
+        raise UserError(f'{key} is {cfg!r}; it must be a dict')
+    valid = [f.name for f in fields(cls)]
+    for name in cfg:
+        if name not in valid:
+            raise UserError(f'{key}.{name} is not a key; valid are {", ".join(valid)}')
+    try:
+        return cls(**cfg)
+    except UserError as error:
+        raise UserError(f'{key}.{error}') from error
+
+
+@dataclass
+class CalibrationSettings:
+    """Which data the statistics come from.
+
+    Attributes:
+        num_samples: Samples of the training set.
+        seed: Chooses them and seeds their augmentation.
+        batch_size: Samples per batch on each rank.
+        recalibrate_bn: Samples from which batch norms of the pruned model get new running
+            statistics; 0 leaves them as they are.
+        gradient_memory: Most that the statistics of gradients (Taylor) may take on each rank, in GB
+            (10^9 bytes): the units are then scored in several passes over the samples, with the same
+            result. None: no limit, one pass.
+        loss_weights: Factors on parts of the loss whose gradients score units: by task, where the
+            model knows tasks, else by regular expressions on names of losses. 1 for the others.
+    """
+
+    num_samples: int = 128
+    seed: int = 0
+    batch_size: int = 16
+    recalibrate_bn: int = 0
+    gradient_memory: float | None = None
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        at_least('num_samples', self.num_samples, 1)
+        at_least('seed', self.seed, 0)
+        at_least('recalibrate_bn', self.recalibrate_bn, 0)
+        at_least('batch_size', self.batch_size, 1)
+        if self.gradient_memory is not None:
+            check_number('gradient_memory', self.gradient_memory, 0, float('inf'))
+        if not isinstance(self.loss_weights, Mapping):
+            raise UserError(f'loss_weights is {self.loss_weights!r}; it must be a dict')
+        for name, weight in self.loss_weights.items():
+            check_pattern('loss_weights', name)
+            check_number(f'loss_weights.{name}', weight, 0, float('inf'), least=True)
+        self.loss_weights = {name: float(value) for name, value in self.loss_weights.items()}
+
+    @property
+    def sampling(self) -> dict[str, int]:
+        """Arguments of :class:`projects.prune_plugin.calibration.collect.CalibrationData`."""
+        return dict(num_samples=self.num_samples, seed=self.seed, batch_size=self.batch_size)
+
+
+@dataclass
+class RecoverySettings:
+    """Training after pruning.
+
+    Attributes:
+        mode: ``'fine_tune'`` (goes on: 0.1 x the learning rate, optimizer state and epoch number
+            carried over) or ``'retrain'`` (0.5 x, from epoch 0, a fresh optimizer).
+        epochs: Epochs to train.
+        max_steps: Iterations per epoch on each rank, at most; None: the whole data set.
+        lr: The learning rate itself, instead of a factor.
+        lr_factor: Overrides the mode's factor on the config's learning rate.
+        warmup_iters: Overrides the mode's warm-up (500, 1000); a run shorter than its warm-up
+            warms up over a tenth of itself.
+        lr_schedule: After the warm-up, ``'cosine'`` (half of one, to zero) or ``'constant'``.
+        distill: None, or a dict to train beside the dense model: ``targets``, those of the model's
+            class without; see :class:`projects.prune_plugin.training.distillation.Target`.
+        max_keep_ckpts: Checkpoints of epochs that are kept, the newest; -1: all.
+        lora: None, or a dict to train low-rank adapters alone: ``r``, ``alpha``, ``dropout``,
+            ``targets``, ``lr``; see :func:`projects.prune_plugin.training.lora.adapters.add_adapters`.
+        sharding: None, or a dict to divide parameters and optimizer state among ranks: ``blocks``,
+            ``mixed_precision``; see
+            :class:`projects.prune_plugin.training.sharding.fully_shard.FullyShard`.
+    """
+
+    mode: str = 'fine_tune'
+    epochs: int = 6
+    max_steps: int | None = None
+    lr: float | None = None
+    lr_factor: float | None = None
+    warmup_iters: int | None = None
+    lr_schedule: str = 'cosine'
+    distill: Mapping | None = None
+    max_keep_ckpts: int = -1
+    lora: Mapping | None = None
+    sharding: Mapping | None = None
+
+    def __post_init__(self):
+        one_of('mode', self.mode, RECOVERY_MODES)
+        at_least('epochs', self.epochs, 1)
+        factor, warmup = RECOVERY_MODES[self.mode]
+        self.warmup_iters = warmup if self.warmup_iters is None else self.warmup_iters
+        self.check_rates()
+        if self.fixed_lr is None and self.lr_factor is None:
+            self.lr_factor = factor
+        if self.max_steps is not None:
+            at_least('max_steps', self.max_steps, 1)
+        at_least('warmup_iters', self.warmup_iters, 0)
+        one_of('lr_schedule', self.lr_schedule, LR_SCHEDULES)
+        at_least('max_keep_ckpts', self.max_keep_ckpts, -1)
+        if self.max_keep_ckpts == 0:
+            raise UserError('max_keep_ckpts is 0; it must be at least 1, or -1 for all')
+        if self.distill is not None:
+            check_distill(self.distill)
+        if self.sharding is not None:
+            check_sharding(self.sharding)
+
+    def check_rates(self) -> None:
+        """Raise :class:`UserError` unless there is one learning rate, or one factor, or neither."""
+        if self.lora is not None:
+            check_lora(self.lora)
+        rates = dict(lr=self.lr, lr_factor=self.lr_factor)
+        rates = {name: rate for name, rate in rates.items() if rate is not None}
+        for name, rate in rates.items():
+            check_number(name, rate, 0, float('inf'))
+        if self.lora is not None and self.lora.get('lr') is not None:
+            rates['lora.lr'] = self.lora['lr']
+        if len(rates) > 1:
+            raise UserError(
+                f'{" and ".join(rates)} are given, {" and ".join(map(str, rates.values()))}; '
+                'give one of them'
+            )
+
+    @property
+    def fixed_lr(self) -> float | None:
+        """The learning rate, where it doesn't depend on the config's."""
+        return self.lora['lr'] if self.lora and self.lora.get('lr') is not None else self.lr
+
+
+@dataclass
+class ProfileSettings:
+    """How FLOPs and latency are measured.
+
+    Attributes:
+        batch_size: Samples per forward call when timing; None: the model's usual number (8 for
+            classifiers, 1 for VAD). FLOPs are always of one sample.
+        num_threads: CPU threads when timing.
+        seconds: Time to spend on timing dense and pruned model.
+        input_shape: Shape of one sample, for models without ``dummy_inputs``.
+    """
+
+    batch_size: int | None = None
+    num_threads: int = 1
+    seconds: float = 4.0
+    input_shape: Sequence[int] | None = None
+
+    def __post_init__(self):
+        if self.batch_size is not None:
+            at_least('batch_size', self.batch_size, 1, MOST_SAMPLES)
+        at_least('num_threads', self.num_threads, 1, MOST_THREADS)
+        check_number('seconds', self.seconds, 0, MOST_SECONDS, least=True)
+        if self.input_shape is not None:
+            check_shape('input_shape', self.input_shape)

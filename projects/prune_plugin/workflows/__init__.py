@@ -1,0 +1,1 @@
+"""What the tools do: prune, train, evaluate, search, compare, report."""

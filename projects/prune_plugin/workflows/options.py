@@ -1,0 +1,80 @@
+"""What a pruning run is asked for, and what it made."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.test_set import TestSet
+from ..methods.pruners import Plan
+from ..structure.prune_state import PruneState
+
+
+@dataclass
+class Options:
+    """What a run is asked for beside the config.
+
+    Attributes:
+        checkpoint: File to prune; None: freshly initialised weights.
+        output_dir: Where results go; must exist.
+        dry_run: Plan and report only; write nothing but ``save_table``.
+        save_table: Where to save the scores.
+        from_table: Where to read them instead of computing them.
+        resume: Go on with what a killed run left in ``output_dir``.
+    """
+
+    checkpoint: str | None
+    output_dir: Path
+    dry_run: bool = False
+    save_table: str | None = None
+    from_table: str | None = None
+    resume: bool = False
+
+
+@dataclass
+class Found:
+    """What a search for a ratio has found.
+
+    Attributes:
+        ratio: The fraction to remove.
+        report: What ``report.json`` says of it under ``search``.
+        metrics: Metrics of the stages ``dense`` and ``pruned``, where all test data was evaluated.
+        test_set: That data.
+    """
+
+    ratio: float
+    report: dict[str, Any]
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    test_set: TestSet | None = None
+
+
+@dataclass
+class Outcome:
+    """What a run made.
+
+    Attributes:
+        report: The content of ``report.json``.
+        structured: Path of the slim checkpoint, if one was written.
+        weight_level: Path of the weight-level pruned one.
+        test_set: The test data, for evaluating again after training.
+        plan: What was decided.
+        before: Prune state of the model given, if it was slim already.
+        found: What a search has found, if the budget was searched.
+    """
+
+    report: dict[str, Any]
+    structured: Path | None = None
+    weight_level: Path | None = None
+    test_set: TestSet | None = None
+    plan: Plan | None = field(default=None, repr=False)
+    before: PruneState | None = field(default=None, repr=False)
+    found: Found | None = field(default=None, repr=False)
+
+    def trained(self, which: str | None = None) -> Path:
+        """The checkpoint that recovery trains.
+
+        Args:
+            which: ``'structured'`` or ``'unstructured'``; None: the structured one if there is one.
+        """
+        if which == 'unstructured':
+            return self.weight_level
+        return self.structured or self.weight_level

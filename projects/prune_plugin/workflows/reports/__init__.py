@@ -1,0 +1,37 @@
+"""What a run leaves behind: tables, JSON, pictures, and a table for the terminal."""
+
+from ...common.json_csv import write_csv, write_json
+from .comparison import print_comparison, write_comparison
+from .console import print_groups, print_kinds, print_memory, print_report
+from .heatmap import plot_sensitivity
+from .history import print_history, write_history
+from .html import write_html
+from .plots import write_plots
+from .search import plot_search, print_search, write_search
+from .sensitivity import evaluation_bar, print_sensitivity, write_sensitivity
+from .tables import UnitTable, read_scores, write_groups
+
+__all__ = [
+    'UnitTable',
+    'evaluation_bar',
+    'plot_search',
+    'plot_sensitivity',
+    'print_comparison',
+    'print_groups',
+    'print_history',
+    'print_kinds',
+    'print_memory',
+    'print_report',
+    'print_search',
+    'print_sensitivity',
+    'read_scores',
+    'write_comparison',
+    'write_csv',
+    'write_groups',
+    'write_history',
+    'write_html',
+    'write_json',
+    'write_plots',
+    'write_search',
+    'write_sensitivity',
+]

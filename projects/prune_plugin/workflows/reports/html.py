@@ -1,0 +1,282 @@
+"""The report, as a person reads it in a browser: one page that needs no other file and no network."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...common.fileio import whole_file
+from ...common.json_csv import finite
+from . import markup
+from .advice import advice
+from .comparison import change
+from .console import QUANTITIES, Row, number, share, stages_of, summary
+from .history import percent
+from .search import goal, search_section
+
+#: What the pictures show, in the order of the page.
+CAPTIONS = {
+    'search.png': 'The trials of the search: the metric against what is removed',
+    'metrics_params.png': 'The metrics worth looking at first, against parameters',
+    'history.png': 'The metrics in all rounds, against sparsity',
+    'sensitivity.png': 'What each module alone does to the metrics, when a part of it is removed '
+    '(from a --sensitivity run of this model in the same folder)',
+    'kept_share.png': 'Kept share of the units per layer',
+}
+METRICS_NOTE = '↑: higher is better, ↓: lower is better; in brackets: the difference from dense'
+ARROWS = {'max': '↑', 'min': '↓'}
+#: With more unit groups than that, a kind's bars are folded in at first; so are those of kinds that
+#: lost nothing.
+MOST_BARS = 60
+
+
+def write_html(report: dict, folder: Path, drawn: Sequence[Path] = ()) -> Path:
+    """Write ``report.html``.
+
+    Args:
+        report: As in ``report.json``.
+        folder: Where to; pictures of the run that lie there go into the page.
+        drawn: The plots of this report, which go into the page too.
+
+    Returns:
+        The file.
+    """
+    found = {path.name: path for path in [*drawn, *earlier_pictures(report, folder)]}
+    pictures = {name: found[name].read_bytes() for name in CAPTIONS if name in found}
+    path = folder / 'report.html'
+    with whole_file(path) as file:
+        file.write(report_page(report, pictures))
+    return path
+
+
+def earlier_pictures(report: Mapping, folder: Path) -> list[Path]:
+    """Pictures in ``folder`` that other steps drew of the same model, not of an older run."""
+    paths = []
+    if report.get('rounds') and report.get('headline'):
+        paths.append(folder / 'history.png')
+    if report.get('search'):
+        paths.append(folder / 'search.png')
+    if same_model(report, folder / 'sensitivity.json'):
+        paths.append(folder / 'sensitivity.png')
+    return [path for path in paths if path.is_file()]
+
+
+def same_model(report: Mapping, path: Path) -> bool:
+    """Whether another report is of the same checkpoint, or without one of the same config."""
+    keys = ['checkpoint'] if report['checkpoint'] else ['checkpoint', 'config']
+    try:
+        other = json.loads(path.read_text(encoding='utf-8'))
+        return all(other.get(key) == report[key] for key in keys)
+    except (OSError, ValueError, AttributeError):
+        return False  # there is none, or it isn't ours
+
+
+def report_page(report: dict, pictures: Mapping[str, bytes] | None = None) -> str:
+    """The page as HTML.
+
+    Args:
+        report: As in ``report.json``.
+        pictures: PNG files by name, as in ``CAPTIONS``.
+    """
+    report, pictures = finite(report), pictures or {}
+    title = f'{model_name(report)}: pruning report'
+    shown = [markup.picture(CAPTIONS[name], png) for name, png in pictures.items()]
+    parts = [
+        f'<header>\n{markup.text(title, tag="h1")}\n{markup.text(lead(report), "lead")}\n</header>',
+        markup.section('Before and after', comparison(report), *remarks(report)),
+        markup.section('What each layer keeps', *kept_shares(report)),
+        markup.section('Rounds', rounds(report)),
+        markup.section(
+            'Search', *(search_section(report['search']) if report.get('search') else ())
+        ),
+        markup.section('Pictures', *shown),
+        markup.section('Left as they are', left_out(report)),
+        markup.section('Time', *seconds(report)),
+        markup.section('Where this comes from', *origin(report)),
+    ]
+    return markup.page(title, [part for part in parts if part])
+
+
+def model_name(report: Mapping) -> str:
+    """The config's name."""
+    return Path(report['config'] or 'a model').stem
+
+
+def by_weights(report: Mapping) -> bool:
+    """Whether single weights, not units, were pruned."""
+    return report['asked']['budget'] == 'weights'
+
+
+# Asked and achieved
+
+
+def lead(report: dict) -> str:
+    """What was asked, what came of it, and what it did to the metrics, in one sentence."""
+    asked, rows, stages = report['asked'], summary(report), stages_of(report)
+    zeros = report['achieved'].get('zeros')
+    if by_weights(report):
+        wanted = f'{asked["ratio"]:.4g} of the weights set to zero'
+        got = [f'{percent(zeros, 2)} of them are zero, at dense shapes']
+    else:
+        wanted = f'{asked["ratio"]:.4g} of {asked["budget"]} removed'
+        removed = [(row.label, row.removed) for row in rows[: len(QUANTITIES)]]
+        if asked['budget'] == 'units':
+            size, kept = (sum(group[key] for group in report['groups']) for key in ('size', 'kept'))
+            removed.insert(0, ('units', share(size, kept)))
+        got = [f'{value} of {label}' for label, value in removed if value != '-']
+    if report.get('search'):
+        wanted = f'{goal(report["search"])}; found: {wanted}'
+    told = [f'Asked: {wanted}', f'achieved: {", ".join(got)}']
+    for row in (row for row in rows if row.better):
+        values = zip(row.values, stages, strict=True)
+        told.append(f'{row.label} {", ".join(f"{number(v)} {stage}" for v, stage in values)}')
+    return f'{"; ".join(told)}.'
+
+
+def comparison(report: dict) -> str:
+    """The table: dense first, then what became of it."""
+    stages = stages_of(report)
+    rows = [(label_of(row), *cells(row, stages), row.removed) for row in summary(report)]
+    return markup.table('Dense against pruned', ['', *stages, 'removed'], rows)
+
+
+def label_of(row: Row) -> str:
+    """A row's name, with the better direction of a metric."""
+    return f'{row.label} {ARROWS[row.better]}' if row.better else row.label
+
+
+def cells(row: Row, stages: Sequence[str]) -> list[str]:
+    """A row's values, those of metrics with their difference from the dense model."""
+    if not row.values:
+        return [''] * len(stages)
+    texts = [number(value, row.unit) for value in row.values]
+    if row.better:
+        differences = [change(row.values[0], value, relative=False) for value in row.values]
+        texts[1:] = [
+            f'{text} ({difference})' if difference else text
+            for text, difference in zip(texts[1:], differences[1:], strict=True)
+        ]
+    return texts
+
+
+def remarks(report: dict) -> list[str]:
+    """What must be known to read the table."""
+    said = []
+    if by_weights(report):
+        said.append(
+            'Single weights are zero, shapes are those of the dense model. Zeros give no speed-up by '
+            'themselves: parameters, FLOPs and latency count them and are those of the dense model.'
+        )
+    elif report['achieved'].get('zeros'):
+        said.append(
+            'The zeros are in a second file, *_pruned.pth, which keeps the dense shapes. Zeros give '
+            'no speed-up by themselves.'
+        )
+    saying = advice(report)
+    if saying:
+        said.append(saying)
+    trained = report.get('recovered')
+    if trained:
+        zeros = trained.get('zeros')
+        epochs = trained['epochs']
+        extent = f'{epochs} epoch{"s" if epochs > 1 else ""}, {trained["mode"]}'
+        if zeros:
+            extent += f'; {percent(zeros, 2)} of its masked tensors are zero'
+        said.append(
+            f'recovered: the {trained.get("trained", "pruned")} model after training ({extent}). '
+            'Training changes no shape: parameters, FLOPs and latency are those counted and measured '
+            'before it.'
+        )
+    notes = [('removed', 'from dense to pruned'), *report['notes'].items()]
+    if report.get('headline'):
+        notes.insert(0, ('metrics', METRICS_NOTE))
+    else:
+        said.append(
+            'There are no metrics: the config has no test data, or none could be evaluated.'
+        )
+    return [*(markup.text(s, 'note') for s in said), markup.facts(notes)]
+
+
+# Layers, rounds, time
+
+
+def kept_shares(report: dict) -> list[str]:
+    """A bar for every unit group, kind by kind, and the layers that are gone as a whole."""
+    parts = []
+    for kind in dict.fromkeys(group['kind'] for group in report['groups']):
+        groups = [group for group in report['groups'] if group['kind'] == kind]
+        size, kept = (sum(group[key] for group in groups) for key in ('size', 'kept'))
+        title = f'{kind}: {kept:,} of {size:,} units kept ({percent(kept / size)})'
+        rows = [bar_of(group) for group in groups]
+        unfolded = kept < size and len(groups) <= MOST_BARS
+        parts.append(markup.folded(title, markup.bars(rows), unfolded))
+    removed = report.get('removed_layers')
+    if removed:
+        parts.append(markup.facts([('removed as a whole', ', '.join(removed))]))
+    return parts
+
+
+def bar_of(group: Mapping) -> tuple[str, float, str]:
+    """A unit group's name, kept share, and figures."""
+    kept, size = group['kept'], group['size']
+    return group['name'], kept / size, f'{kept:,} of {size:,} ({percent(kept / size)})'
+
+
+def rounds(report: dict) -> str:
+    """One line per round: what was asked, the zeros, and each metric twice."""
+    if not report.get('rounds'):
+        return ''
+    metrics = list(report.get('headline') or {})
+    header = ['round', 'asked', 'zeros']
+    for metric in metrics:
+        header += [f'{metric} after pruning', 'after training']
+    rows = []
+    for row in report['rounds']:
+        line = [str(row['round']), f'{row["ratio"]:.4g}', percent(row['sparsity'], 2)]
+        for metric in metrics:
+            stages = (row['after_prune'], row['after_training'])
+            line += [number((values or {}).get(metric)) for values in stages]
+        rows.append(line)
+    return markup.table('Rounds', header, rows)
+
+
+def left_out(report: dict) -> str:
+    """Modules of known classes that could not be cut, and why."""
+    reasons = report['not_prunable']
+    if not reasons:
+        return ''
+    return markup.folded(
+        f'{len(reasons):,} modules that cannot be cut', markup.facts(reasons.items()), False
+    )
+
+
+def seconds(report: dict) -> list[str]:
+    """A bar for each step that took a millisecond or more."""
+    steps = {step: spent for step, spent in report['seconds'].items() if spent >= 1e-3}
+    longest = max(steps.values(), default=0)
+    rows = [(step, spent / longest, number(spent, ' s')) for step, spent in steps.items()]
+    parts = [markup.bars(rows)] if rows else []
+    if report.get('recovered') and 'train' not in report['seconds']:
+        parts.append(markup.text('Without the training and the evaluations after it.', 'soft'))
+    return parts
+
+
+def origin(report: dict) -> list[str]:
+    """Files, command line, settings and versions."""
+    trained = report.get('recovered') or {}
+    files = [
+        ('config', report['config'] or '-'),
+        ('checkpoint pruned', report['checkpoint'] or 'none: the weights that the config builds'),
+    ]
+    if trained:
+        files.append(('checkpoint recovered', trained['checkpoint']))
+    versions = [(name, str(value)) for name, value in report['environment'].items()]
+    settings = report.get('prune_cfg')
+    shown = json.dumps(settings, indent=2, ensure_ascii=False) if settings else 'none: the defaults'
+    return [
+        markup.facts([*files, *versions]),
+        markup.text('Command', tag='h3'),
+        markup.text(shlex.join(report['command']), tag='pre'),
+        markup.text('prune_cfg of the config; a ratio on the command line overrides it', tag='h3'),
+        markup.text(shown, tag='pre'),
+    ]

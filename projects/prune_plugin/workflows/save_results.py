@@ -1,0 +1,111 @@
+"""Writing what a pruning run made."""
+
+from pathlib import Path
+from typing import Any
+
+from mmengine import dist
+from mmengine.config import Config
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ..checkpoints.checkpoint_file import model_meta, save_file
+from ..checkpoints.model_loading import Loaded, plain_meta
+from ..checkpoints.optimizer_state import build_quietly, parameter_order, slim_optimizer_state
+from ..common.json_csv import write_json
+from ..methods.pruners import Pruner
+from ..structure.prune_state import PruneState, compose
+from ..training.hooks.mask_hook import pack_masks
+from .options import Options, Outcome
+from .reports import UnitTable, write_groups, write_html, write_plots
+
+
+def file_stem(cfg: Config, pruner: Pruner) -> str:
+    """First word of the config's name in lower case: ``VAD_tiny_stage_2.py`` gives ``vad``."""
+    return pruner.name or Path(cfg.filename or 'model').stem.split('_')[0].lower()
+
+
+def meta_of(cfg: Config, loaded: Loaded) -> dict[str, Any]:
+    """What a pruned checkpoint's ``meta`` holds beside its prune state."""
+    meta = {**plain_meta(loaded.checkpoint), **model_meta(loaded.model)}
+    prune_cfg = cfg.get('prune_cfg')
+    if prune_cfg:
+        meta['prune_cfg'] = prune_cfg.to_dict()
+    return meta
+
+
+def save_structured(
+    cfg: Config,
+    pruner: Pruner,
+    loaded: Loaded,
+    slimmed: nn.Module,
+    outcome: Outcome,
+    options: Options,
+) -> None:
+    """Write ``<name>_structured_pruned.pth`` (on rank 0)."""
+    state = compose(loaded.before, outcome.plan.state)
+    state.achieved = dict(outcome.report['achieved'])
+    outcome.structured = options.output_dir / f'{file_stem(cfg, pruner)}_structured_pruned.pth'
+    data = {
+        'meta': {**meta_of(cfg, loaded), 'prune_state': state.to_dict()},
+        'state_dict': cpu_weights(slimmed),
+    }
+    optimizer = carried_optimizer(cfg, loaded, slimmed, outcome.plan.state)
+    if optimizer:
+        data['optimizer'] = optimizer
+    if dist.is_main_process():
+        save_file(data, outcome.structured)
+
+
+def save_weight_level(
+    cfg: Config,
+    pruner: Pruner,
+    loaded: Loaded,
+    masked: nn.Module,
+    masks: dict[str, Tensor],
+    outcome: Outcome,
+    options: Options,
+) -> None:
+    """Write ``<name>_pruned.pth`` (on rank 0)."""
+    outcome.weight_level = options.output_dir / f'{file_stem(cfg, pruner)}_pruned.pth'
+    data = {
+        'meta': meta_of(cfg, loaded),
+        'state_dict': cpu_weights(masked),
+        'masks': pack_masks(masks),
+    }
+    if 'optimizer' in loaded.checkpoint:
+        data['optimizer'] = loaded.checkpoint['optimizer']
+    if dist.is_main_process():
+        save_file(data, outcome.weight_level)
+
+
+def cpu_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict on the CPU."""
+    return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+
+
+def carried_optimizer(
+    cfg: Config, loaded: Loaded, slimmed: nn.Module, state: PruneState
+) -> dict | None:
+    """The checkpoint's optimizer state cut for the slim model; None, with a word, if it can't be."""
+    saved = loaded.checkpoint.get('optimizer')
+    if not saved or not cfg.get('optim_wrapper'):
+        return None
+    try:
+        before = parameter_order(loaded.model, cfg.optim_wrapper)
+        after = parameter_order(slimmed, cfg.optim_wrapper)
+        entries = slim_optimizer_state(saved, before, after, state)
+    except (TypeError, IndexError, RuntimeError, ValueError) as error:
+        print_log(f"the checkpoint's optimizer state is left out: {error}", 'current')
+        return None
+    fresh = build_quietly(slimmed, cfg.optim_wrapper).state_dict()
+    return {**fresh, 'state': entries}
+
+
+def write_report(outcome: Outcome, folder: Path) -> None:
+    """Write ``report.json``, ``report.csv``, the tables of units, the plots and ``report.html``."""
+    write_json(outcome.report, folder / 'report.json')
+    if outcome.plan:
+        write_groups(outcome.plan, folder / 'report.csv')
+        UnitTable(outcome.plan, outcome.before).write_tables(folder)
+    drawn = write_plots(outcome.report, folder)
+    write_html(outcome.report, folder, drawn)

@@ -1,0 +1,366 @@
+"""Training and testing through MMEngine's Runner, slim checkpoints included."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from ..checkpoints.checkpoint_file import load_file, load_weights, newest_checkpoint, prune_state_of
+from ..checkpoints.model_loading import load_model
+from ..common.distributed import on_rank_0
+from ..common.errors import UserError
+from ..evaluation.evaluators import check_evaluators, split_names
+from ..evaluation.test_set import TestSet, select_metrics
+from ..methods.pruners import WeightPruner
+from ..training.config_edits import (
+    TRAINING_HOOKS,
+    add_hooks,
+    check_data,
+    check_teacher,
+    check_trainable,
+    fit_to_device,
+    recovery_config,
+    refuse_ema,
+    use_slim_model,
+)
+from ..training.hooks.atomic_checkpoint_hook import save_whole
+from ..training.hooks.mask_hook import unpack_masks, zero_share
+from ..training.hooks.prune_state_hook import unwrapped
+from ..training.settings import RecoverySettings
+from .options import Options, Outcome
+from .prune import prune_to_files, pruner_of
+from .rounds import prune_in_rounds
+from .save_results import write_report
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The Runner of a config, of whatever type it names; its checkpoints are whole at every moment."""
+    save_whole(cfg)
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)
+
+
+def use_amp(cfg: Config) -> None:
+    """Train in mixed precision: fp16 or as configured on GPUs, bfloat16 on CPUs."""
+    if not cfg.get('optim_wrapper'):
+        raise UserError('--amp: the config has no optim_wrapper')
+    cuda = torch.cuda.is_available()
+    cfg.optim_wrapper.type = 'AmpOptimWrapper' if cuda else 'Bf16OptimWrapper'
+
+
+def recover(
+    cfg: Config,
+    settings: RecoverySettings,
+    outcome: Outcome,
+    work_dir: Path,
+    launcher: str,
+    which: str | None = None,
+    resume: bool = False,
+) -> None:
+    """Train a pruned checkpoint, evaluate the result and add it to the outcome's report.
+
+    Args:
+        cfg: The user's config.
+        settings: How to train.
+        outcome: Of the pruning.
+        work_dir: Where the training writes.
+        launcher: As on the command line.
+        which: See :meth:`Outcome.trained`.
+        resume: Go on with a training of the same masks in ``work_dir``.
+    """
+    origin, test_set = outcome.trained(which), outcome.test_set or TestSet(cfg)
+    if origin == outcome.weight_level and outcome.structured:
+        add_masked(outcome.report, cfg, test_set, origin)
+    teacher = outcome.report['checkpoint']
+    resumed = started_training(origin, work_dir) if resume else None
+    train_pruned(cfg, settings, origin, work_dir, launcher, teacher, resumed)
+    add_recovered(outcome.report, cfg, settings, test_set, work_dir)
+
+
+def started_training(origin: Path, work_dir: Path) -> str | None:
+    """The newest whole checkpoint of a training of ``origin``, told by its masks; or None."""
+
+    def find() -> str | None:
+        newest = newest_checkpoint(work_dir)
+        if newest is None:
+            return None
+        ours, theirs = (unpack_masks(load_file(p).get('masks') or {}) for p in (origin, newest))
+        same = ours.keys() == theirs.keys() and all(m.equal(theirs[n]) for n, m in ours.items())
+        return str(newest) if same else None
+
+    return on_rank_0(find)
+
+
+def train_pruned(
+    cfg: Config,
+    settings: RecoverySettings,
+    origin: Path,
+    work_dir: Path,
+    launcher: str,
+    teacher: str | None,
+    resumed: str | None = None,
+) -> None:
+    """Train the pruned checkpoint ``origin``, or go on with its training from ``resumed``."""
+    trained = recovery_config(cfg, settings, load_file(origin), origin, work_dir, teacher)
+    if resumed:
+        trained.load_from, trained.resume = resumed, True
+    fit_to_device(trained, launcher)
+    build_runner(trained).train()
+    dist.barrier()  # rank 0 may still be naming the last checkpoint
+
+
+def add_recovered(
+    report: dict[str, Any],
+    cfg: Config,
+    settings: RecoverySettings,
+    test_set: TestSet,
+    work_dir: Path,
+) -> None:
+    """Evaluate ``latest.pth`` of a recovery and add the stage ``recovered`` to a report."""
+    latest = work_dir / 'latest.pth'
+    loaded = load_model(cfg, str(latest), device())
+    zeros = zero_share(loaded.checkpoint)
+    report['recovered'] = {
+        **counts(report, 'pruned' if zeros is None else 'dense'),
+        'metrics': test_set.evaluate(loaded.model, 'recovered'),
+        'mode': settings.mode,
+        'epochs': settings.epochs,
+        'checkpoint': str(latest),
+        'trained': 'structured' if zeros is None else 'unstructured',
+        'zeros': zeros,
+    }
+
+
+def add_masked(report: dict[str, Any], cfg: Config, test_set: TestSet, path: Path) -> None:
+    """Evaluate the weight-level pruned model and add the stage ``masked`` to a report."""
+    loaded = load_model(cfg, str(path), device())
+    report['masked'] = {
+        **counts(report, 'dense'),
+        'metrics': test_set.evaluate(loaded.model, 'masked'),
+        'zeros': zero_share(loaded.checkpoint),
+    }
+
+
+def device() -> str:
+    """Where models are evaluated."""
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def counts(report: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Parameters, FLOPs and latency of a stage."""
+    return {k: v for k, v in report[stage].items() if k != 'metrics'}
+
+
+def train(cfg: Config, launcher: str) -> dict[str, Any] | None:
+    """What ``tools/train.py`` does: prune first where the config has a ``prune_cfg``, then train.
+
+    Args:
+        cfg: The config; ``work_dir`` is set, ``resume`` and ``load_from`` as on the command line.
+        launcher: As on the command line.
+
+    Returns:
+        The report, if there was a ``prune_cfg``.
+
+    Raises:
+        UserError: bad input.
+    """
+    if in_loop(cfg):
+        train_tickets(cfg, launcher)
+        return None
+    if cfg.get('prune_cfg') is not None and (pruner := pruner_of(cfg)).in_rounds:
+        pruner.check_without_loop()
+        if cfg.get('resume') and cfg.get('resume_path'):
+            raise UserError(
+                f'--resume {cfg.resume_path}: pruning in rounds goes on from what lies in the work '
+                'directory; give --resume without a name'
+            )
+        resume = bool(cfg.get('resume'))
+        options = Options(cfg.get('load_from'), Path(cfg.work_dir), resume=resume)
+        return train_in_rounds(cfg, pruner, options, launcher).report
+    resumed = find_resumed(cfg)
+    if cfg.get('prune_cfg') is not None:
+        return prune_and_train(cfg, launcher, resumed)
+    checkpoint = resumed or cfg.get('load_from')
+    if checkpoint and Path(checkpoint).is_file():
+        content = load_file(checkpoint)
+        if prune_state_of(content):
+            use_slim_model(cfg, str(checkpoint))
+        if content.get('masks'):
+            add_hooks(cfg, 'MaskHook')
+    elif checkpoint and '://' not in str(checkpoint):
+        raise UserError(f'load_from {checkpoint} does not exist; give a .pth file')
+    cfg.resume = resumed is not None  # MMEngine would take epoch and optimizer from load_from, too
+    if resumed:
+        cfg.load_from = resumed
+    if cfg.get('train_dataloader'):
+        check_data(cfg, 'train_dataloader')
+    add_hooks(cfg, *TRAINING_HOOKS)
+    fit_to_device(cfg, launcher)
+    build_runner(cfg).train()
+    return None
+
+
+def in_loop(cfg: Config) -> bool:
+    """Whether the config's train loop prunes by itself."""
+    return (cfg.get('train_cfg') or {}).get('type') == 'IterativePruneLoop'
+
+
+def train_tickets(cfg: Config, launcher: str) -> None:
+    """Train in pruning states: :class:`IterativePruneLoop` does the rest."""
+    if cfg.get('prune_cfg') is not None:  # else the loop itself says that it's missing
+        pruner_of(cfg)
+    refuse_ema(cfg, "train_cfg.type='IterativePruneLoop'")
+    check_data(cfg, 'train_dataloader')
+    named = cfg.pop('resume_path', None)
+    if cfg.get('resume'):
+        if named and not Path(named).is_file():
+            raise UserError(f'--resume {named} does not exist; give a .pth file')
+        newest = named or on_rank_0(lambda: newest_checkpoint(cfg.work_dir))
+        cfg.resume = newest is not None
+        if newest is None:
+            print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
+        else:
+            load_file(newest)
+            cfg.load_from = str(newest)
+    add_hooks(cfg, *TRAINING_HOOKS)
+    fit_to_device(cfg, launcher)
+    build_runner(cfg).train()
+
+
+def train_in_rounds(cfg: Config, pruner: WeightPruner, options: Options, launcher: str) -> Outcome:
+    """Prune and train in turns, as the pruner's ``rounds`` say; see :func:`prune_in_rounds`."""
+
+    def train_round(
+        settings: RecoverySettings, origin: Path, folder: Path, resumed: Path | None
+    ) -> None:
+        own = deepcopy(cfg)
+        own.experiment_name = f'{Path(cfg.filename or "model").stem}_{folder.name}'
+        teacher = options.checkpoint
+        train_pruned(own, settings, origin, folder, launcher, teacher, resumed and str(resumed))
+
+    for number in pruner.rounds:
+        check_trainable(cfg, number.recovery)
+        check_teacher(number.recovery, options.checkpoint)
+    check_data(cfg, 'train_dataloader')
+    return prune_in_rounds(cfg, pruner, options, train_round)
+
+
+def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> dict[str, Any] | None:
+    """Prune ``cfg.load_from`` into the work directory and train it there, or go on with that."""
+    work_dir = Path(cfg.work_dir)
+    pruner = pruner_of(cfg)
+    check_trainable(cfg, pruner.recovery)
+    check_data(cfg, 'train_dataloader')
+    teacher = cfg.get('load_from')
+    if resumed is None:
+        check_teacher(pruner.recovery, teacher)
+        outcome = prune_to_files(
+            cfg, pruner, Options(teacher, work_dir, resume=bool(cfg.get('resume')))
+        )
+        recover(cfg, pruner.recovery, outcome, work_dir, launcher)
+        if dist.is_main_process():
+            write_report(outcome, work_dir)
+        return outcome.report
+    origin = next(iter(pruned_files(work_dir) + pruned_files(work_dir.parent)), None)
+    if origin is None:
+        raise UserError(
+            f'--resume: {work_dir} holds no *_pruned.pth that its training started from; '
+            'use the config that lies there'
+        )
+    report_file = work_dir / 'report.json'
+    report = json.loads(report_file.read_text()) if report_file.is_file() else {}
+    teacher = teacher or report.get('checkpoint')
+    train_pruned(cfg, pruner.recovery, origin, work_dir, launcher, teacher, resumed)
+    if not report:
+        return None
+    add_recovered(report, cfg, pruner.recovery, TestSet(cfg), work_dir)
+    if dist.is_main_process():
+        write_report(Outcome(report), work_dir)
+    return report
+
+
+def pruned_files(folder: Path) -> list[Path]:
+    """Pruned checkpoints in ``folder``, the structured one first."""
+    return sorted(folder.glob('*_pruned.pth'), key=lambda path: '_structured_' not in path.name)
+
+
+def find_resumed(cfg: Config) -> str | None:
+    """The checkpoint to resume from, or None."""
+    if not cfg.get('resume'):
+        return None
+    named = cfg.pop('resume_path', None)
+    if named and not Path(named).is_file():
+        raise UserError(f'--resume {named} does not exist; give a .pth file')
+    if named:
+        load_file(named)
+    path = named or on_rank_0(lambda: newest_checkpoint(cfg.work_dir))
+    if path is None:
+        print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
+    return path and str(path)
+
+
+def test(
+    cfg: Config,
+    checkpoint: str | None,
+    names: list[str] | None,
+    launcher: str,
+    tmpdir: str | None = None,
+) -> dict[str, Any]:
+    """What ``tools/test.py`` does: evaluate a checkpoint, dense or slim, with the dense config.
+
+    Args:
+        cfg: The config.
+        checkpoint: The file; None: the weights that the config's model begins with.
+        names: Metrics to compute, and evaluators of the model as ``NAME:argument``; all of the
+            config's metrics if None.
+        launcher: As on the command line.
+        tmpdir: Folder in which ranks exchange results.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        UserError: unknown metric or evaluator, missing data, or a checkpoint that doesn't fit.
+    """
+    metrics, evaluators = split_names(names)
+    if not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
+        raise UserError(f'{cfg.filename} has no test_dataloader and test_evaluator')
+    cfg = deepcopy(cfg)
+    content = load_file(checkpoint) if checkpoint else None
+    cfg.test_evaluator = [] if metrics == [] else select_metrics(cfg.test_evaluator, metrics)
+    cfg.test_cfg = cfg.get('test_cfg') or {}
+    if evaluators:
+        cfg.test_cfg = dict(cfg.test_cfg, type='EvaluatorTestLoop', evaluators=evaluators)
+    if cfg.test_evaluator:
+        check_data(cfg, 'test_dataloader')
+    else:
+        cfg.test_dataloader.dataset = []
+    # Everything is checked before the Runner writes its first file.
+    model = load_model(cfg, checkpoint).model
+    if checkpoint is None and not getattr(model, 'weights_source', None):
+        raise UserError(
+            f'checkpoint is missing: the {type(model).__name__} of {cfg.filename} names no pretrained '
+            'weights; give a .pth file'
+        )
+    check_evaluators(model, evaluators)
+    if content is None:
+        checkpoint, content = 'of the config', {'state_dict': model.state_dict()}
+    elif prune_state_of(content):
+        use_slim_model(cfg, str(checkpoint))
+    del model
+    cfg.load_from, cfg.resume = None, False
+    fit_to_device(cfg, launcher)
+    runner = build_runner(cfg)
+    load_weights(unwrapped(runner), content, checkpoint)
+    for metric in runner.test_loop.evaluator.metrics:
+        if tmpdir and metric.collect_device == 'cpu':
+            metric.collect_dir = tmpdir
+    return runner.test()

@@ -1,0 +1,62 @@
+"""An ``input_shape`` that the model doesn't take is the user's to mend, and trying it changes nothing."""
+
+from contextlib import suppress
+
+import pytest
+import torch
+from torch import nn
+
+from projects.prune_plugin import UserError, build_pruner
+from projects.prune_plugin.calibration.collect import evaluation_mode
+from projects.prune_plugin.common.errors import UnreachableError
+from projects.prune_plugin.evaluation.profiling import profile
+
+
+class Images(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.branch = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
+
+    def forward(self, x):
+        return self.branch(self.conv(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize('budget', ['flops', 'latency'])
+@pytest.mark.parametrize('shape', [(7, 8, 8), (3,), ()])
+def test_an_input_shape_that_the_model_does_not_take_is_named(budget, shape):
+    model = Images().train()
+    before = model.branch[1].running_mean.clone()
+    pruner = build_pruner(dict(budget=dict(type=budget), profile=dict(input_shape=shape)))
+    with pytest.raises(
+        UserError, match=r'profile\.input_shape is \[.* fails on one tensor .*\(\w+Error: '
+    ) as e:
+        pruner.plan(model)
+    assert '\n' not in str(e.value)
+    assert model.training and torch.equal(model.branch[1].running_mean, before)
+
+
+def test_a_fitting_input_shape_leaves_the_model_alone():
+    model = Images().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    pruner = build_pruner(
+        dict(budget=dict(type='flops', ratio=0.01), profile=dict(input_shape=(3, 8, 8)))
+    )
+    pruner.plan(model)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    with evaluation_mode(model):
+        assert model(torch.ones(1, 3, 4, 4)).shape == (1, 2)
+
+
+@pytest.mark.parametrize('budget', [dict(type='flops'), dict(type='latency', seconds=0.01)])
+def test_measuring_leaves_each_module_in_its_mode(budget):
+    model = Images().train()
+    model.branch[1].eval()  # a frozen norm
+    settings = dict(input_shape=(3, 8, 8), seconds=0.01)
+    pruner = build_pruner(dict(budget=dict(ratio=0.001, **budget), profile=settings))
+    with suppress(UnreachableError):  # by latencies as noisy as those of a busy machine
+        pruner.plan(model)
+    profile([model], pruner.profile)
+    assert [m.training for m in model.modules()] == [
+        m is not model.branch[1] for m in model.modules()
+    ]

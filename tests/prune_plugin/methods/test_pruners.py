@@ -1,0 +1,140 @@
+"""``prune_cfg``: every key is checked before anything is built or touched."""
+
+import pytest
+from cases import BY_NAME
+
+from projects.prune_plugin import StructuredPruner, UserError, WeightPruner, build_pruner
+from projects.prune_plugin.training.config_edits import settings_for
+from projects.prune_plugin.training.settings import RecoverySettings
+
+BAD = [
+    (dict(ratio=0.3), r'prune_cfg\.ratio is not a key of StructuredPruner; valid are units, crit'),
+    (dict(type='Pruner'), "prune_cfg.type is 'Pruner'; valid are StructuredPruner, WeightPruner"),
+    (dict(units='heads'), "prune_cfg.units is 'heads'; it must be a list of dicts"),
+    (dict(units=[]), r'prune_cfg.units is \[\]; it must be a list'),
+    (dict(units=dict(type='FFNNeurons')), 'prune_cfg.units is .* it must be a list'),
+    (dict(units=['FFNNeurons']), r"prune_cfg.units\[0\] is 'FFNNeurons'; it must be a dict"),
+    (dict(units=[dict(type='Fins')]), r"prune_cfg.units\[0\].type is 'Fins'; valid are"),
+    (dict(include='.*'), r"prune_cfg.include is '\.\*'; it must be a list of regular expr"),
+    (dict(exclude=['(']), r"prune_cfg.exclude: '\(' is no regular expression"),
+    (dict(exclude=[3]), 'prune_cfg.exclude: 3 is no regular expression'),
+    (dict(min_keep=-1), 'prune_cfg.min_keep is -1; it must be a whole number >= 0'),
+    (dict(min_keep=0.5), 'prune_cfg.min_keep is 0.5'),
+    (dict(min_keep=True), 'prune_cfg.min_keep is True'),
+    (dict(round_to=-8), 'prune_cfg.round_to is -8; it must be a whole number >= 1'),
+    (dict(round_to='8'), "prune_cfg.round_to is '8'"),
+    (dict(budget=dict(type='weights')), "'weights', which a StructuredPruner can't use"),
+    (
+        dict(budget=dict(type=None, ratio=0.3)),
+        'prune_cfg.budget.type is None; valid are flops, latency, metric, params',
+    ),
+    (dict(budget=0.3), 'prune_cfg.budget is 0.3; it must be a dict'),
+    (dict(allocator=dict(type='Best')), "prune_cfg.allocator.type is 'Best'; valid are Global, Kn"),
+    (dict(schedule=dict(type='Twice')), "prune_cfg.schedule.type is 'Twice'; valid are Cubic, Geo"),
+    (
+        dict(calibration=dict(samples=3)),
+        'prune_cfg.calibration.samples is not a key; valid are num',
+    ),
+    (
+        dict(calibration=dict(loss_weights=dict(planning=2.0))),
+        'loss_weights does nothing for L1, which reads no gradients',
+    ),
+    (
+        dict(criterion=dict(type='Taylor'), calibration=dict(loss_weights=dict(planning=-1))),
+        'calibration.loss_weights.planning is -1; it must be a number >= 0',
+    ),
+    (
+        dict(criterion=dict(type='Taylor'), calibration=dict(loss_weights=[1])),
+        r'calibration.loss_weights is \[1\]; it must be a dict',
+    ),
+    (dict(calibration=dict(recalibrate_bn=-1)), 'recalibrate_bn is -1; it must be'),
+    (dict(recovery=dict(max_keep_ckpts=0)), 'max_keep_ckpts is 0; it must be at least 1'),
+    (dict(calibration=dict(num_samples=0)), 'prune_cfg.calibration.num_samples is 0; it must be'),
+    (dict(calibration=[1]), r'prune_cfg.calibration is \[1\]; it must be a dict'),
+    (dict(recovery=dict(mode='rest')), "recovery.mode is 'rest'; valid are fine_tune, retrain"),
+    (
+        dict(recovery=dict(epochs=0)),
+        'prune_cfg.recovery.epochs is 0; it must be a whole number >= 1',
+    ),
+    (
+        dict(recovery=dict(lr_factor=0)),
+        'prune_cfg.recovery.lr_factor is 0; it must be a number > 0',
+    ),
+    (dict(recovery=dict(lr_factor='x')), "prune_cfg.recovery.lr_factor is 'x'"),
+    (dict(recovery=dict(warmup_iters=-1)), 'prune_cfg.recovery.warmup_iters is -1'),
+    (
+        dict(recovery=dict(lr_schedule='step')),
+        "prune_cfg.recovery.lr_schedule is 'step'; valid are cosine",
+    ),
+    (dict(profile=dict(threads=2)), 'prune_cfg.profile.threads is not a key; valid are batch_size'),
+    (dict(profile=dict(batch_size=0)), 'prune_cfg.profile.batch_size is 0'),
+    (dict(profile=dict(seconds='long')), "prune_cfg.profile.seconds is 'long'"),
+    (dict(profile=dict(input_shape=3)), 'prune_cfg.profile.input_shape is 3'),
+    (dict(profile=dict(input_shape=(3, 0, 32))), 'prune_cfg.profile.input_shape is '),
+]
+
+
+@pytest.mark.parametrize(('cfg', 'message'), BAD, ids=[str(cfg) for cfg, _ in BAD])
+def test_bad_configs_are_named_in_one_sentence(cfg, message):
+    with pytest.raises(UserError, match=message) as refused:
+        pruner = build_pruner(cfg)
+        pruner.plan(BY_NAME['vit'].dense())  # what only the model shows
+    assert '\n' not in str(refused.value)
+
+
+def test_a_ratio_alone_is_a_budget():
+    assert build_pruner(dict(budget=dict(ratio=0.4))).asked == {'budget': 'params', 'ratio': 0.4}
+    weights = build_pruner(dict(type='WeightPruner', budget=dict(ratio=0.4)))
+    assert weights.asked == {'budget': 'weights', 'ratio': 0.4}
+
+
+def test_defaults():
+    pruner = build_pruner({})
+    assert isinstance(pruner, StructuredPruner)
+    assert pruner.asked == {'budget': 'params', 'ratio': 0.3}
+    assert type(pruner.criterion).__name__ == 'L1'
+    assert type(pruner.allocator).__name__ == 'Knapsack'
+    assert (pruner.min_keep, pruner.round_to, pruner.finders) == (1, 1, None)
+    assert pruner.calibration.num_samples == 128
+    assert (pruner.recovery.lr_factor, pruner.recovery.warmup_iters) == (0.1, 500)
+    assert isinstance(build_pruner(dict(type='WeightPruner')), WeightPruner)
+
+
+def test_building_twice_shares_nothing():
+    cfg = dict(include=['.*'], budget=dict(type='params', ratio=0.4))
+    one, two = build_pruner(cfg), build_pruner({})
+    one.include.append('x')
+    assert two.include == ['.*'] and cfg['include'] == ['.*']
+    assert two.budget.ratio == 0.3
+
+
+def test_recovery_modes():
+    fine, again = RecoverySettings(), RecoverySettings('retrain')
+    assert (fine.lr_factor, fine.warmup_iters) == (0.1, 500)
+    assert (again.lr_factor, again.warmup_iters) == (0.5, 1000)
+    own = RecoverySettings('fine_tune', 3, lr_factor=0.2, warmup_iters=7)
+    kept = settings_for(own, retrain=False, epochs=None)
+    assert (kept.mode, kept.epochs, kept.lr_factor, kept.warmup_iters) == ('fine_tune', 3, 0.2, 7)
+    other = settings_for(own, retrain=True, epochs=9)
+    assert (other.mode, other.epochs, other.lr_factor) == ('retrain', 9, 0.5)
+
+
+def test_planning_changes_nothing():
+    case = BY_NAME['vit']
+    model = case.dense().train()
+    before = {name: (t, t.clone()) for name, t in model.state_dict(keep_vars=True).items()}
+    plan = StructuredPruner(case.units, budget=dict(type='params', ratio=0.4)).plan(model)
+    after = model.state_dict(keep_vars=True)
+    assert all(after[n] is t and after[n].equal(copy) for n, (t, copy) in before.items())
+    assert model.training
+    assert set(plan.seconds) == {'discover', 'calibrate', 'score', 'allocate'}
+    assert plan.state.asked == {'budget': 'params', 'ratio': 0.4}
+
+
+def test_scores_from_a_table_replace_the_criterion():
+    case = BY_NAME['vit']
+    direct = StructuredPruner(case.units, dict(type='L2')).plan(case.dense())
+    pruner = StructuredPruner(case.units, dict(type='Taylor'))  # would need data
+    assert (
+        pruner.plan(case.dense(), table=direct.importance).state.digest() == direct.state.digest()
+    )
