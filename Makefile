@@ -62,7 +62,8 @@ audit: ## known vulnerabilities of what constraints.txt pins (asks an advisory d
 types: venv ## mypy on projects/prune_plugin (what it leaves out stands in pyproject.toml)
 	$(PY) -m mypy
 
-lint: venv types ## ruff (rules and format), codespell and mypy
+lint: venv types ## ruff (rules and format), codespell, mypy, and which room of the engine imports which
+	$(VENV)/bin/lint-imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/codespell

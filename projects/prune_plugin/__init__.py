@@ -1,5 +1,6 @@
 """Pruning under MMEngine: units, criteria, budgets, allocators, hooks. Needs torch and mmengine."""
 
+from .checkpoints.slim_model import build_slim_model
 from .common.errors import DataNotFoundError, UserError
 from .common.registry import (
     ALLOCATORS,
@@ -17,7 +18,7 @@ from .methods import allocators, budgets, criteria, penalties, schedules, sparsi
 from .methods.pruners import StructuredPruner, WeightPruner, build_pruner
 from .structure import units
 from .structure.prune_state import PruneState, compose
-from .structure.slimming import build_slim_model, mask, slim
+from .structure.slimming import mask, slim
 from .training import bf16_optim_wrapper, hooks, loops, lr_schedulers
 from .training.lora import adapters
 from .training.sharding import runner

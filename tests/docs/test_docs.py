@@ -25,12 +25,10 @@ from projects.prune_plugin import (
     SPARSIFIERS,
     UNITS,
 )
+from projects.prune_plugin.calibration.settings import CalibrationSettings
 from projects.prune_plugin.common.registry import accepted_keys
-from projects.prune_plugin.training.settings import (
-    CalibrationSettings,
-    ProfileSettings,
-    RecoverySettings,
-)
+from projects.prune_plugin.evaluation.settings import ProfileSettings
+from projects.prune_plugin.training.settings import RecoverySettings
 from projects.prune_plugin.workflows.options import Options
 from projects.prune_plugin.workflows.prune import prune_to_files, pruner_of
 from projects.prune_plugin.workflows.reports import search, tables

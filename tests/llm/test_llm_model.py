@@ -15,7 +15,8 @@ from projects.llm.models import HFCausalLM, generate_text, load_tokenizer
 from projects.llm.models import sources as sources_module
 from projects.prune_plugin.checkpoints.checkpoint_file import load_weights
 from projects.prune_plugin.common.errors import UserError
-from projects.prune_plugin.evaluation.profiling import example_input, module_flops
+from projects.prune_plugin.evaluation.example_inputs import example_input
+from projects.prune_plugin.evaluation.flops import module_flops
 
 TOKENS = torch.randint(2, 96, (3, 12), generator=torch.Generator().manual_seed(0))
 

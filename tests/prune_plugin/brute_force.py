@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from projects.prune_plugin.calibration.collect import CalibrationData
+from projects.prune_plugin.calibration.data import CalibrationData
 
 #: (parameter, dimension, indices, 'in' for what computes the unit or 'out' for what reads it)
 Piece = tuple[str, int, list[int], str]

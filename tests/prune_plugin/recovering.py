@@ -20,9 +20,10 @@ from torch.utils.data import Dataset
 from projects.prune_plugin import StructuredPruner, slim
 from projects.prune_plugin.checkpoints.checkpoint_file import load_file, use_safe_loader
 from projects.prune_plugin.common import distributed
+from projects.prune_plugin.common.settings import read_settings
 from projects.prune_plugin.training.config_edits import fit_to_device, recovery_config
 from projects.prune_plugin.training.hooks.mask_hook import pack_masks
-from projects.prune_plugin.training.settings import RecoverySettings, read_settings
+from projects.prune_plugin.training.settings import RecoverySettings
 from projects.prune_plugin.workflows.cli import shut_down
 from projects.prune_plugin.workflows.train import build_runner
 

@@ -16,7 +16,7 @@ from common import ROOT, save  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 
 from projects.prune_plugin import build_pruner, slim  # noqa: E402
-from projects.prune_plugin.calibration.collect import CalibrationData  # noqa: E402
+from projects.prune_plugin.calibration.data import CalibrationData  # noqa: E402
 from projects.prune_plugin.checkpoints.checkpoint_file import use_safe_loader  # noqa: E402
 from projects.prune_plugin.checkpoints.model_loading import load_model  # noqa: E402
 from projects.prune_plugin.evaluation.profiling import count_params  # noqa: E402

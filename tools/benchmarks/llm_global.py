@@ -104,7 +104,7 @@ def ours(name: str) -> Callable:
         from mmengine.config import Config
 
         from projects.prune_plugin import build_pruner
-        from projects.prune_plugin.calibration.collect import CalibrationData
+        from projects.prune_plugin.calibration.data import CalibrationData
 
         cfg = dict(Config.fromfile(args.config).prune_cfg) if args.config else OURS[name]
 

@@ -110,7 +110,7 @@ def ours(sparsifier: str, **keys) -> Method:
 
     def prune(model, sequences, ratio, pattern, args) -> None:
         from projects.prune_plugin import build_pruner
-        from projects.prune_plugin.calibration.collect import CalibrationData
+        from projects.prune_plugin.calibration.data import CalibrationData
 
         method = {'type': sparsifier, **keys}
         if pattern:

@@ -11,12 +11,10 @@ from mmengine.registry import MODELS, init_default_scope
 import projects.vad  # noqa: F401
 from projects.prune_plugin import build_pruner, slim
 from projects.prune_plugin.common.glibc_memory import keep_freed_memory
-from projects.prune_plugin.evaluation.profiling import (
-    count_params,
-    example_input,
-    interleaved_latency,
-    module_flops,
-)
+from projects.prune_plugin.evaluation.example_inputs import example_input
+from projects.prune_plugin.evaluation.flops import module_flops
+from projects.prune_plugin.evaluation.latency import interleaved_latency
+from projects.prune_plugin.evaluation.profiling import count_params
 
 CONFIG = ROOT / 'projects/configs/VAD/VAD_tiny_stage_2.py'
 RATIOS = (0.3, 0.5)

@@ -17,7 +17,9 @@ from common import save  # noqa: E402
 from torch import nn  # noqa: E402
 
 from projects.prune_plugin import build_pruner, slim  # noqa: E402
-from projects.prune_plugin.evaluation.profiling import count_params, model_latency, module_flops  # noqa: E402
+from projects.prune_plugin.evaluation.flops import module_flops  # noqa: E402
+from projects.prune_plugin.evaluation.latency import model_latency  # noqa: E402
+from projects.prune_plugin.evaluation.profiling import count_params  # noqa: E402
 
 
 def cut_by_hand(dense: nn.Module, heads: list[int], neurons: list[int]) -> nn.Module:

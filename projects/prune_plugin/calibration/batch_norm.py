@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..common.distributed import sum_over_ranks
 from ..common.random_state import kept_random_state, seed_everything
-from .collect import CalibrationData, LossFunction, mmengine_loss
+from .data import CalibrationData
+from .loss import LossFunction, mmengine_loss
 
 
 def trained_norms(model: nn.Module) -> dict[str, _BatchNorm]:

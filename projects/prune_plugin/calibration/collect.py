@@ -1,136 +1,30 @@
 """Running calibration batches and gathering the statistics that criteria ask for."""
 
 import logging
-import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
 
 import mmengine.dataset  # noqa: F401  registers the collate functions
 import torch
 from mmengine import dist
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS, FUNCTIONS
 from rich.progress import track
-from torch import Tensor, nn
+from torch import nn
 
 from ..common.distributed import from_all_ranks
 from ..common.errors import UserError
-from ..common.eval_mode import in_eval_mode
+from ..common.eval_mode import evaluation_mode
 from ..common.random_state import kept_random_state, seed_everything
 from ..structure.modules import CONVERTERS, EQUIVALENT
 from ..structure.slimming import replace_module
 from ..structure.unit_group import UnitGroup
+from .data import CalibrationData
+from .loss import LossFunction, mmengine_loss
 from .mask_gradients import Gates
 from .statistics import Statistics, activation_hooks, gradient_hooks, reduce_statistics, usage_hooks
 
 #: Statistics as large as the weights.
 WEIGHT_GRADIENTS = frozenset(('gradients', 'squared_gradients'))
-#: (model, batch) -> scalar loss, the mean over the batch's samples.
-LossFunction = Callable[[nn.Module, Any], Tensor]
-
-
-class CalibrationData:
-    """The same batches for any number of ranks: rank r takes every world-size-th one.
-
-    Args:
-        dataloader: An MMEngine dataloader config; its dataset and collate function are used.
-        num_samples: Samples in all; a smaller data set gives all it has.
-        batch_size: Samples per batch, on one rank.
-        seed: Chooses the samples and seeds their augmentation.
-    """
-
-    def __init__(self, dataloader: dict, num_samples: int, batch_size: int, seed: int):
-        dataset = dataloader['dataset']
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        if hasattr(self.dataset, 'full_init'):
-            self.dataset.full_init()
-        if not len(self.dataset):
-            raise UserError('prune_cfg.calibration: the training data set is empty')
-        collate = dict(dataloader.get('collate_fn') or {'type': 'pseudo_collate'})
-        self.collate = FUNCTIONS.get(collate.pop('type'))
-        self.collate_kwargs = collate
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(self.dataset), generator=generator)[:num_samples]
-        self.batches = chosen.split(batch_size)
-        self.seed = seed
-
-    def __iter__(self) -> Iterator[tuple[int, int, Any]]:
-        """This rank's batches as (number, samples, batch)."""
-        rank, world = dist.get_dist_info()
-        for number in range(rank, len(self.batches), world):
-            samples = []
-            for index in self.batches[number].tolist():
-                seed_everything(self.seed * 1_000_003 + index)
-                samples.append(self.dataset[index])
-            yield number, len(samples), self.collate(samples, **self.collate_kwargs)
-
-    def first_sample(self) -> Any:
-        """A batch of the first sample alone, the same on every rank."""
-        index = int(self.batches[0][0])
-        seed_everything(self.seed * 1_000_003 + index)
-        return self.collate([self.dataset[index]], **self.collate_kwargs)
-
-    def __len__(self) -> int:
-        rank, world = dist.get_dist_info()
-        return len(range(rank, len(self.batches), world))
-
-
-def mmengine_loss(
-    model: nn.Module, batch: Any, weights: Mapping[str, float] | None = None
-) -> Tensor:
-    """Training loss of an MMEngine model, its parts weighted; see :func:`weighted_losses`."""
-    data = model.data_preprocessor(batch, True)
-    losses = model._run_forward(data, mode='loss')
-    if weights:
-        losses = weighted_losses(losses, weights, getattr(model, 'loss_task', None))
-    return model.parse_losses(losses)[0]
-
-
-def weighted_losses(
-    losses: Mapping[str, Any],
-    weights: Mapping[str, float],
-    task_of: Callable[[str], str] | None = None,
-) -> dict[str, Any]:
-    """The losses, each times the weight of its task, or 1.
-
-    Args:
-        losses: Tensors, or lists of tensors, by name, as a model returns them.
-        weights: By task, where the model knows tasks; else by regular expressions on loss names.
-        task_of: ``model.loss_task``: the task of a loss, by its name.
-
-    Raises:
-        UserError: a key that fits no loss.
-    """
-    names = [name for name in losses if 'loss' in name]
-    owner = {name: task_of(name) if task_of else name for name in names}
-    fits = (lambda key, word: key == word) if task_of else re.match
-    for key in weights:
-        if not any(fits(key, word) for word in owner.values()):
-            raise UserError(
-                f'prune_cfg.calibration.loss_weights has {key!r}, which is no loss of this model; '
-                f'valid are {", ".join(dict.fromkeys(owner.values()))}'
-            )
-    result = dict(losses)
-    for name, word in owner.items():
-        factor = math.prod(weight for key, weight in weights.items() if fits(key, word))
-        value = losses[name]
-        result[name] = [v * factor for v in value] if isinstance(value, list) else value * factor
-    return result
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """No dropout, batch norms on their running statistics; then every module's mode as before."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    # PyTorch's fused layers compute something else to rounding, depending on who asks for gradients.
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with in_eval_mode(model):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager

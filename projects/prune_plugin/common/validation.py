@@ -85,3 +85,14 @@ def check_shape(key: str, shape: Any) -> None:
         raise UserError(
             f'{key} is {shape!r}, {prod(shape)} numbers in a sample; it must be at most {LARGEST_SAMPLE}'
         )
+
+
+def checked_ratio(ratio: float, key: str = 'prune_cfg.budget.ratio') -> float:
+    """``ratio`` if it is a number in (0, 1)."""
+    if not is_number(ratio):
+        raise UserError(f'{key} is {ratio!r}; it must be a number in [0, 1), the fraction removed')
+    if not 0 <= ratio < 1:
+        raise UserError(f'{key} is {ratio}; it must be in [0, 1), the fraction removed')
+    if ratio == 0:
+        raise UserError(f'{key} is 0, which removes nothing; give a fraction removed in (0, 1)')
+    return float(ratio)

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..common.distributed import from_rank_0
 from ..common.errors import UserError
-from ..training.hooks.prune_state_hook import unwrapped
+from ..common.model_wrappers import unwrapped
 
 
 def split_names(names: Sequence[str] | None) -> tuple[list[str] | None, dict[str, str]]:

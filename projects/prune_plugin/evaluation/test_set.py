@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, Subset
 
 from ..common.distributed import from_rank_0
 from ..common.errors import DataNotFoundError, UserError
-from ..common.eval_mode import in_eval_mode
+from ..common.eval_mode import evaluation_mode
 
 
 def metric_names(metric: Mapping) -> set[str]:
@@ -161,7 +161,7 @@ class TestSet:
         evaluator.dataset_meta = getattr(self.loader.dataset, 'metainfo', None)
         hidden = not (progress and dist.is_main_process())
         bar = track(self.loader, f'evaluating {label}', disable=hidden)
-        with in_eval_mode(model):
+        with evaluation_mode(model, fused=True):
             for batch in bar:
                 evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
         results = from_rank_0(evaluator.evaluate(len(self.loader.dataset)))

@@ -1,7 +1,6 @@
 """The prune state: which units of the dense model are left, as plain data."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -200,30 +199,6 @@ def kept_from_list(kept: list[int], size: int) -> Tensor:
     if len(tensor) and (int(tensor[-1]) >= size or bool((tensor.diff() <= 0).any())):
         raise ValueError(f'kept indices must ascend and stay below {size}')
     return tensor
-
-
-def state_from_file(path: str) -> PruneState:
-    """Read a prune state from a ``.json`` file or from a checkpoint's ``meta``.
-
-    Raises:
-        UserError: the file is missing, unreadable or carries no prune state.
-    """
-    if not str(path).endswith('.json'):
-        from ..checkpoints.checkpoint_file import load_file, prune_state_of
-
-        state = prune_state_of(load_file(path))
-        if state is None:
-            raise UserError(
-                f'{path} carries no prune_state; give a slim checkpoint or a .json file'
-            )
-        return state
-    try:
-        with open(path, encoding='utf-8') as file:
-            return PruneState.from_dict(json.load(file))
-    except OSError as error:
-        raise UserError(f'prune_state file {path} cannot be read: {error.strerror}') from error
-    except json.JSONDecodeError as error:
-        raise UserError(f'prune_state file {path} is not JSON: {error}') from error
 
 
 def compose(first: PruneState | None, second: PruneState) -> PruneState:

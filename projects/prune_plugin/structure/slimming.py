@@ -1,12 +1,11 @@
 """Removing units for real (slim), or setting them to zero (mask)."""
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..common.errors import UserError
 from .modules import CONVERTERS
-from .prune_state import PruneState, state_from_file
+from .prune_state import PruneState
 from .unit_group import Cut, UnitGroup, named_tensors
 
 
@@ -178,37 +177,3 @@ def sync_widths(module: nn.Module) -> None:
         module.num_channels = weight.shape[0]
     elif isinstance(module, nn.Embedding):
         module.num_embeddings, module.embedding_dim = weight.shape
-
-
-@MODELS.register_module(name='SlimModel')
-def build_slim_model(model: dict, prune_state: str | dict) -> nn.Module:
-    """Build ``model`` and cut it as ``prune_state`` says; weights come from the checkpoint.
-
-    The model returned is the inner one itself, so its state-dict keys are the dense model's. It
-    carries the state as ``model.prune_state``.
-
-    Args:
-        model: Config of the dense model, untouched.
-        prune_state: A slim checkpoint, a ``.json`` file, or the state as a dict.
-
-    Raises:
-        UserError: the state can't be read or doesn't fit the model.
-
-    Example:
-        >>> model = dict(type='SlimModel', model=dict(type='TimmClassifier', ...), prune_state='a.pth')
-    """
-    state = (
-        state_from_file(prune_state)
-        if isinstance(prune_state, str)
-        else PruneState.from_dict(prune_state)
-    )
-    dense = MODELS.build(model)
-    # A slim model's weights come from its checkpoint: initialising it, or loading what the dense
-    # config names, would be wrong.
-    for module in dense.modules():
-        if hasattr(module, 'init_cfg'):
-            module.init_cfg = None
-            module._is_init = True
-    slim(dense, state)
-    dense.prune_state = state
-    return dense

@@ -1,85 +1,22 @@
 """The plain blocks of ``prune_cfg``: calibration, recovery, profile."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ..common.errors import UserError
 from ..common.validation import (
-    MOST_SECONDS,
     at_least,
     check_number,
-    check_pattern,
-    check_shape,
     one_of,
 )
 from .distillation import check_distill
 from .lora.adapters import check_lora
 from .sharding.fully_shard import check_sharding
 
-#: Samples of a call to be timed, and CPU threads for it, at most.
-MOST_SAMPLES, MOST_THREADS = 65_536, 1024
 #: Learning-rate factor and warm-up iterations of each way to recover.
 RECOVERY_MODES = {'fine_tune': (0.1, 500), 'retrain': (0.5, 1000)}
 #: What the learning rate does after the warm-up, as a registered scheduler.
 LR_SCHEDULES = {'cosine': 'WarmupCosineLR', 'constant': 'WarmupConstantLR'}
-
-
-def read_settings(cls: type, cfg: Mapping, key: str):
-    """Build the settings dataclass ``cls`` from a config block, refusing unknown keys."""
-    if not isinstance(cfg, Mapping):
-        raise UserError(f'{key} is {cfg!r}; it must be a dict')
-    valid = [f.name for f in fields(cls)]
-    for name in cfg:
-        if name not in valid:
-            raise UserError(f'{key}.{name} is not a key; valid are {", ".join(valid)}')
-    try:
-        return cls(**cfg)
-    except UserError as error:
-        raise UserError(f'{key}.{error}') from error
-
-
-@dataclass
-class CalibrationSettings:
-    """Which data the statistics come from.
-
-    Attributes:
-        num_samples: Samples of the training set.
-        seed: Chooses them and seeds their augmentation.
-        batch_size: Samples per batch on each rank.
-        recalibrate_bn: Samples from which batch norms of the pruned model get new running
-            statistics; 0 leaves them as they are.
-        gradient_memory: Most that the statistics of gradients (Taylor) may take on each rank, in GB
-            (10^9 bytes): the units are then scored in several passes over the samples, with the same
-            result. None: no limit, one pass.
-        loss_weights: Factors on parts of the loss whose gradients score units: by task, where the
-            model knows tasks, else by regular expressions on names of losses. 1 for the others.
-    """
-
-    num_samples: int = 128
-    seed: int = 0
-    batch_size: int = 16
-    recalibrate_bn: int = 0
-    gradient_memory: float | None = None
-    loss_weights: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self):
-        at_least('num_samples', self.num_samples, 1)
-        at_least('seed', self.seed, 0)
-        at_least('recalibrate_bn', self.recalibrate_bn, 0)
-        at_least('batch_size', self.batch_size, 1)
-        if self.gradient_memory is not None:
-            check_number('gradient_memory', self.gradient_memory, 0, float('inf'))
-        if not isinstance(self.loss_weights, Mapping):
-            raise UserError(f'loss_weights is {self.loss_weights!r}; it must be a dict')
-        for name, weight in self.loss_weights.items():
-            check_pattern('loss_weights', name)
-            check_number(f'loss_weights.{name}', weight, 0, float('inf'), least=True)
-        self.loss_weights = {name: float(value) for name, value in self.loss_weights.items()}
-
-    @property
-    def sampling(self) -> dict[str, int]:
-        """Arguments of :class:`projects.prune_plugin.calibration.collect.CalibrationData`."""
-        return dict(num_samples=self.num_samples, seed=self.seed, batch_size=self.batch_size)
 
 
 @dataclass
@@ -158,29 +95,3 @@ class RecoverySettings:
     def fixed_lr(self) -> float | None:
         """The learning rate, where it doesn't depend on the config's."""
         return self.lora['lr'] if self.lora and self.lora.get('lr') is not None else self.lr
-
-
-@dataclass
-class ProfileSettings:
-    """How FLOPs and latency are measured.
-
-    Attributes:
-        batch_size: Samples per forward call when timing; None: the model's usual number (8 for
-            classifiers, 1 for VAD). FLOPs are always of one sample.
-        num_threads: CPU threads when timing.
-        seconds: Time to spend on timing dense and pruned model.
-        input_shape: Shape of one sample, for models without ``dummy_inputs``.
-    """
-
-    batch_size: int | None = None
-    num_threads: int = 1
-    seconds: float = 4.0
-    input_shape: Sequence[int] | None = None
-
-    def __post_init__(self):
-        if self.batch_size is not None:
-            at_least('batch_size', self.batch_size, 1, MOST_SAMPLES)
-        at_least('num_threads', self.num_threads, 1, MOST_THREADS)
-        check_number('seconds', self.seconds, 0, MOST_SECONDS, least=True)
-        if self.input_shape is not None:
-            check_shape('input_shape', self.input_shape)

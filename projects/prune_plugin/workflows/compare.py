@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from ..checkpoints.model_loading import Loaded, load_model
 from ..common.distributed import on_rank_0
 from ..common.errors import UserError
-from ..evaluation.profiling import environment, latency_note, profile
+from ..common.settings import read_settings
+from ..evaluation.environment import environment
+from ..evaluation.profiling import latency_note, profile
+from ..evaluation.settings import ProfileSettings
 from ..evaluation.test_set import TestSet, headline, select_metrics
 from ..structure.prunable_weights import prunable_weights
-from ..training.settings import ProfileSettings, read_settings
 
 #: What a report's notes say about its figures, beside how latency and metrics were taken.
 NOTES = {

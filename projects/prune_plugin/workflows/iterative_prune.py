@@ -13,16 +13,16 @@ from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
-from ..calibration.collect import mmengine_loss
+from ..calibration.loss import mmengine_loss
 from ..checkpoints.checkpoint_file import model_meta, save_file
 from ..common.distributed import check_same, on_rank_0, weights_digest
 from ..common.errors import UserError
+from ..common.model_wrappers import unwrapped
 from ..evaluation.profiling import profile
 from ..evaluation.test_set import as_metrics, headline
 from ..methods.pruners import build_pruner
 from ..training.hooks.mask_hook import MaskHook
 from ..training.hooks.penalty_hook import PenaltyHook
-from ..training.hooks.prune_state_hook import unwrapped
 from ..training.hooks.ticket_hook import TicketHook
 from .lottery_tickets import Ticket, ticket_for
 from .prune import data_factory

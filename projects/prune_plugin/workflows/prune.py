@@ -10,7 +10,8 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..calibration.batch_norm import recalibrate
-from ..calibration.collect import CalibrationData
+from ..calibration.data import CalibrationData
+from ..calibration.settings import CalibrationSettings
 from ..checkpoints.model_loading import Loaded, load_model
 from ..common.distributed import on_rank_0
 from ..common.errors import UserError
@@ -32,7 +33,6 @@ from ..structure.prunable_weights import prunable_weights, select_weights
 from ..structure.prune_state import PruneState
 from ..structure.slimming import slim
 from ..training.distillation import targets_for
-from ..training.settings import CalibrationSettings
 from .options import Found, Options, Outcome
 from .ratio_search import Search, Trial, confirm
 from .reports import UnitTable, read_scores

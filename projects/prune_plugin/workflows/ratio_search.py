@@ -14,8 +14,9 @@ from torch import nn
 from ..common.bisection import largest_holding
 from ..common.distributed import on_rank_0
 from ..common.errors import UnreachableError, UserError
+from ..evaluation.environment import environment
 from ..evaluation.metrics import better_direction, full_name
-from ..evaluation.profiling import environment, profile
+from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, tables_hidden
 from ..methods.budgets.metric import MetricBudget, within, worse_by
 from ..methods.pruners import Pruner

@@ -6,7 +6,8 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..evaluation.profiling import environment, latency_note
+from ..evaluation.environment import environment
+from ..evaluation.profiling import latency_note
 from ..methods.pruners import Plan, Pruner
 from ..structure.units.coverage import uncovered
 from .history import plain

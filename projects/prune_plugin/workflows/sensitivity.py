@@ -16,7 +16,8 @@ from torch import nn
 from ..checkpoints.model_loading import load_model
 from ..common.distributed import check_same, on_rank_0
 from ..common.errors import UserError
-from ..evaluation.profiling import environment, profile
+from ..evaluation.environment import environment
+from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, headline, tables_hidden
 from ..methods.pruners import Pruner, StructuredPruner
 from ..structure.prune_state import PruneState

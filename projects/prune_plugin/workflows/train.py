@@ -16,6 +16,7 @@ from ..checkpoints.checkpoint_file import load_file, load_weights, newest_checkp
 from ..checkpoints.model_loading import load_model
 from ..common.distributed import on_rank_0
 from ..common.errors import UserError
+from ..common.model_wrappers import unwrapped
 from ..evaluation.evaluators import check_evaluators, split_names
 from ..evaluation.test_set import TestSet, select_metrics
 from ..methods.pruners import WeightPruner
@@ -32,7 +33,6 @@ from ..training.config_edits import (
 )
 from ..training.hooks.atomic_checkpoint_hook import save_whole
 from ..training.hooks.mask_hook import unpack_masks, zero_share
-from ..training.hooks.prune_state_hook import unwrapped
 from ..training.settings import RecoverySettings
 from .options import Options, Outcome
 from .prune import prune_to_files, pruner_of

@@ -14,9 +14,10 @@ from torch import nn
 
 from projects.prune_plugin import UserError
 from projects.prune_plugin.calibration.batch_norm import recalibrate
-from projects.prune_plugin.calibration.collect import CalibrationData
+from projects.prune_plugin.calibration.data import CalibrationData
+from projects.prune_plugin.calibration.settings import CalibrationSettings
 from projects.prune_plugin.common import distributed
-from projects.prune_plugin.training.settings import CalibrationSettings, read_settings
+from projects.prune_plugin.common.settings import read_settings
 from projects.prune_plugin.workflows import cli
 from projects.prune_plugin.workflows.options import Options
 from projects.prune_plugin.workflows.prune import prune_to_files, pruner_of

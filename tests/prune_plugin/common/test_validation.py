@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from projects.prune_plugin import UserError, build_pruner
+from projects.prune_plugin.calibration.settings import CalibrationSettings
 from projects.prune_plugin.common.validation import is_number
-from projects.prune_plugin.training.settings import CalibrationSettings
 
 WEIGHTS = 'WeightPruner'
 HUGE = 10**400  # no float holds it

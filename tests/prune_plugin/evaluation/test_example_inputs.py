@@ -5,8 +5,12 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from projects.prune_plugin.evaluation.example_inputs import needed_samples
-from projects.prune_plugin.evaluation.profiling import check_shape, example_input, module_flops
+from projects.prune_plugin.evaluation.example_inputs import (
+    check_shape,
+    example_input,
+    needed_samples,
+)
+from projects.prune_plugin.evaluation.flops import module_flops
 
 
 def detr() -> nn.Module:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from projects.prune_plugin import UserError, build_pruner
-from projects.prune_plugin.calibration.collect import evaluation_mode
 from projects.prune_plugin.common.errors import UnreachableError
+from projects.prune_plugin.common.eval_mode import evaluation_mode
 from projects.prune_plugin.evaluation.profiling import profile
 
 

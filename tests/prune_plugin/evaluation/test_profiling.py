@@ -10,17 +10,12 @@ from torch import nn
 
 from projects.prune_plugin import StructuredPruner, build_pruner, slim
 from projects.prune_plugin.common.errors import UserError
-from projects.prune_plugin.evaluation.profiling import (
-    count_params,
-    example_input,
-    interleaved_latency,
-    model_latency,
-    module_flops,
-    needed_example,
-    profile,
-)
+from projects.prune_plugin.evaluation.example_inputs import example_input, needed_example
+from projects.prune_plugin.evaluation.flops import module_flops
+from projects.prune_plugin.evaluation.latency import interleaved_latency, model_latency
+from projects.prune_plugin.evaluation.profiling import count_params, profile
+from projects.prune_plugin.evaluation.settings import ProfileSettings
 from projects.prune_plugin.methods.budgets.costs import TableCost, UnitCost, product_cost
-from projects.prune_plugin.training.settings import ProfileSettings
 
 IMAGE = ((torch.zeros(1, 3, 32, 32),), {})
 
@@ -242,7 +237,7 @@ def test_a_shape_that_the_model_does_not_run_on_is_the_users_mistake(budget):
 
 
 def test_a_report_names_the_device_behind_its_times():
-    from projects.prune_plugin.evaluation.profiling import device_name, environment
+    from projects.prune_plugin.evaluation.environment import device_name, environment
 
     if torch.cuda.is_available():
         pytest.skip('the tools take the GPU')

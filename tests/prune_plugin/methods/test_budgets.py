@@ -4,12 +4,14 @@ import pytest
 import tiny_models as tiny
 import torch
 from cases import ALLOCATOR_ROWS, BUDGET_ROWS, BY_NAME, GREEDY
+from torch.utils.flop_counter import FlopCounterMode
 
 from projects.prune_plugin import BUDGETS, StructuredPruner, UserError, mask, slim
 from projects.prune_plugin.common.registry import build
-from projects.prune_plugin.evaluation.profiling import FlopCounterMode, count_params, module_flops
+from projects.prune_plugin.evaluation.flops import module_flops
+from projects.prune_plugin.evaluation.profiling import count_params
 from projects.prune_plugin.methods.budgets import latency
-from projects.prune_plugin.methods.budgets.base import sizes
+from projects.prune_plugin.methods.constraint import sizes
 
 PROFILE = dict(input_shape=(3, 32, 32), batch_size=2)
 FAMILIES = ('vit', 'resnet18-channel')

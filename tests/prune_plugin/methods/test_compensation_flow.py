@@ -9,7 +9,8 @@ from mmengine.config import Config
 from test_criteria import samples_for
 
 from projects.prune_plugin import StructuredPruner, UserError, build_slim_model, slim
-from projects.prune_plugin.calibration.collect import CalibrationData, mmengine_loss
+from projects.prune_plugin.calibration.data import CalibrationData
+from projects.prune_plugin.calibration.loss import mmengine_loss
 from projects.prune_plugin.methods.compensation import LeastSquares
 from projects.prune_plugin.workflows.options import Options
 from projects.prune_plugin.workflows.prune import prune_to_files, pruner_of

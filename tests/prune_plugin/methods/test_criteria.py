@@ -13,7 +13,8 @@ from torch import nn
 from projects.prune_plugin import CRITERIA, StructuredPruner, UserError
 from projects.prune_plugin.calibration import collect as calibration
 from projects.prune_plugin.calibration import statistics
-from projects.prune_plugin.calibration.collect import collect, weighted_losses
+from projects.prune_plugin.calibration.collect import collect
+from projects.prune_plugin.calibration.loss import weighted_losses
 from projects.prune_plugin.common.registry import build
 from projects.prune_plugin.structure.units import named_tensors
 

@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from projects.prune_plugin import StructuredPruner, UserError
 from projects.prune_plugin.calibration import mask_gradients
-from projects.prune_plugin.calibration.collect import collect, mmengine_loss, weighted_losses
+from projects.prune_plugin.calibration.collect import collect
+from projects.prune_plugin.calibration.loss import mmengine_loss, weighted_losses
 from projects.prune_plugin.structure.units import Cut, UnitGroup
 
 FISHER = frozenset(('fisher',))

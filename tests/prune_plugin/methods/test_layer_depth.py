@@ -7,7 +7,9 @@ import torch
 from cases import BOTH, BY_NAME, HEADS, LAYERS, NEURONS
 
 from projects.prune_plugin import PruneState, StructuredPruner, UserError, compose, mask, slim
-from projects.prune_plugin.evaluation.profiling import count_params, example_input, module_flops
+from projects.prune_plugin.evaluation.example_inputs import example_input
+from projects.prune_plugin.evaluation.flops import module_flops
+from projects.prune_plugin.evaluation.profiling import count_params
 from projects.prune_plugin.methods.pruners.layer_depth import find_blocks
 from projects.prune_plugin.structure.modules import SkipLayer
 

@@ -8,7 +8,7 @@ from test_iterative_loop import ROUNDS, config, kept_units, run
 
 from projects.prune_plugin import StructuredPruner, UserError
 from projects.prune_plugin.checkpoints.checkpoint_file import load_file
-from projects.prune_plugin.methods.criteria.remain import remaining_shares
+from projects.prune_plugin.methods.saliency import remaining_shares
 from projects.prune_plugin.structure.unit_group import named_tensors
 
 

@@ -8,7 +8,7 @@ from test_criteria import samples_for
 
 from projects.prune_plugin import SPARSIFIERS, UserError, WeightPruner
 from projects.prune_plugin.common.registry import build
-from projects.prune_plugin.methods.sparsifiers.patterns import (
+from projects.prune_plugin.methods.weight_masks import (
     keep_largest,
     keep_n_of_m,
     parse_pattern,

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from mmengine.config import Config
 
+from projects.prune_plugin.calibration.settings import CalibrationSettings
 from projects.prune_plugin.common.registry import (
     ALLOCATORS,
     BUDGETS,
@@ -19,11 +20,8 @@ from projects.prune_plugin.common.registry import (
     SPARSIFIERS,
     UNITS,
 )
-from projects.prune_plugin.training.settings import (
-    CalibrationSettings,
-    ProfileSettings,
-    RecoverySettings,
-)
+from projects.prune_plugin.evaluation.settings import ProfileSettings
+from projects.prune_plugin.training.settings import RecoverySettings
 
 REGISTRIES = (
     ALLOCATORS, BUDGETS, COMPENSATIONS, CRITERIA, PENALTIES, PRUNERS, SCHEDULES, SPARSIFIERS, UNITS,

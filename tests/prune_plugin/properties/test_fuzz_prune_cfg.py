@@ -14,7 +14,7 @@ from mixed_model import FuzzedModel, samples
 from torch import nn
 
 from projects.prune_plugin import UserError, build_pruner
-from projects.prune_plugin.calibration.collect import CalibrationData
+from projects.prune_plugin.calibration.data import CalibrationData
 from projects.prune_plugin.methods.pruners import StructuredPruner
 
 pytestmark = pytest.mark.properties

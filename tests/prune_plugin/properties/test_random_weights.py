@@ -11,7 +11,7 @@ from random_models import FAMILIES, Drawn
 from torch import Tensor, nn
 
 from projects.prune_plugin import UserError, build_pruner
-from projects.prune_plugin.calibration.collect import CalibrationData
+from projects.prune_plugin.calibration.data import CalibrationData
 from projects.prune_plugin.checkpoints.checkpoint_file import load_file, load_weights, save_file
 from projects.prune_plugin.checkpoints.packed_masks import pack_masks, unpack_masks
 

@@ -8,7 +8,8 @@ import torch
 from cases import BY_NAME, random_state
 
 from projects.prune_plugin import PruneState, UserError, compose
-from projects.prune_plugin.structure.prune_state import state_from_file, to_dense_indices
+from projects.prune_plugin.checkpoints.slim_model import state_from_file
+from projects.prune_plugin.structure.prune_state import to_dense_indices
 from projects.prune_plugin.structure.units import Cut, UnitGroup
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from projects.prune_plugin import PruneState, UserError
+from projects.prune_plugin.common.settings import read_settings
 from projects.prune_plugin.structure.unit_group import UnitGroup
 from projects.prune_plugin.training.distillation import (
     LOSSES,
@@ -22,7 +23,7 @@ from projects.prune_plugin.training.distillation import (
     read_targets,
     targets_for,
 )
-from projects.prune_plugin.training.settings import RecoverySettings, read_settings
+from projects.prune_plugin.training.settings import RecoverySettings
 
 
 def pair(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:

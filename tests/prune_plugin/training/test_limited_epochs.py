@@ -11,10 +11,11 @@ from recovering import config, pruned, recovered
 
 from projects.prune_plugin import UserError
 from projects.prune_plugin.checkpoints.checkpoint_file import load_file
+from projects.prune_plugin.common.settings import read_settings
 from projects.prune_plugin.training.config_edits import limit_epochs, recovery_config, settings_for
 from projects.prune_plugin.training.loops.limited_epochs import LimitedLoader
 from projects.prune_plugin.training.lr_schedulers import warmup_cosine
-from projects.prune_plugin.training.settings import RecoverySettings, read_settings
+from projects.prune_plugin.training.settings import RecoverySettings
 
 #: The toy's whole epoch has six.
 STEPS = 4

@@ -18,9 +18,10 @@ from projects.prune_plugin.checkpoints.checkpoint_file import (
     use_safe_loader,
 )
 from projects.prune_plugin.checkpoints.model_loading import load_model
+from projects.prune_plugin.common.settings import read_settings
 from projects.prune_plugin.training.config_edits import check_trainable, use_slim_model
 from projects.prune_plugin.training.lora.adapters import add_adapters, lora_layers, plain_parameters
-from projects.prune_plugin.training.settings import RecoverySettings, read_settings
+from projects.prune_plugin.training.settings import RecoverySettings
 
 pytest.importorskip('peft')
 from projects.prune_plugin.training.lora.lora_linear import MaskedAdapters, masked_update  # noqa: E402

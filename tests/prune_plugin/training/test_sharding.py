@@ -12,8 +12,9 @@ from recovering import LLAMA, config, killed, on_two_ranks, pruned, recovered, s
 from projects.prune_plugin import UserError
 from projects.prune_plugin.checkpoints.checkpoint_file import load_file, use_safe_loader
 from projects.prune_plugin.checkpoints.model_loading import load_model
+from projects.prune_plugin.common.settings import read_settings
 from projects.prune_plugin.training.config_edits import check_trainable
-from projects.prune_plugin.training.settings import RecoverySettings, read_settings
+from projects.prune_plugin.training.settings import RecoverySettings
 from projects.prune_plugin.training.sharding.fully_shard import block_names, gathered, shard_like
 from projects.prune_plugin.workflows.train import build_runner
 

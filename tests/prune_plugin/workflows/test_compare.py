@@ -19,7 +19,7 @@ from projects.prune_plugin import build_pruner, slim
 from projects.prune_plugin.checkpoints.packed_masks import pack_masks
 from projects.prune_plugin.common.errors import UserError
 from projects.prune_plugin.evaluation import profiling
-from projects.prune_plugin.training.settings import ProfileSettings
+from projects.prune_plugin.evaluation.settings import ProfileSettings
 from projects.prune_plugin.workflows import compare as comparison
 from projects.prune_plugin.workflows.compare import (
     compare,

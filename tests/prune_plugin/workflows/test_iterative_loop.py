@@ -17,9 +17,9 @@ from mmengine.registry import METRICS
 from projects.prune_plugin import UserError
 from projects.prune_plugin.checkpoints.checkpoint_file import load_file
 from projects.prune_plugin.checkpoints.model_loading import load_model
+from projects.prune_plugin.common.model_wrappers import unwrapped
 from projects.prune_plugin.training.config_edits import TRAINING_HOOKS, add_hooks, fit_to_device
 from projects.prune_plugin.training.hooks.mask_hook import unpack_masks
-from projects.prune_plugin.training.hooks.prune_state_hook import unwrapped
 from projects.prune_plugin.workflows import iterative_prune
 from projects.prune_plugin.workflows.lottery_tickets import UnitTicket
 from projects.prune_plugin.workflows.train import build_runner, train

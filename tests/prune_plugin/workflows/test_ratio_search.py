@@ -14,7 +14,7 @@ from mmengine.registry import METRICS, MODELS
 from rich.console import Console
 
 from projects.prune_plugin import StructuredPruner, UserError
-from projects.prune_plugin.calibration.collect import CalibrationData
+from projects.prune_plugin.calibration.data import CalibrationData
 from projects.prune_plugin.checkpoints.checkpoint_file import load_file
 from projects.prune_plugin.methods.sparsifiers.wanda import Wanda
 from projects.prune_plugin.workflows.options import Options

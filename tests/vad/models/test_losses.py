@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from projects.prune_plugin.calibration.collect import weighted_losses
+from projects.prune_plugin.calibration.loss import weighted_losses
 from projects.prune_plugin.common.errors import UserError
 from projects.vad.models import VAD
 from projects.vad.models.losses import matched

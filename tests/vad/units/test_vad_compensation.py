@@ -9,8 +9,9 @@ from cases import random_state
 from vad_unit_cases import BY_NAME, HEAD, TRANSFORMER
 
 from projects.prune_plugin import StructuredPruner, UserError, mask, slim
-from projects.prune_plugin.calibration.collect import CalibrationData, mmengine_loss
+from projects.prune_plugin.calibration.data import CalibrationData
 from projects.prune_plugin.calibration.layer_inputs import input_rows, weight_matrix
+from projects.prune_plugin.calibration.loss import mmengine_loss
 from projects.prune_plugin.methods.compensation import LeastSquares
 
 UNITS = [

@@ -20,10 +20,11 @@ from vad_unit_cases import (
 )
 
 from projects.prune_plugin import PruneState, StructuredPruner, UserError, compose, mask, slim
-from projects.prune_plugin.calibration.collect import CalibrationData
+from projects.prune_plugin.calibration.data import CalibrationData
 from projects.prune_plugin.checkpoints.checkpoint_file import model_meta, save_file
 from projects.prune_plugin.checkpoints.model_loading import load_model
-from projects.prune_plugin.evaluation.profiling import example_input, module_flops
+from projects.prune_plugin.evaluation.example_inputs import example_input
+from projects.prune_plugin.evaluation.flops import module_flops
 from projects.prune_plugin.methods.budgets.costs import product_cost
 from projects.prune_plugin.methods.budgets.flops import flops_cost
 from projects.prune_plugin.methods.budgets.latency import LatencyBudget

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from projects.prune_plugin.evaluation.profiling import count_params, model_latency, module_flops
+from projects.prune_plugin.evaluation.flops import module_flops
+from projects.prune_plugin.evaluation.latency import model_latency
+from projects.prune_plugin.evaluation.profiling import count_params
 
 from .methods import METHODS, first_share, is_peer, prepared
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from projects.prune_plugin.calibration.collect import CalibrationData
+from projects.prune_plugin.calibration.data import CalibrationData
 
 from .digits import digits, quality, train
 
@@ -85,7 +85,7 @@ class DigitsTask:
 
     def samples_of(self, seed: int) -> CalibrationData:
         """The same samples for torch-pruning."""
-        from projects.prune_plugin.training.settings import CalibrationSettings
+        from projects.prune_plugin.calibration.settings import CalibrationSettings
 
         return self.data(CalibrationSettings(self.samples, seed, self.batch))
 

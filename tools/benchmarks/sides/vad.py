@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import projects.vad  # noqa: F401
-from projects.prune_plugin.calibration.collect import CalibrationData, mmengine_loss
+from projects.prune_plugin.calibration.data import CalibrationData
+from projects.prune_plugin.calibration.loss import mmengine_loss
+from projects.prune_plugin.calibration.settings import CalibrationSettings
 from projects.prune_plugin.checkpoints.model_loading import load_model
-from projects.prune_plugin.evaluation.profiling import example_input
+from projects.prune_plugin.evaluation.example_inputs import example_input
 from projects.prune_plugin.evaluation.test_set import TestSet
-from projects.prune_plugin.training.settings import CalibrationSettings
 
 from .tasks import ROOT, Example
 

@@ -12,7 +12,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ...common.errors import UserError, first_line
-from ...evaluation.profiling import Example, needed_example
+from ...evaluation.example_inputs import Example, needed_example
 
 #: Samples in the batch that is traced, and in those that are compared. A graph takes any number.
 TRACED, COMPARED = 2, (1, 3)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...common.errors import UnreachableError
 from ...structure.unit_group import UnitGroup
-from ..budgets.base import Constraint
+from ..constraint import Constraint
 
 
 class Allocator:

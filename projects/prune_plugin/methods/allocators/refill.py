@@ -4,7 +4,7 @@ import torch
 
 from ...common.registry import ALLOCATORS
 from ...common.validation import check_number
-from ..criteria.remain import remaining_shares
+from ..saliency import remaining_shares
 from .base import Allocator
 
 

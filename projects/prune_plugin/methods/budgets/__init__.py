@@ -1,6 +1,8 @@
 """What may be limited, one quantity per file."""
 
-from .base import Budget, Constraint, checked_ratio
+from ...common.validation import checked_ratio
+from ..constraint import Constraint
+from .base import Budget
 from .flops import FlopsBudget, flops_cost
 from .latency import LatencyBudget
 from .metric import MetricBudget

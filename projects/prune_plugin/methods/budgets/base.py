@@ -2,38 +2,12 @@
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ...common.errors import UserError
-from ...common.validation import is_number
+from ...common.validation import checked_ratio
 from ...structure.unit_group import UnitGroup
-from .costs import Cost
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """At most ``limit`` of ``cost`` may be left, by removing units of ``groups``.
-
-    Attributes:
-        groups: Positions of the groups concerned.
-        cost: Its counts are those of ``groups`` alone, in this order.
-        limit: What may be left.
-        dense: What there is before.
-        ratio: The fraction to be removed, as it was asked for.
-        what: What it is a fraction of, for messages.
-        members: The groups themselves, for allocators that go by layer or kind.
-    """
-
-    groups: list[int]
-    cost: Cost
-    limit: float
-    dense: float
-    ratio: float | None = None
-    what: str = ''
-    members: Sequence[UnitGroup] = ()
+from ..constraint import Constraint, Cost, sizes
 
 
 class Budget:
@@ -79,19 +53,3 @@ class Budget:
         everything, limit = list(range(len(groups))), dense * (1 - self.ratio)
         what = self.quantity
         return [Constraint(everything, cost, limit, dense, self.ratio, what, tuple(groups))]
-
-
-def checked_ratio(ratio: float, key: str = 'prune_cfg.budget.ratio') -> float:
-    """``ratio`` if it is a number in (0, 1)."""
-    if not is_number(ratio):
-        raise UserError(f'{key} is {ratio!r}; it must be a number in [0, 1), the fraction removed')
-    if not 0 <= ratio < 1:
-        raise UserError(f'{key} is {ratio}; it must be in [0, 1), the fraction removed')
-    if ratio == 0:
-        raise UserError(f'{key} is 0, which removes nothing; give a fraction removed in (0, 1)')
-    return float(ratio)
-
-
-def sizes(groups: Sequence[UnitGroup]) -> Tensor:
-    """Units of each group."""
-    return torch.tensor([group.size for group in groups], dtype=torch.long)

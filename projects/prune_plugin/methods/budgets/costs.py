@@ -5,22 +5,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ...structure.unit_group import Cut, UnitGroup, named_tensors, owners_along
-
-
-class Cost(Protocol):
-    """Something a budget limits. Counts are a LongTensor with the kept units of each group."""
-
-    def total(self, counts: Tensor) -> float:
-        """The cost of the whole model."""
-
-    def marginal(self, counts: Tensor) -> Tensor:
-        """What goes when one more unit of each group goes: float64 of shape (groups,)."""
 
 
 class ProductCost:

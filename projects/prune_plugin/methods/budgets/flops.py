@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from ...common.registry import BUDGETS
-from ...evaluation.profiling import Example, module_flops, tried_example
+from ...evaluation.example_inputs import Example, tried_example
+from ...evaluation.flops import module_flops
 from ...structure.unit_group import UnitGroup
 from .base import Budget
 from .costs import ProductCost, product_cost

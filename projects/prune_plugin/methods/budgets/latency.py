@@ -12,17 +12,12 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from ...common.errors import UserError
-from ...common.eval_mode import in_eval_mode
+from ...common.eval_mode import evaluation_mode
 from ...common.registry import BUDGETS
 from ...common.validation import MOST_SECONDS, at_least, check_number
-from ...evaluation.profiling import (
-    Example,
-    device_name,
-    interleaved_latency,
-    model_latency,
-    tried_example,
-    usual_batch_size,
-)
+from ...evaluation.environment import device_name
+from ...evaluation.example_inputs import Example, tried_example, usual_batch_size
+from ...evaluation.latency import interleaved_latency, model_latency
 from ...structure.prune_state import PruneState
 from ...structure.slimming import slim
 from ...structure.unit_group import Attr, UnitGroup
@@ -133,7 +128,7 @@ def module_calls(model: nn.Module, names: set[str], example: Example) -> dict[st
 
         handles.append(model.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True))
     try:
-        with in_eval_mode(model):
+        with evaluation_mode(model, fused=True):
             model(*example[0], **example[1])
     finally:
         for handle in handles:

@@ -5,8 +5,8 @@ from typing import Any
 
 from ...common.errors import UserError
 from ...common.registry import BUDGETS, build
-from ...common.validation import at_least, check_number
-from .base import Budget, checked_ratio
+from ...common.validation import at_least, check_number, checked_ratio
+from .base import Budget
 
 SPLITS = ('test', 'val')
 #: Metrics closer than this share of the dense value count as equal: they may be sums in float32.

@@ -1,7 +1,8 @@
 """A budget of units."""
 
 from ...common.registry import BUDGETS
-from .base import Budget, Constraint
+from ..constraint import Constraint
+from .base import Budget
 from .costs import UnitCost
 
 

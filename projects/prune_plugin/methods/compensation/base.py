@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...calibration.collect import CalibrationData
+from ...calibration.data import CalibrationData
 from ...structure.prune_state import PruneState
 
 

@@ -12,17 +12,19 @@ from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
 from ...calibration.collect import observable
+from ...calibration.data import calls_of
 from ...calibration.layer_inputs import add_gram, input_rows, mirror, over_ranks, weight_matrix
 from ...calibration.mask_gradients import reading_cuts
 from ...calibration.sequential import Station, lockstep, stations
 from ...common.distributed import check_same, weights_digest
+from ...common.eval_mode import evaluation_mode
+from ...common.random_state import kept_random_state
 from ...common.registry import COMPENSATIONS
 from ...common.validation import check_number
 from ...structure.prune_state import PruneState
 from ...structure.slimming import mask, without_removed_layers
 from ...structure.unit_group import UnitGroup
 from ..optimal_brain_surgeon import damped_factor
-from ..pruners.sparsify import calls_of, evaluating
 from .base import Compensation
 
 
@@ -168,7 +170,9 @@ class LeastSquares(Compensation):
             print_log('LeastSquares finds nothing to refit', 'current', logging.WARNING)
             return []
         with (
-            evaluating(model),
+            evaluation_mode(model),
+            kept_random_state(),
+            torch.no_grad(),
             observable(model, list(state.groups.values())),
             Bar(disable=not dist.is_main_process()) as bar,
         ):

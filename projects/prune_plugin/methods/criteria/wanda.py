@@ -1,24 +1,11 @@
 """Weights times the activations they meet."""
 
 import torch
-from torch import Tensor
 
 from ...common.registry import CRITERIA
 from ...structure.unit_group import sum_per_unit
+from ..saliency import wanda_elements
 from .base import Criterion, check_read
-
-
-def wanda_elements(weight: Tensor, input_rms: Tensor) -> Tensor:
-    """``|W_ij| * ||x_j||``: each weight times the root mean square of the input it multiplies.
-
-    Args:
-        weight: (out, in, ...).
-        input_rms: (in,).
-
-    Returns:
-        Like ``weight``.
-    """
-    return weight.abs() * input_rms.reshape(1, -1, *(1,) * (weight.dim() - 2)).to(weight)
 
 
 @CRITERIA.register_module()

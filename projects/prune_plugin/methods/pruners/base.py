@@ -5,16 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
-from ...calibration.collect import CalibrationData
+from ...calibration.data import CalibrationData
+from ...calibration.settings import CalibrationSettings
 from ...common.errors import UserError
 from ...common.registry import BUDGETS, PRUNERS, SCHEDULES, build
+from ...common.settings import read_settings
 from ...common.validation import is_number, patterns_of
-from ...training.settings import (
-    CalibrationSettings,
-    ProfileSettings,
-    RecoverySettings,
-    read_settings,
-)
+from ...evaluation.settings import ProfileSettings
+from ...training.settings import RecoverySettings
 from ..budgets.base import Budget
 from ..schedules import OneShot, Round, Schedule
 

@@ -11,7 +11,7 @@ from ...common.validation import at_least
 from ...structure.unit_group import UnitGroup, named_tensors
 from ...structure.units.finder import numbered
 from ...structure.units.prenorm_layers import PreNormLayers
-from ..budgets.costs import Cost
+from ..constraint import Cost
 
 
 def check_range(start: int | None, end: int | None) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...structure.prune_state import PruneState
 from ...structure.unit_group import UnitGroup
-from ..budgets.costs import Cost
+from ..constraint import Cost
 
 
 @dataclass

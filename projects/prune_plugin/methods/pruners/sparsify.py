@@ -3,8 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,14 @@ from mmengine.logging import print_log
 from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
-from ...calibration.collect import CalibrationData, evaluation_mode
+from ...calibration.data import CalibrationData, calls_of
 from ...calibration.layer_inputs import check_layer, weight_matrix
 from ...calibration.sequential import Station, layers_that_run_later, lockstep, look, stations
 from ...checkpoints.checkpoint_file import load_file, save_file
 from ...common.distributed import check_same, from_rank_0, weights_digest
 from ...common.errors import UserError
-from ...common.random_state import kept_random_state, seed_everything
+from ...common.eval_mode import evaluation_mode
+from ...common.random_state import kept_random_state
 from ..sparsifiers.base import Sparsifier
 
 
@@ -115,34 +115,6 @@ def sparsify_by_weight(
     return masks
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients; then every module's mode and random numbers as before."""
-    with evaluation_mode(model), kept_random_state(), torch.no_grad():
-        yield
-
-
-def calls_of(
-    model: nn.Module, data: CalibrationData, loss: Callable[[nn.Module, Any], Tensor]
-) -> list[Callable[[], Any]]:
-    """One call of the model per batch of this rank, with random numbers of its own.
-
-    Raises:
-        UserError: fewer batches than ranks.
-    """
-    if len(data.batches) < dist.get_world_size():
-        raise UserError(
-            f'prune_cfg.calibration gives {len(data.batches)} batches for {dist.get_world_size()} '
-            'ranks; raise num_samples or lower batch_size'
-        )
-
-    def call(number: int, batch: Any) -> None:
-        seed_everything(data.seed + number)
-        loss(model, batch)
-
-    return [partial(call, number, batch) for number, _, batch in data]
-
-
 def sparsify_from_inputs(
     model: nn.Module,
     sparsifier: Sparsifier,
@@ -201,7 +173,12 @@ def sparsify_from_inputs(
         bits = np.unpackbits(packed.pop(name), count=weight.numel())
         return torch.from_numpy(bits).bool().view(weight.shape).to(weight.device)
 
-    with evaluating(model), Bar(disable=bool(seen) or not dist.is_main_process()) as bar:
+    with (
+        evaluation_mode(model),
+        kept_random_state(),
+        torch.no_grad(),
+        Bar(disable=bool(seen) or not dist.is_main_process()) as bar,
+    ):
         first = partial(loss, model, data.first_sample())
         stops, calls = stations(model, list(modules), first), calls_of(model, data, loss)
         if not sparsifier.sequential:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...calibration.collect import collect, mmengine_loss, observable, within_memory
+from ...calibration.collect import collect, observable, within_memory
+from ...calibration.loss import mmengine_loss
 from ...common.distributed import check_same, on_rank_0
 from ...common.errors import UserError
 from ...common.registry import ALLOCATORS, COMPENSATIONS, CRITERIA, PENALTIES, PRUNERS, UNITS, build
@@ -17,9 +18,8 @@ from ...structure.prune_state import PruneState
 from ...structure.slimming import slim
 from ...structure.unit_group import UnitGroup, named_tensors
 from ...structure.units.finder import UnitFinder, discover
-from ..budgets.base import sizes
-from ..budgets.costs import Cost
 from ..compensation import Compensation
+from ..constraint import Cost, sizes
 from .base import DataFactory, Pruner
 from .layer_depth import (
     DepthCost,

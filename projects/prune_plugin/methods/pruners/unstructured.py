@@ -3,12 +3,16 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ...calibration.collect import CalibrationData, mmengine_loss
+from ...calibration.data import CalibrationData
+from ...calibration.loss import mmengine_loss
 from ...common.errors import UserError
+from ...common.eval_mode import evaluation_mode
+from ...common.random_state import kept_random_state
 from ...common.registry import PRUNERS, SPARSIFIERS, build
-from ...common.validation import patterns_of
+from ...common.validation import checked_ratio, patterns_of
 from ...structure.prunable_weights import (
     check_finite,
     check_still_gone,
@@ -16,9 +20,8 @@ from ...structure.prunable_weights import (
     prunable_weights,
     select_weights,
 )
-from ..budgets.base import checked_ratio
 from .base import DataFactory, Pruner, is_searched
-from .sparsify import Progress, evaluating, sparsify_by_weight, sparsify_from_inputs
+from .sparsify import Progress, sparsify_by_weight, sparsify_from_inputs
 
 
 @PRUNERS.register_module()
@@ -140,7 +143,7 @@ class WeightPruner(Pruner):
         check_finite(weights)
         self.ratios(weights, self.budget.ratio)
         if self.sparsifier.reads_inputs:
-            with evaluating(model):
+            with evaluation_mode(model), kept_random_state(), torch.no_grad():
                 loss(model, self.batches(data).first_sample())
 
     def batches(self, data: DataFactory | None) -> CalibrationData:

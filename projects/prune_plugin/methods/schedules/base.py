@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...calibration.settings import CalibrationSettings
 from ...common.errors import UserError
 from ...common.validation import is_number
-from ...training.settings import CalibrationSettings, RecoverySettings
+from ...training.settings import RecoverySettings
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from ...common.errors import UserError
 from ...common.registry import SCHEDULES
-from ..budgets.base import checked_ratio
+from ...common.validation import checked_ratio
 from .base import Schedule
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...common.errors import UserError
-from .patterns import parse_pattern
+from ..weight_masks import parse_pattern
 
 #: Weights after pruning, and which of them stay.
 Pruned = tuple[Tensor, Tensor]

@@ -4,8 +4,8 @@ import torch
 
 from ...common.registry import SPARSIFIERS
 from ...common.validation import one_of
+from ..weight_masks import keep_largest, keep_n_of_m
 from .base import Sparsifier
-from .patterns import keep_largest, keep_n_of_m
 
 
 @SPARSIFIERS.register_module()

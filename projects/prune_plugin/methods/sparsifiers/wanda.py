@@ -5,9 +5,9 @@ from torch import Tensor
 
 from ...calibration.layer_inputs import check_inputs, input_rows, over_ranks, weight_matrix
 from ...common.registry import SPARSIFIERS
-from ..criteria.wanda import wanda_elements
+from ..saliency import wanda_elements
+from ..weight_masks import keep_n_of_m
 from .base import Sparsifier
-from .patterns import keep_n_of_m
 
 
 def keep_rows(scores: Tensor, ratio: float) -> Tensor:

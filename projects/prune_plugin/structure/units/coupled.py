@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ...calibration.collect import evaluation_mode
 from ...common.errors import UserError, first_line
+from ...common.eval_mode import evaluation_mode
 from ...common.registry import UNITS
 from ...common.validation import check_shape
 from ..prune_state import PruneState

@@ -11,9 +11,9 @@ from torch import nn
 
 from ...checkpoints.model_loading import load_model
 from ...common.errors import UserError
+from ...common.model_wrappers import unwrapped
 from ...common.random_state import kept_random_state
 from ..distillation import Target, kept_entries, targets_for
-from .prune_state_hook import unwrapped
 
 
 class Catcher:

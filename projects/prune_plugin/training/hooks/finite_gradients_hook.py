@@ -8,8 +8,8 @@ from mmengine.registry import HOOKS
 from torch.distributed.tensor import DTensor
 
 from ...common.errors import UserError
+from ...common.model_wrappers import unwrapped
 from ..sharding.fully_shard import local
-from .prune_state_hook import unwrapped
 
 
 @HOOKS.register_module()

@@ -6,9 +6,9 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
 from ...common.errors import UserError
+from ...common.model_wrappers import unwrapped
 from ..lora.adapters import lora_layers
 from ..sharding.fully_shard import shard_like
-from .prune_state_hook import unwrapped
 
 
 @HOOKS.register_module()

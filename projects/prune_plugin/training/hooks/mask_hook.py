@@ -12,9 +12,9 @@ from torch.utils.hooks import RemovableHandle
 
 from ...checkpoints.packed_masks import pack_masks, unpack_masks
 from ...common.errors import UserError
+from ...common.model_wrappers import unwrapped
 from ..lora.adapters import plain_parameters
 from ..sharding.fully_shard import local, shard_like
-from .prune_state_hook import unwrapped
 
 
 def zero_share(checkpoint: dict) -> float | None:

@@ -4,7 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from ...checkpoints.checkpoint_file import adapted, model_meta
-from .prune_state_hook import unwrapped
+from ...common.model_wrappers import unwrapped
 
 
 @HOOKS.register_module()

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import torch
 from mmengine.hooks import Hook
@@ -9,11 +10,23 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from torch import Tensor
 
-from ...methods.penalties import Penalty
-from .prune_state_hook import unwrapped
+from ...common.model_wrappers import unwrapped
 
 #: (parameter name, dimension, indices (units, indices per unit)) of the units of one group.
 Rows = Sequence[tuple[str, int, Tensor]]
+
+
+class Penalty(Protocol):
+    """What the hook asks of a penalty; see :class:`projects.prune_plugin.Penalty`."""
+
+    strength: float
+    needs_norms: bool
+
+    def at(self, step: int, steps: int) -> float:
+        """The factor at a step of a state."""
+
+    def factors(self, norms: Tensor | None) -> Tensor | float:
+        """Factors on the units' own pull."""
 
 
 class Pull:

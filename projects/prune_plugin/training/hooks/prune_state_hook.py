@@ -2,18 +2,13 @@
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch.distributed.tensor import DTensor
 
 from ...checkpoints.checkpoint_file import prune_state_of
 from ...common.distributed import check_same, weights_digest
 from ...common.errors import UserError
-
-
-def unwrapped(runner):
-    """The runner's model without its distributed wrapper."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+from ...common.model_wrappers import unwrapped
 
 
 @HOOKS.register_module()

@@ -5,7 +5,7 @@ import re
 import torch
 from torch import Tensor
 
-from ...common.errors import UserError
+from ..common.errors import UserError
 
 
 def keep_largest(scores: Tensor, ratio: float) -> Tensor:

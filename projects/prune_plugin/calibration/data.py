@@ -1,0 +1,80 @@
+"""The batches that statistics come from, the same for any number of ranks."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.registry import DATASETS, FUNCTIONS
+from torch import Tensor, nn
+
+from ..common.errors import UserError
+from ..common.random_state import seed_everything
+
+
+class CalibrationData:
+    """The same batches for any number of ranks: rank r takes every world-size-th one.
+
+    Args:
+        dataloader: An MMEngine dataloader config; its dataset and collate function are used.
+        num_samples: Samples in all; a smaller data set gives all it has.
+        batch_size: Samples per batch, on one rank.
+        seed: Chooses the samples and seeds their augmentation.
+    """
+
+    def __init__(self, dataloader: dict, num_samples: int, batch_size: int, seed: int):
+        dataset = dataloader['dataset']
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        if hasattr(self.dataset, 'full_init'):
+            self.dataset.full_init()
+        if not len(self.dataset):
+            raise UserError('prune_cfg.calibration: the training data set is empty')
+        collate = dict(dataloader.get('collate_fn') or {'type': 'pseudo_collate'})
+        self.collate = FUNCTIONS.get(collate.pop('type'))
+        self.collate_kwargs = collate
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(self.dataset), generator=generator)[:num_samples]
+        self.batches = chosen.split(batch_size)
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[tuple[int, int, Any]]:
+        """This rank's batches as (number, samples, batch)."""
+        rank, world = dist.get_dist_info()
+        for number in range(rank, len(self.batches), world):
+            samples = []
+            for index in self.batches[number].tolist():
+                seed_everything(self.seed * 1_000_003 + index)
+                samples.append(self.dataset[index])
+            yield number, len(samples), self.collate(samples, **self.collate_kwargs)
+
+    def first_sample(self) -> Any:
+        """A batch of the first sample alone, the same on every rank."""
+        index = int(self.batches[0][0])
+        seed_everything(self.seed * 1_000_003 + index)
+        return self.collate([self.dataset[index]], **self.collate_kwargs)
+
+    def __len__(self) -> int:
+        rank, world = dist.get_dist_info()
+        return len(range(rank, len(self.batches), world))
+
+
+def calls_of(
+    model: nn.Module, data: CalibrationData, loss: Callable[[nn.Module, Any], Tensor]
+) -> list[Callable[[], Any]]:
+    """One call of the model per batch of this rank, with random numbers of its own.
+
+    Raises:
+        UserError: fewer batches than ranks.
+    """
+    if len(data.batches) < dist.get_world_size():
+        raise UserError(
+            f'prune_cfg.calibration gives {len(data.batches)} batches for {dist.get_world_size()} '
+            'ranks; raise num_samples or lower batch_size'
+        )
+
+    def call(number: int, batch: Any) -> None:
+        seed_everything(data.seed + number)
+        loss(model, batch)
+
+    return [partial(call, number, batch) for number, _, batch in data]

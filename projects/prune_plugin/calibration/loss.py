@@ -1,0 +1,56 @@
+"""The loss of a model on a batch, its parts weighted."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..common.errors import UserError
+
+#: (model, batch) -> scalar loss, the mean over the batch's samples.
+LossFunction = Callable[[nn.Module, Any], Tensor]
+
+
+def mmengine_loss(
+    model: nn.Module, batch: Any, weights: Mapping[str, float] | None = None
+) -> Tensor:
+    """Training loss of an MMEngine model, its parts weighted; see :func:`weighted_losses`."""
+    data = model.data_preprocessor(batch, True)
+    losses = model._run_forward(data, mode='loss')
+    if weights:
+        losses = weighted_losses(losses, weights, getattr(model, 'loss_task', None))
+    return model.parse_losses(losses)[0]
+
+
+def weighted_losses(
+    losses: Mapping[str, Any],
+    weights: Mapping[str, float],
+    task_of: Callable[[str], str] | None = None,
+) -> dict[str, Any]:
+    """The losses, each times the weight of its task, or 1.
+
+    Args:
+        losses: Tensors, or lists of tensors, by name, as a model returns them.
+        weights: By task, where the model knows tasks; else by regular expressions on loss names.
+        task_of: ``model.loss_task``: the task of a loss, by its name.
+
+    Raises:
+        UserError: a key that fits no loss.
+    """
+    names = [name for name in losses if 'loss' in name]
+    owner = {name: task_of(name) if task_of else name for name in names}
+    fits = (lambda key, word: key == word) if task_of else re.match
+    for key in weights:
+        if not any(fits(key, word) for word in owner.values()):
+            raise UserError(
+                f'prune_cfg.calibration.loss_weights has {key!r}, which is no loss of this model; '
+                f'valid are {", ".join(dict.fromkeys(owner.values()))}'
+            )
+    result = dict(losses)
+    for name, word in owner.items():
+        factor = math.prod(weight for key, weight in weights.items() if fits(key, word))
+        value = losses[name]
+        result[name] = [v * factor for v in value] if isinstance(value, list) else value * factor
+    return result

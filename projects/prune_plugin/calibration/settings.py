@@ -1,0 +1,51 @@
+"""`prune_cfg.calibration`: which data the statistics come from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..common.errors import UserError
+from ..common.validation import at_least, check_number, check_pattern
+
+
+@dataclass
+class CalibrationSettings:
+    """Which data the statistics come from.
+
+    Attributes:
+        num_samples: Samples of the training set.
+        seed: Chooses them and seeds their augmentation.
+        batch_size: Samples per batch on each rank.
+        recalibrate_bn: Samples from which batch norms of the pruned model get new running
+            statistics; 0 leaves them as they are.
+        gradient_memory: Most that the statistics of gradients (Taylor) may take on each rank, in GB
+            (10^9 bytes): the units are then scored in several passes over the samples, with the same
+            result. None: no limit, one pass.
+        loss_weights: Factors on parts of the loss whose gradients score units: by task, where the
+            model knows tasks, else by regular expressions on names of losses. 1 for the others.
+    """
+
+    num_samples: int = 128
+    seed: int = 0
+    batch_size: int = 16
+    recalibrate_bn: int = 0
+    gradient_memory: float | None = None
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        at_least('num_samples', self.num_samples, 1)
+        at_least('seed', self.seed, 0)
+        at_least('recalibrate_bn', self.recalibrate_bn, 0)
+        at_least('batch_size', self.batch_size, 1)
+        if self.gradient_memory is not None:
+            check_number('gradient_memory', self.gradient_memory, 0, float('inf'))
+        if not isinstance(self.loss_weights, Mapping):
+            raise UserError(f'loss_weights is {self.loss_weights!r}; it must be a dict')
+        for name, weight in self.loss_weights.items():
+            check_pattern('loss_weights', name)
+            check_number(f'loss_weights.{name}', weight, 0, float('inf'), least=True)
+        self.loss_weights = {name: float(value) for name, value in self.loss_weights.items()}
+
+    @property
+    def sampling(self) -> dict[str, int]:
+        """Arguments of :class:`projects.prune_plugin.calibration.data.CalibrationData`."""
+        return dict(num_samples=self.num_samples, seed=self.seed, batch_size=self.batch_size)
