@@ -160,7 +160,7 @@ def plan_on_meta(cfg, pruner, args) -> None:
     distributed.init(args.launcher)
     folder = Path(args.output_dir)
     with output_directory(folder) if args.write_plan else nullcontext():
-        options = prune.Options(None, folder, True, args.save_table, args.from_table)
+        options = prune.PruneOptions(None, folder, True, args.save_table, args.from_table)
         report = plan_on_meta.plan_on_meta(cfg, pruner, options, args.write_plan)
     if dist.is_main_process():
         print_kinds(report)
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
     cfg = cli.read_config(args.config, args.cfg_options)
-    pruner = prune.pruner_of(cfg, args.pruning_ratio)
+    pruner = prune.pruner_from_config(cfg, args.pruning_ratio)
     if args.sensitivity is not None:
         analyse_sensitivity(cfg, pruner, args)
         return
@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.log_world(args.launcher)
     folder = Path(args.output_dir)
     with nullcontext(folder) if args.dry_run else output_directory(folder):
-        options = prune.Options(
+        options = prune.PruneOptions(
             args.checkpoint, folder, args.dry_run, args.save_table, args.from_table, args.resume
         )
         if in_rounds and args.fine_tune:

@@ -29,8 +29,8 @@ from projects.prune_plugin.calibration.settings import CalibrationSettings
 from projects.prune_plugin.common.registry import accepted_keys
 from projects.prune_plugin.evaluation.settings import ProfileSettings
 from projects.prune_plugin.training.settings import RecoverySettings
-from projects.prune_plugin.workflows.options import Options
-from projects.prune_plugin.workflows.prune import prune_to_files, pruner_of
+from projects.prune_plugin.workflows.options import PruneOptions
+from projects.prune_plugin.workflows.prune import prune_to_files, pruner_from_config
 from projects.prune_plugin.workflows.reports import search, tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -277,7 +277,7 @@ def test_examples_of_prune_cfg_are_valid(number, tmp_path):
     file = tmp_path / 'example.py'
     file.write_text(text.replace("'./", f"'{ROOT}/projects/configs/ViT/"))
     assert 'prune_cfg' in text
-    pruner_of(Config.fromfile(file))
+    pruner_from_config(Config.fromfile(file))
 
 
 def test_the_first_example_is_the_config_it_names(tmp_path):
@@ -337,7 +337,9 @@ def test_every_column_and_key_of_the_reports_is_documented(tmp_path):
     ):  # fmt: skip
         assert ','.join(columns) in text
     cfg = Config.fromfile(ROOT / 'projects/configs/ViT/vit_tiny_digits_prune50.py')
-    report = prune_to_files(cfg, pruner_of(cfg), Options(None, tmp_path, dry_run=True)).report
+    report = prune_to_files(
+        cfg, pruner_from_config(cfg), PruneOptions(None, tmp_path, dry_run=True)
+    ).report
     inner = [report[key] for key in ('dense', 'achieved', 'seconds')] + report['groups'][:1]
     for key in set(report).union(*inner):
         assert f'`{key}`' in text, f'{key} of report.json'

@@ -9,7 +9,7 @@ from test_docs import DOCS, REGISTRIES, snippets
 from torch import nn
 
 from projects.prune_plugin import CRITERIA, UNITS, build_pruner
-from projects.prune_plugin.workflows.prune import pruner_of
+from projects.prune_plugin.workflows.prune import pruner_from_config
 
 CONFIG, *CODE = snippets(DOCS / 'extending.md')
 
@@ -125,7 +125,7 @@ def test_methods_are_found_from_a_config(registries, tmp_path, monkeypatch):
     (tmp_path / 'config.py').write_text(CONFIG)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, 'my_methods', raising=False)
-    pruner = pruner_of(Config.fromfile(tmp_path / 'config.py'))
+    pruner = pruner_from_config(Config.fromfile(tmp_path / 'config.py'))
     assert type(pruner.criterion).__module__ == 'my_methods'
     assert type(pruner.allocator).__name__ == 'DeepestFirst'
     monkeypatch.delitem(sys.modules, 'my_methods')

@@ -99,7 +99,7 @@ def test_the_same_flops_as_with_weights(tmp_path):
 
     from projects.prune_plugin.evaluation.profiling import profile
     from projects.prune_plugin.workflows.plan_on_meta import build_on_meta
-    from projects.prune_plugin.workflows.prune import pruner_of
+    from projects.prune_plugin.workflows.prune import pruner_from_config
 
     if pytest.importorskip('transformers'):
         model = dict(
@@ -111,7 +111,7 @@ def test_the_same_flops_as_with_weights(tmp_path):
         import projects.llm  # noqa: F401
         from projects.prune_plugin.checkpoints.model_loading import load_model
 
-        real, settings = load_model(cfg, None).model, pruner_of(cfg).profile
+        real, settings = load_model(cfg, None).model, pruner_from_config(cfg).profile
         assert all(p.is_meta for p in build_on_meta(cfg).parameters())
         counted = [profile([m], settings, False)[0] for m in (build_on_meta(cfg), real)]
         assert counted[0] == counted[1] and counted[0]['flops'] > 0

@@ -7,7 +7,7 @@ from mmengine import dist
 from mmengine.logging import print_log
 
 from projects.prune_plugin.common.errors import UserError
-from projects.prune_plugin.common.fileio import output_directory, whole_file
+from projects.prune_plugin.common.fileio import atomic_write, output_directory
 
 from .text import hub_rows
 
@@ -46,7 +46,7 @@ def prepare_wikitext2(out: str, source: str | None = None, anew: bool = False) -
         return
     with output_directory(folder, '--out'):
         for split, text in texts.items():
-            with whole_file(folder / name_of(split), 'wb') as file:
+            with atomic_write(folder / name_of(split), 'wb') as file:
                 file.write(text)
     missing = [split for split in RELEASE if split not in texts]
     more = f'; {source} has no {", ".join(missing)}' if missing else ''

@@ -20,7 +20,7 @@ from ..structure.slimming import replace_module
 from ..structure.unit_group import UnitGroup
 from .data import CalibrationData
 from .loss import LossFunction, mmengine_loss
-from .mask_gradients import Gates
+from .mask_gradients import MaskGradients
 from .statistics import Statistics, activation_hooks, gradient_hooks, reduce_statistics, usage_hooks
 
 #: Statistics as large as the weights.
@@ -135,7 +135,7 @@ def collect(
     read = {cut.name for group in groups for cut in group.cuts if cut.side == 'out'}
     of_weights = bool(kinds & WEIGHT_GRADIENTS)
     with evaluation_mode(model), kept_random_state(), observable(model, groups):
-        gates = Gates(model, groups if 'fisher' in kinds else [])
+        gates = MaskGradients(model, groups if 'fisher' in kinds else [])
         statistics.fisher = gates.squares
         backward = of_weights or bool(gates.groups)
         with (

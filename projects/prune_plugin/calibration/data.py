@@ -59,7 +59,7 @@ class CalibrationData:
         return len(range(rank, len(self.batches), world))
 
 
-def calls_of(
+def forward_calls(
     model: nn.Module, data: CalibrationData, loss: Callable[[nn.Module, Any], Tensor]
 ) -> list[Callable[[], Any]]:
     """One call of the model per batch of this rank, with random numbers of its own.

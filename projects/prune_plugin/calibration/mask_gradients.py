@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..structure.unit_group import Cut, UnitGroup
 
 
-class Gates:
+class MaskGradients:
     """Adds up squared derivatives, batch by batch.
 
     A unit's gate stands where its readers take it in (the columns of an output projection), a whole
@@ -29,7 +29,7 @@ class Gates:
 
     def __init__(self, model: nn.Module, groups: Sequence[UnitGroup]):
         self.model = model
-        self.groups = [group for group in groups if has_gate(group)]
+        self.groups = [group for group in groups if has_mask_gradient(group)]
         device = next(model.parameters()).device
         self.squares = {
             group.name: torch.zeros(group.size, dtype=torch.float64, device=device)
@@ -48,7 +48,7 @@ class Gates:
                 handles.append(owner.register_forward_pre_hook(enter_layer, with_kwargs=True))
                 hook = self.watch_layer(group)
                 handles.append(owner.register_forward_hook(hook, with_kwargs=True))
-            for cut in reading_cuts(group):
+            for cut in input_cuts(group):
                 reader = self.model.get_submodule(cut.name.rpartition('.')[0])
                 hook = self.watch_input(group, cut)
                 handles.append(reader.register_forward_pre_hook(hook, with_kwargs=True))
@@ -118,7 +118,7 @@ class Gates:
             )
 
 
-def reading_cuts(group: UnitGroup) -> list[Cut]:
+def input_cuts(group: UnitGroup) -> list[Cut]:
     """The cuts through what reads the group's units."""
     return [cut for cut in group.cuts if cut.side == 'out']
 
@@ -128,9 +128,9 @@ def is_layer(group: UnitGroup) -> bool:
     return any(cut.dim is None for cut in group.cuts)
 
 
-def has_gate(group: UnitGroup) -> bool:
+def has_mask_gradient(group: UnitGroup) -> bool:
     """Whether there is a place for gates: a module that reads the units, or a whole layer."""
-    return is_layer(group) or bool(reading_cuts(group))
+    return is_layer(group) or bool(input_cuts(group))
 
 
 def first_of(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:

@@ -17,21 +17,21 @@ import torch
 from torch import Tensor, nn
 
 from ..common.errors import UserError
-from ..common.glibc_memory import give_back
+from ..common.glibc_memory import trim_heap
 from .layer_inputs import reading
 
 #: Runs the model on one batch.
 Call = Callable[[], Any]
 #: Layers that read the very same rows of inputs.
-Station = tuple[str, ...]
+SharedInput = tuple[str, ...]
 
 
-class _Over(BaseException):
+class _ForwardDone(BaseException):
     """Ends a forward pass whose rest is of no interest; no ``except Exception`` stops it."""
 
 
 @contextmanager
-def halting(
+def pausing_before(
     modules: Mapping[str, nn.Module], halt: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
     """Call ``halt(name, input)`` before each of the modules runs."""
@@ -50,7 +50,7 @@ def halting(
 
 
 @contextmanager
-def set_aside(device: str) -> Iterator[None]:
+def suspended(device: str) -> Iterator[None]:
     """Leave the gradient mode, autocast and random numbers of a halted pass until it goes on.
 
     Args:
@@ -63,7 +63,7 @@ def set_aside(device: str) -> Iterator[None]:
 
 
 @torch.no_grad()
-def stations(model: nn.Module, names: Sequence[str], call: Call) -> list[Station]:
+def group_by_input(model: nn.Module, names: Sequence[str], call: Call) -> list[SharedInput]:
     """The layers in the order in which they first run, neighbours that read the same rows together.
 
     Args:
@@ -91,12 +91,12 @@ def stations(model: nn.Module, names: Sequence[str], call: Call) -> list[Station
             found.append([name])
         last = now
         if len(seen) == len(names):
-            raise _Over
+            raise _ForwardDone
 
-    with halting({name: model.get_submodule(name) for name in names}, halt):
+    with pausing_before({name: model.get_submodule(name) for name in names}, halt):
         try:
             call()
-        except _Over:
+        except _ForwardDone:
             pass
     silent = [name for name in names if name not in seen]
     if silent:
@@ -108,10 +108,10 @@ def stations(model: nn.Module, names: Sequence[str], call: Call) -> list[Station
 
 
 @torch.no_grad()
-def look(
+def observe(
     model: nn.Module,
     calls: Sequence[Call],
-    stops: Sequence[Station],
+    stops: Sequence[SharedInput],
     see: Callable[[str, Tensor], None],
 ) -> None:
     """Run the calls one after the other, and look at what the layers read.
@@ -121,30 +121,30 @@ def look(
     Args:
         model: The model, in evaluation mode.
         calls: Each runs the model on one batch.
-        stops: From :func:`stations`.
+        stops: From :func:`group_by_input`.
         see: Takes the name of a station's first layer and an input, every time that it runs.
     """
 
     def halt(name: str, x: Tensor) -> None:
         see(name, x)
         if name == stops[-1][0]:
-            raise _Over
+            raise _ForwardDone
 
-    with halting({name: model.get_submodule(name) for name, *_ in stops}, halt):
+    with pausing_before({name: model.get_submodule(name) for name, *_ in stops}, halt):
         for call in calls:
             try:
                 call()
-            except _Over:
+            except _ForwardDone:
                 pass
 
 
 @torch.no_grad()
-def layers_that_run_later(model: nn.Module, stops: Sequence[Station], call: Call) -> set[str]:
+def layers_that_run_later(model: nn.Module, stops: Sequence[SharedInput], call: Call) -> set[str]:
     """The layers that run once more when a later station has been reached.
 
     Args:
         model: The model.
-        stops: From :func:`stations`.
+        stops: From :func:`group_by_input`.
         call: Runs it on a small batch.
     """
     numbers = {name: number for number, station in enumerate(stops) for name in station}
@@ -156,12 +156,12 @@ def layers_that_run_later(model: nn.Module, stops: Sequence[Station], call: Call
             found.add(name)
         reached = max(reached, numbers[name])
 
-    with halting({name: model.get_submodule(name) for name in numbers}, halt):
+    with pausing_before({name: model.get_submodule(name) for name in numbers}, halt):
         call()
     return found
 
 
-def go_on(runs: Sequence[Any], station: Station) -> list[Tensor]:
+def advance(runs: Sequence[Any], station: SharedInput) -> list[Tensor]:
     """Let all runs come to the station, one after the other; the inputs that they halt with.
 
     Raises:
@@ -197,11 +197,11 @@ def holding(values: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def lockstep(
+def run_layer_by_layer(
     model: nn.Module,
     calls: Sequence[Call],
-    stops: Sequence[Station],
-    visit: Callable[[Station, list[Tensor], list[Tensor]], None],
+    stops: Sequence[SharedInput],
+    visit: Callable[[SharedInput, list[Tensor], list[Tensor]], None],
     dense_calls: Sequence[Call] = (),
     run_later: Collection[str] = (),
 ) -> None:
@@ -215,7 +215,7 @@ def lockstep(
     Args:
         model: The model, in evaluation mode.
         calls: Each runs the model on one batch.
-        stops: From :func:`stations`.
+        stops: From :func:`group_by_input`.
         visit: Takes a station, the inputs of its layers, one per call, and those of the dense calls;
             may change the layers.
         dense_calls: Run the layers with the parameters that they had before they were visited.
@@ -239,7 +239,7 @@ def lockstep(
 
     def halt(name: str, x: Tensor) -> None:
         if name not in done:
-            with set_aside(x.device.type):
+            with suspended(x.device.type):
                 main.switch((name, x))
         elif getcurrent() in dense_runs and name not in station and name not in run_later:
             raise UserError(
@@ -251,7 +251,7 @@ def lockstep(
         def run() -> None:
             try:
                 call()
-            except _Over:
+            except _ForwardDone:
                 pass
 
         one = greenlet(run)
@@ -263,13 +263,13 @@ def lockstep(
     if dense_runs:
         halts = {name: model.get_submodule(name) for station in stops for name in station}
     before: dict[str, dict[nn.Parameter, Tensor]] = {}
-    station: Station = ()
+    station: SharedInput = ()
     try:
-        with halting(halts, halt):
+        with pausing_before(halts, halt):
             for following in stops:
                 with holding({p: v for values in before.values() for p, v in values.items()}):
-                    dense_inputs = go_on(dense_runs, following)
-                inputs = go_on(runs, following)
+                    dense_inputs = advance(dense_runs, following)
+                inputs = advance(runs, following)
                 station = following
                 before = {name: before[name] for name in before if name in run_later}
                 for name in station if dense_runs else ():
@@ -279,8 +279,8 @@ def lockstep(
                 done.update(station)
                 inputs.clear()
                 dense_inputs.clear()
-                give_back()
+                trim_heap()
     finally:
         for one in (*runs, *dense_runs):
             if one:  # halted inside the model
-                one.throw(_Over)
+                one.throw(_ForwardDone)

@@ -16,8 +16,8 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from ..common.errors import UserError, named
-from ..common.fileio import whole_file
+from ..common.errors import UserError, error_context
+from ..common.fileio import atomic_write
 from ..structure.prunable_weights import check_finite
 from ..structure.prune_state import PruneState
 from .packed_masks import check_packed
@@ -99,7 +99,7 @@ def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, A
             raise UserError(
                 f'checkpoint {path}: {key} is a {type(data[key]).__name__}; it must be a dict'
             )
-    with named(f'checkpoint {path}'):
+    with error_context(f'checkpoint {path}'):
         prune_state_of(data)
         check_packed(data.get('masks', {}), data['state_dict'])
     return data
@@ -185,7 +185,7 @@ def without_wrapper(weights: Mapping) -> dict[str, Any]:
     return {str(name).removeprefix('module.'): value for name, value in weights.items()}
 
 
-def described(value: Any) -> str:
+def tensor_kind(value: Any) -> str:
     """What must agree of a tensor to be loaded: its shape, and of what kind its numbers are."""
     if not isinstance(value, Tensor):
         return f'a {type(value).__name__}'
@@ -210,9 +210,9 @@ def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike)
     missing = sorted(expected.keys() - weights.keys())
     unexpected = sorted(weights.keys() - expected.keys())
     shapes = sorted(
-        f'{k} {described(weights[k])} instead of {described(v)}'
+        f'{k} {tensor_kind(weights[k])} instead of {tensor_kind(v)}'
         for k, v in expected.items()
-        if k in weights and described(weights[k]) != described(v)
+        if k in weights and tensor_kind(weights[k]) != tensor_kind(v)
     )
     if len(weights) < len(given):
         unexpected += sorted(str(name) for name in given if str(name).startswith('module.'))
@@ -231,5 +231,5 @@ def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike)
 
 def save_file(data: Any, path: str | os.PathLike) -> None:
     """Write ``data`` with ``torch.save``: either the whole file appears, or nothing changes."""
-    with whole_file(path, 'wb') as file:
+    with atomic_write(path, 'wb') as file:
         torch.save(data, file)

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from ..common.errors import UserError, named
+from ..common.errors import UserError, error_context
 from ..structure.prune_state import PruneState
 from .checkpoint_file import load_file, load_weights, prune_state_of
 
@@ -25,12 +25,12 @@ class Loaded:
     Attributes:
         model: In evaluation mode, on the device asked for.
         checkpoint: The checkpoint's content; an empty one if there was no file.
-        before: The prune state it carries, if it is slim already.
+        prior_state: The prune state it carries, if it is slim already.
     """
 
     model: nn.Module
     checkpoint: dict[str, Any]
-    before: PruneState | None
+    prior_state: PruneState | None
 
 
 def model_config(cfg: Config, state: PruneState | None) -> dict:
@@ -61,11 +61,11 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     checkpoint = load_file(path) if path else {'meta': {}, 'state_dict': {}}
     checkpoint.setdefault('meta', {})
-    before = prune_state_of(checkpoint)
+    prior_state = prune_state_of(checkpoint)
     if not path:
         torch.manual_seed((cfg.get('randomness') or {}).get('seed') or 0)
-    with named(f'checkpoint {path}') if before else nullcontext():
-        model = MODELS.build(model_config(cfg, before))
+    with error_context(f'checkpoint {path}') if prior_state else nullcontext():
+        model = MODELS.build(model_config(cfg, prior_state))
     if path:
         load_weights(model, checkpoint, path)
     else:
@@ -74,10 +74,10 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
         level = logging.INFO if source else logging.WARNING
         print_log(f'no checkpoint given: weights are {said}', 'current', level)
         initialise(model)
-        before = getattr(model, 'prune_state', None)
+        prior_state = getattr(model, 'prune_state', None)
     model.to(device)
     model.eval()
-    return Loaded(model, checkpoint, before)
+    return Loaded(model, checkpoint, prior_state)
 
 
 def initialise(model: nn.Module) -> None:

@@ -118,7 +118,7 @@ def on_rank_0(function: Callable[[], Any]) -> Any:
     return result
 
 
-def check_same(digest: str, what: str) -> None:
+def assert_ranks_agree(digest: str, what: str) -> None:
     """Raise :class:`RuntimeError` unless all ranks hold the same ``digest``."""
     digests = from_all_ranks(digest)
     if len(set(digests)) > 1:

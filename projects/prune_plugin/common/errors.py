@@ -8,7 +8,7 @@ class UserError(ValueError):
     """Bad input: one sentence that names the key or file, its value, and what would be valid."""
 
 
-class UnreachableError(UserError):
+class InfeasibleBudgetError(UserError):
     """More is to be removed than the floors allow.
 
     Args:
@@ -29,7 +29,7 @@ class DataNotFoundError(UserError):
 
 
 @contextmanager
-def named(what: str) -> Iterator[None]:
+def error_context(what: str) -> Iterator[None]:
     """Say of what file a :class:`UserError` inside speaks."""
     try:
         yield
@@ -37,7 +37,7 @@ def named(what: str) -> Iterator[None]:
         raise UserError(f'{what}: {error}') from error
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value on one line, shortened: tensors and nested dicts take many."""
     text = ' '.join(repr(value).split())
     return text if len(text) <= 100 else f'{text[:100]}...'

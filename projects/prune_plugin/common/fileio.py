@@ -36,7 +36,7 @@ def refusal_message(error: OSError) -> str:
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
+def atomic_write(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
     """A file to write to, which takes the place of ``path`` only when all went well.
 
     Args:
@@ -63,7 +63,7 @@ def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
         raise
 
 
-def point(path: Path, target: str) -> None:
+def replace_symlink(path: Path, target: str) -> None:
     """Make ``path`` a link to ``target``, a path relative to its folder, in one step."""
     temporary = path.with_name(f'.{path.name}{PART}')
     temporary.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def point(path: Path, target: str) -> None:
     temporary.replace(path)
 
 
-def clear_parts(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Remove what killed runs have left half-written in a folder and those in it."""
     for pattern in (f'.*{PART}', f'*/.*{PART}'):
         for path in folder.glob(pattern):
@@ -94,7 +94,7 @@ def output_directory(path: str | os.PathLike, key: str = '--output-dir') -> Iter
         with tempfile.TemporaryFile(dir=path):
             pass
         if dist.is_main_process():
-            clear_parts(path)
+            remove_partial_files(path)
     except OSError as error:
         raise UserError(
             f'{key} {path} cannot be written ({error.strerror}); name a directory that can'

@@ -25,7 +25,7 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
-def give_back() -> bool:
+def trim_heap() -> bool:
     """Have glibc hand freed memory back to the system now.
 
     Many batches in flight in turn leave holes between what they hold, which would add up to a good part

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .fileio import whole_file
+from .fileio import atomic_write
 
 
 def finite(data: Any) -> Any:
@@ -21,14 +21,14 @@ def finite(data: Any) -> Any:
 
 def write_json(data: Any, path: str | os.PathLike) -> None:
     """Write ``data`` as JSON; numbers that aren't finite become null."""
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         json.dump(finite(data), file, indent=2)
         file.write('\n')
 
 
 def write_csv(header: Sequence[str], rows: Iterable[Sequence], path: str | os.PathLike) -> None:
     """Write a CSV file with a header line."""
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator='\n')
         writer.writerow(header)
         writer.writerows(rows)

@@ -10,7 +10,7 @@ RANKS = (1, 2, 4, 8)
 STRATEGIES = ('DDP', 'FSDP2')
 
 
-def held(parameter: Tensor, ranks: int, sharded: bool) -> int:
+def elements_held(parameter: Tensor, ranks: int, sharded: bool) -> int:
     """Elements of a parameter on the rank that holds most of it.
 
     FSDP2 (``fully_shard``) cuts every parameter along its first dimension into equal runs of rows,
@@ -36,7 +36,7 @@ def rank_memory(parameters: Iterable[Tensor], ranks: int, sharded: bool) -> dict
     """
     weights = trained = 0
     for parameter in parameters:
-        size = held(parameter, ranks, sharded) * parameter.element_size()
+        size = elements_held(parameter, ranks, sharded) * parameter.element_size()
         weights += size
         trained += size if parameter.requires_grad else 0
     parts = dict(weights=weights, gradients=trained, adamw=2 * trained)

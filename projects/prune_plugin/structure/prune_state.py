@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..common.errors import UserError, first_line, shown
+from ..common.errors import UserError, first_line, format_value
 from .modules import CONVERTERS
 from .unit_group import Attr, Cut, UnitGroup
 
@@ -100,11 +100,11 @@ class PruneState:
             raise UserError("prune_state is not a prune state: it needs 'version' and 'groups'")
         version = data.get('version')
         if type(version) is not int or version != VERSION:
-            raise UserError(f'prune_state.version is {shown(version)}; valid is {VERSION}')
+            raise UserError(f'prune_state.version is {format_value(version)}; valid is {VERSION}')
         said = {key: data.get(key, {}) for key in ('asked', 'achieved')}
         for key, value in said.items():
             if not isinstance(value, Mapping):
-                raise UserError(f'prune_state.{key} is {shown(value)}; it must be a dict')
+                raise UserError(f'prune_state.{key} is {format_value(value)}; it must be a dict')
         state = cls({}, {}, **{key: dict(value) for key, value in said.items()})
         for name, entry in data['groups'].items():
             try:
@@ -182,14 +182,14 @@ def check_cut(cut: Cut, size: int) -> None:
 def word(value: Any) -> str:
     """``value`` if it is a string."""
     if not isinstance(value, str):
-        raise ValueError(f'{shown(value)} is not a name')
+        raise ValueError(f'{format_value(value)} is not a name')
     return value
 
 
 def natural(value: Any) -> int:
     """``value`` if it is an int >= 0."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f'{shown(value)} is not a whole number >= 0')
+        raise ValueError(f'{format_value(value)} is not a whole number >= 0')
     return value
 
 

@@ -1,1 +1,5 @@
 """Training a pruned model under MMEngine's Runner: settings, hooks, loops, adapters, sharding."""
+
+from . import bf16_optim_wrapper, hooks, loops, lr_schedulers
+from .lora import adapters
+from .sharding import runner

@@ -1,1 +1,3 @@
 """What the tools do: prune, train, evaluate, search, compare, report."""
+
+from . import iterative_prune, prune_runner

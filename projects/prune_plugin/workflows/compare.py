@@ -157,7 +157,7 @@ def describe(loaded: Loaded, path: str) -> dict[str, Any]:
     structure = 'masked' if loaded.checkpoint.get('masks') else 'dense'
     tensors = [t for t in loaded.checkpoint['state_dict'].values() if isinstance(t, Tensor)]
     return {
-        'structure': 'slim' if loaded.before else structure,
+        'structure': 'slim' if loaded.prior_state else structure,
         'zeros': zero_share(loaded.model),
         'file_bytes': os.path.getsize(path),
         'weight_bytes': sum(t.numel() * t.element_size() for t in tensors),

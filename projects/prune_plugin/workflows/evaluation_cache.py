@@ -37,7 +37,7 @@ def settings_of(
     }
 
 
-def known_results(path: Path, settings: Mapping[str, Any]) -> dict[str, dict]:
+def cached_results(path: Path, settings: Mapping[str, Any]) -> dict[str, dict]:
     """Rows that an earlier run with the same settings has evaluated, by digest; ``''`` is dense.
 
     Args:

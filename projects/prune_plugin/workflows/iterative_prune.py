@@ -15,7 +15,7 @@ from torch import nn
 
 from ..calibration.loss import mmengine_loss
 from ..checkpoints.checkpoint_file import model_meta, save_file
-from ..common.distributed import check_same, on_rank_0, weights_digest
+from ..common.distributed import assert_ranks_agree, on_rank_0, weights_digest
 from ..common.errors import UserError
 from ..common.model_wrappers import unwrapped
 from ..evaluation.profiling import profile
@@ -208,7 +208,7 @@ class IterativePruneLoop(EpochBasedTrainLoop):
         self.rows = [*(r for r in self.rows if r['state'] < self.state), row]
         names = list(headline(as_metrics(self.runner.cfg.get('val_evaluator')), after))
         self.save(slim, names)
-        print_log(f'pruning state {self.state} done: {told(row, names)}', 'current')
+        print_log(f'pruning state {self.state} done: {format_state(row, names)}', 'current')
 
     @contextmanager
     def instead(self, model: nn.Module):
@@ -241,7 +241,7 @@ class IterativePruneLoop(EpochBasedTrainLoop):
         self.model.train(training)
         if self.initial is not None:
             self.model.load_state_dict(self.initial)
-        check_same(weights_digest(self.model), 'the rewound weights')
+        assert_ranks_agree(weights_digest(self.model), 'the rewound weights')
         runner.optim_wrapper = runner.build_optim_wrapper(deepcopy(runner.cfg.optim_wrapper))
         runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
         runner.optim_wrapper.initialize_count_status(runner.model, self._iter, self._max_iters)
@@ -280,7 +280,7 @@ class IterativePruneLoop(EpochBasedTrainLoop):
         self.ticket.restore(data['units'])
 
 
-def told(row: dict[str, Any], names: Sequence[str]) -> str:
+def format_state(row: dict[str, Any], names: Sequence[str]) -> str:
     """A state in a few words, with these metrics."""
     parts = [f'{row["params"]:,} parameters']
     for name in names:

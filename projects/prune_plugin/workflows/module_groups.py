@@ -13,7 +13,7 @@ from ..structure.unit_group import UnitGroup
 
 
 @dataclass(frozen=True)
-class Part:
+class ModuleGroup:
     """What is pruned together: the unit groups of one kind in one module.
 
     Attributes:
@@ -52,12 +52,12 @@ class Part:
         return PruneState({group.name: group for group in self.groups}, kept, asked)
 
 
-def parts_of(
+def module_groups(
     model: nn.Module,
     groups: Sequence[UnitGroup],
     scores: Sequence[Tensor],
     pruner: StructuredPruner,
-) -> list[Part]:
+) -> list[ModuleGroup]:
     """The parts of a model, in the order of its modules.
 
     Args:
@@ -75,7 +75,7 @@ def parts_of(
     for number, group in enumerate(groups):
         members.setdefault((group.owner or group.name, group.kind), []).append(number)
     parts = [
-        Part(
+        ModuleGroup(
             module,
             kind,
             tuple(groups[n] for n in numbers),

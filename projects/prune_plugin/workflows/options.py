@@ -10,7 +10,7 @@ from ..structure.prune_state import PruneState
 
 
 @dataclass
-class Options:
+class PruneOptions:
     """What a run is asked for beside the config.
 
     Attributes:
@@ -31,7 +31,7 @@ class Options:
 
 
 @dataclass
-class Found:
+class SearchResult:
     """What a search for a ratio has found.
 
     Attributes:
@@ -48,7 +48,7 @@ class Found:
 
 
 @dataclass
-class Outcome:
+class PruneResult:
     """What a run made.
 
     Attributes:
@@ -57,7 +57,7 @@ class Outcome:
         weight_level: Path of the weight-level pruned one.
         test_set: The test data, for evaluating again after training.
         plan: What was decided.
-        before: Prune state of the model given, if it was slim already.
+        prior_state: Prune state of the model given, if it was slim already.
         found: What a search has found, if the budget was searched.
     """
 
@@ -66,8 +66,8 @@ class Outcome:
     weight_level: Path | None = None
     test_set: TestSet | None = None
     plan: Plan | None = field(default=None, repr=False)
-    before: PruneState | None = field(default=None, repr=False)
-    found: Found | None = field(default=None, repr=False)
+    prior_state: PruneState | None = field(default=None, repr=False)
+    found: SearchResult | None = field(default=None, repr=False)
 
     def trained(self, which: str | None = None) -> Path:
         """The checkpoint that recovery trains.

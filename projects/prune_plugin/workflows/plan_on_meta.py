@@ -18,7 +18,7 @@ from ..evaluation.profiling import profile
 from ..methods.criteria import Random
 from ..methods.pruners import Pruner, StructuredPruner
 from ..structure.slimming import slim
-from .options import Options
+from .options import PruneOptions
 from .prune import data_factory, make_plan, survey_of
 from .reports import UnitTable, write_groups
 from .run_report import start_report
@@ -36,7 +36,7 @@ def build_on_meta(cfg: Config) -> nn.Module:
         return MODELS.build(deepcopy(cfg.model)).eval()
 
 
-def plan_on_meta(cfg: Config, pruner: Pruner, options: Options, write: bool) -> dict[str, Any]:
+def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool) -> dict[str, Any]:
     """Plan without weights and data: what would be left, what it costs, what a rank would hold.
 
     Args:

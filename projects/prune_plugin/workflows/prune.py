@@ -22,8 +22,8 @@ from ..methods.pruners import (
     DataFactory,
     Plan,
     Pruner,
+    ScoredUnits,
     StructuredPruner,
-    Survey,
     WeightPruner,
     build_pruner,
 )
@@ -33,14 +33,14 @@ from ..structure.prunable_weights import prunable_weights, select_weights
 from ..structure.prune_state import PruneState
 from ..structure.slimming import slim
 from ..training.distillation import targets_for
-from .options import Found, Options, Outcome
+from .options import PruneOptions, PruneResult, SearchResult
 from .ratio_search import Search, Trial, confirm
 from .reports import UnitTable, read_scores
 from .run_report import start_report, zeros_in
 from .save_results import save_structured, save_weight_level, write_report
 
 
-def pruner_of(cfg: Config, ratio: float | None = None) -> Pruner:
+def pruner_from_config(cfg: Config, ratio: float | None = None) -> Pruner:
     """The checked pruner of a config; without a ``prune_cfg``, the default one.
 
     Args:
@@ -58,15 +58,15 @@ def pruner_of(cfg: Config, ratio: float | None = None) -> Pruner:
     return build_pruner(prune_cfg)
 
 
-def prune_to_files(cfg: Config, pruner: Pruner, options: Options) -> Outcome:
+def prune_to_files(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
     """Prune the config's model, evaluate before and after, and write everything down.
 
     All ranks call it; rank 0 alone writes.
 
     Args:
         cfg: The config.
-        pruner: From :func:`pruner_of`.
-        options: See :class:`Options`.
+        pruner: From :func:`pruner_from_config`.
+        options: See :class:`PruneOptions`.
 
     Raises:
         UserError: bad input; nothing has been written then.
@@ -98,10 +98,10 @@ def prune_units(
     cfg: Config,
     pruner: StructuredPruner,
     loaded: Loaded,
-    options: Options,
+    options: PruneOptions,
     seconds: dict[str, float],
     search: Search | None = None,
-) -> Outcome:
+) -> PruneResult:
     """Remove whole units: :func:`prune_to_files` for a StructuredPruner."""
     data, found = data_factory(cfg, pruner), None
     survey = survey_of(pruner, loaded, options, data)
@@ -122,7 +122,7 @@ def prune_units(
     wanted = pruner.weight_level and not options.dry_run
     masks = magnitude_masks(loaded.model, pruner) if wanted else {}
     report = start_report(cfg, pruner, options, loaded.model, plan, profiles, masks)
-    outcome = with_found(Outcome(report, plan=plan, before=loaded.before), found)
+    outcome = with_found(PruneResult(report, plan=plan, prior_state=loaded.prior_state), found)
     if options.dry_run:
         return outcome
     evaluate_stage(cfg, outcome, 'dense', loaded.model, seconds)
@@ -143,10 +143,10 @@ def prune_weights(
     cfg: Config,
     pruner: WeightPruner,
     loaded: Loaded,
-    options: Options,
+    options: PruneOptions,
     seconds: dict[str, float],
     search: Search | None = None,
-) -> Outcome:
+) -> PruneResult:
     """Set single weights to zero, in place: :func:`prune_to_files` for a WeightPruner."""
     model, data, found = loaded.model, data_factory(cfg, pruner), None
     pruner.check(model, data)
@@ -158,7 +158,7 @@ def prune_weights(
     with timed(seconds, 'profile'):
         profiles = on_rank_0(lambda: profile([model], pruner.profile, not options.dry_run))
     report = start_report(cfg, pruner, options, model, None, profiles, {})
-    outcome = with_found(Outcome(report, before=loaded.before), found)
+    outcome = with_found(PruneResult(report, prior_state=loaded.prior_state), found)
     if not options.dry_run:
         evaluate_stage(cfg, outcome, 'dense', model, seconds)
     progress = None
@@ -183,7 +183,7 @@ def prune_weights(
 
 
 def unit_trial(
-    cfg: Config, model: nn.Module, survey: Survey, data: DataFactory, pruner: StructuredPruner
+    cfg: Config, model: nn.Module, survey: ScoredUnits, data: DataFactory, pruner: StructuredPruner
 ) -> Trial:
     """The slim model that a pruner makes of a copy."""
     plan = pruner.plan_from(model, survey)
@@ -212,7 +212,7 @@ def weight_trial(
     return Trial(f'{pruner.budget.ratio!r} of {pruner.budget.quantity}', build)
 
 
-def with_found(outcome: Outcome, found: Found | None) -> Outcome:
+def with_found(outcome: PruneResult, found: SearchResult | None) -> PruneResult:
     """The outcome with what a search has found, if there was one."""
     if found:
         outcome.found, outcome.test_set = found, found.test_set
@@ -220,7 +220,7 @@ def with_found(outcome: Outcome, found: Found | None) -> Outcome:
     return outcome
 
 
-def progress_key(cfg: Config, pruner: WeightPruner, options: Options) -> dict[str, Any]:
+def progress_key(cfg: Config, pruner: WeightPruner, options: PruneOptions) -> dict[str, Any]:
     """What must be the same for finished layers of a killed run to be used again."""
     data = calibration_dataloader(cfg)
     return {
@@ -234,7 +234,7 @@ def progress_key(cfg: Config, pruner: WeightPruner, options: Options) -> dict[st
 
 
 def evaluate_stage(
-    cfg: Config, outcome: Outcome, stage: str, model: nn.Module, seconds: dict[str, float]
+    cfg: Config, outcome: PruneResult, stage: str, model: nn.Module, seconds: dict[str, float]
 ) -> None:
     """Evaluate a model into ``outcome.report[stage]``."""
     with timed(seconds, 'evaluate'):
@@ -322,17 +322,19 @@ def data_factory(cfg: Config, pruner: Pruner) -> DataFactory:
 
 
 def survey_of(
-    pruner: StructuredPruner, loaded: Loaded, options: Options, data: DataFactory
-) -> Survey:
+    pruner: StructuredPruner, loaded: Loaded, options: PruneOptions, data: DataFactory
+) -> ScoredUnits:
     """Survey, taking scores from a table where one is given."""
     table = None
     if options.from_table:
         groups, _ = pruner.discover(loaded.model)
-        table = read_scores(options.from_table, groups, loaded.before)
+        table = read_scores(options.from_table, groups, loaded.prior_state)
     return pruner.survey(loaded.model, data, table)
 
 
-def make_plan(pruner: StructuredPruner, loaded: Loaded, options: Options, survey: Survey) -> Plan:
+def make_plan(
+    pruner: StructuredPruner, loaded: Loaded, options: PruneOptions, survey: ScoredUnits
+) -> Plan:
     """Plan, saving the scores where asked."""
     plan = pruner.plan_from(loaded.model, survey)
     if not plan.state.reduced:
@@ -341,7 +343,7 @@ def make_plan(pruner: StructuredPruner, loaded: Loaded, options: Options, survey
             'raise it'
         )
     if options.save_table:
-        on_rank_0(lambda: save_table(plan, loaded.before, options.save_table))
+        on_rank_0(lambda: save_table(plan, loaded.prior_state, options.save_table))
     return plan
 
 

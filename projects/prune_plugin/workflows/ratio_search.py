@@ -13,16 +13,16 @@ from torch import nn
 
 from ..common.bisection import largest_holding
 from ..common.distributed import on_rank_0
-from ..common.errors import UnreachableError, UserError
+from ..common.errors import InfeasibleBudgetError, UserError
 from ..evaluation.environment import environment
 from ..evaluation.metrics import better_direction, full_name
 from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, tables_hidden
 from ..methods.budgets.metric import MetricBudget, within, worse_by
 from ..methods.pruners import Pruner
-from .evaluation_cache import known_results, settings_of
+from .evaluation_cache import cached_results, settings_of
 from .history import plain
-from .options import Found, Options
+from .options import PruneOptions, SearchResult
 from .reports.search import plot_search, write_search
 
 NOTES = {
@@ -54,14 +54,14 @@ class Search:
     Args:
         cfg: The config.
         pruner: The pruner.
-        options: See :class:`Options`. What ``search.json`` in its ``output_dir`` holds of the same model
-            on the same data isn't evaluated again; a dry run writes no files.
+        options: See :class:`PruneOptions`. What ``search.json`` in its ``output_dir`` holds of the same
+            model on the same data isn't evaluated again; a dry run writes no files.
 
     Raises:
         UserError: there is nothing to evaluate on.
     """
 
-    def __init__(self, cfg: Config, pruner: Pruner, options: Options):
+    def __init__(self, cfg: Config, pruner: Pruner, options: PruneOptions):
         self.cfg, self.pruner, self.options = cfg, pruner, options
         self.budget = budget = pruner.budget
         self.test_set = TestSet(cfg, budget.num_samples, budget.split)
@@ -77,7 +77,7 @@ class Search:
         settings = settings_of(
             cfg, options.checkpoint, budget.num_samples, budget.split, own, dist.get_world_size()
         )
-        self.known = on_rank_0(lambda: known_results(self.path, settings))
+        self.known = on_rank_0(lambda: cached_results(self.path, settings))
         self.report: dict[str, Any] = {
             'asked': budget.asked,
             'metric': None,
@@ -96,7 +96,7 @@ class Search:
             'environment': environment(),
         }
 
-    def run(self, model: nn.Module, trial_at: Callable[[Pruner], Trial]) -> Found:
+    def run(self, model: nn.Module, trial_at: Callable[[Pruner], Trial]) -> SearchResult:
         """Find the ratio; ``search.json``, ``search.csv`` and ``search.png`` tell of all trials.
 
         Args:
@@ -158,7 +158,7 @@ class Search:
         while True:
             try:
                 self.trial_at(self.pruner.at(high))
-            except UnreachableError as error:
+            except InfeasibleBudgetError as error:
                 if high <= low:
                     raise UserError(f'prune_cfg.budget.low is out of reach: {error}') from error
                 high = max(low, error.most - 1e-9)
@@ -198,7 +198,7 @@ class Search:
         )
         report['rows'].append(row)
         self.write()
-        print_log(f'search: {told(row, report)}', 'current')
+        print_log(f'search: {format_trial(row, report)}', 'current')
         return row['holds']
 
     def write(self) -> None:
@@ -213,20 +213,20 @@ class Search:
         allowed = f'{budget.max_drop:g}' + (' (relative)' if budget.relative else '')
         raise UserError(
             f'prune_cfg.budget.max_drop is {allowed}, which no ratio keeps down to '
-            f'{tried}: {told(lowest, report)}; raise max_drop, lower low, or take a budget with a ratio '
-            'and train what is left'
+            f'{tried}: {format_trial(lowest, report)}; raise max_drop, lower low, or take a budget '
+            'with a ratio and train what is left'
         )
 
-    def found(self, row: Mapping[str, Any]) -> Found:
+    def found(self, row: Mapping[str, Any]) -> SearchResult:
         """The result; what is known of the whole test set needn't be evaluated again."""
         report, whole = self.report, self.budget.whole_test_set
         own = {key: value for key, value in report.items() if key not in OWN_FILE}
         metrics = {'dense': report['dense']['metrics'], 'pruned': row['metrics']} if whole else {}
         test_set = self.test_set if whole else None
-        return Found(row['ratio'], own, metrics, test_set)
+        return SearchResult(row['ratio'], own, metrics, test_set)
 
 
-def told(row: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+def format_trial(row: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """A trial in a few words."""
     quantity, drop = report['asked']['of'], row['drop']
     start = f'ratio {row["ratio"]:.4g} ({row["removed"]:.4g} of {quantity} removed)'

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ..checkpoints.checkpoint_file import load_file, newest_checkpoint, save_file
 from ..checkpoints.model_loading import Loaded, load_model
-from ..common.distributed import check_same, from_rank_0, on_rank_0, weights_digest
-from ..common.fileio import point, whole_file
+from ..common.distributed import assert_ranks_agree, from_rank_0, on_rank_0, weights_digest
+from ..common.fileio import atomic_write, replace_symlink
 from ..common.timing import timed
 from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, headline
@@ -32,7 +32,7 @@ from ..methods.schedules import Round
 from ..training.hooks.mask_hook import unpack_masks, zero_share
 from ..training.settings import RecoverySettings
 from .history import History, Row, plain
-from .options import Options, Outcome
+from .options import PruneOptions, PruneResult
 from .prune import check_before, data_factory, progress_key, renew_batch_norms
 from .reports.history import write_history
 from .run_report import start_report, zeros_in
@@ -45,8 +45,8 @@ LEFTOVERS = ('*.pth', '.*.pth.*', 'last_checkpoint')
 
 
 def prune_in_rounds(
-    cfg: Config, pruner: WeightPruner, options: Options, train: Train | None = None
-) -> Outcome:
+    cfg: Config, pruner: WeightPruner, options: PruneOptions, train: Train | None = None
+) -> PruneResult:
     """Prune as the schedule says, with training in between, and write everything down.
 
     All ranks call it; rank 0 alone writes.
@@ -54,7 +54,7 @@ def prune_in_rounds(
     Args:
         cfg: The config.
         pruner: Its ``rounds`` say what happens.
-        options: See :class:`Options`. With ``resume`` a killed run in ``output_dir`` is gone on with.
+        options: See :class:`PruneOptions`. With ``resume`` a killed run in ``output_dir`` is gone on with.
         train: Trains what a round has pruned; None: no training, the next round prunes what the
             last one left.
 
@@ -106,7 +106,7 @@ def clear(folder: Path, *patterns: str) -> None:
 def link(path: Path, target: str) -> None:
     """Point ``path`` to ``target``, a path relative to its folder, in one step (on rank 0)."""
     if dist.is_main_process():
-        point(path, target)
+        replace_symlink(path, target)
 
 
 class Rounds:
@@ -119,7 +119,9 @@ class Rounds:
         train: As there.
     """
 
-    def __init__(self, cfg: Config, pruner: WeightPruner, options: Options, train: Train | None):
+    def __init__(
+        self, cfg: Config, pruner: WeightPruner, options: PruneOptions, train: Train | None
+    ):
         self.cfg, self.pruner, self.options, self.train = cfg, pruner, options, train
         self.folder = options.output_dir
         self.file_name = f'{file_stem(cfg, pruner)}_pruned.pth'
@@ -128,7 +130,7 @@ class Rounds:
         self.dense: Loaded | None = None
         self.data = data_factory(cfg, pruner)
 
-    def run(self) -> Outcome:
+    def run(self) -> PruneResult:
         """See :func:`prune_in_rounds`."""
         self.dense = self.load(self.options.checkpoint)
         report = self.check(self.dense.model)
@@ -249,11 +251,11 @@ class Rounds:
         if pruner.calibration.recalibrate_bn:
             renew_batch_norms(self.cfg, pruner, [loaded.model])
         if dist.get_world_size() > 1:
-            check_same(weights_digest(loaded.model), 'the pruned weights')
+            assert_ranks_agree(weights_digest(loaded.model), 'the pruned weights')
         loaded.checkpoint.pop('optimizer', None)  # every round begins with a fresh one
         with timed(self.seconds, 'save'):
             save_weight_level(
-                self.cfg, pruner, loaded, loaded.model, masks, Outcome({}),
+                self.cfg, pruner, loaded, loaded.model, masks, PruneResult({}),
                 replace(self.options, output_dir=folder),
             )  # fmt: skip
         dist.barrier()
@@ -292,7 +294,7 @@ class Rounds:
             parts.append(f'{name} ' + ' -> '.join(f'{value:.4g}' for value in values))
         print_log(f'pruning state {row.round} done: {", ".join(parts)}', 'current')
 
-    def finish(self, report: dict[str, Any]) -> Outcome:
+    def finish(self, report: dict[str, Any]) -> PruneResult:
         """Put the last round's checkpoint where any run leaves it, and write the report."""
         last, rows = self.pruner.rounds[-1], self.history.rows
         pruned = self.folder / self.file_name
@@ -300,7 +302,7 @@ class Rounds:
             write_history(self.history, self.folder)  # a kill may have come before them
             with (
                 open(self.folder_of(last.number) / self.file_name, 'rb') as source,
-                whole_file(pruned, 'wb') as target,
+                atomic_write(pruned, 'wb') as target,
             ):
                 shutil.copyfileobj(source, target)
         report['headline'] = self.history.headline
@@ -320,7 +322,7 @@ class Rounds:
                 'trained': 'unstructured',
                 'zeros': rows[-1].sparsity,
             }
-        outcome = Outcome(report, weight_level=pruned, test_set=self.test_set)
+        outcome = PruneResult(report, weight_level=pruned, test_set=self.test_set)
         if dist.is_main_process():
             write_report(outcome, self.folder)
         dist.barrier()

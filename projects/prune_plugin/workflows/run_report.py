@@ -11,7 +11,7 @@ from ..evaluation.profiling import latency_note
 from ..methods.pruners import Plan, Pruner
 from ..structure.units.coverage import uncovered
 from .history import plain
-from .options import Options
+from .options import PruneOptions
 
 
 def zeros_in(masks: dict[str, Tensor]) -> float:
@@ -28,7 +28,7 @@ def removed_share(before: float | None, after: float | None) -> float | None:
 def start_report(
     cfg: Config,
     pruner: Pruner,
-    options: Options,
+    options: PruneOptions,
     model: nn.Module,
     plan: Plan | None,
     profiles: list[dict[str, Any]],

@@ -15,7 +15,7 @@ from ..common.json_csv import write_json
 from ..methods.pruners import Pruner
 from ..structure.prune_state import PruneState, compose
 from ..training.hooks.mask_hook import pack_masks
-from .options import Options, Outcome
+from .options import PruneOptions, PruneResult
 from .reports import UnitTable, write_groups, write_html, write_plots
 
 
@@ -38,11 +38,11 @@ def save_structured(
     pruner: Pruner,
     loaded: Loaded,
     slimmed: nn.Module,
-    outcome: Outcome,
-    options: Options,
+    outcome: PruneResult,
+    options: PruneOptions,
 ) -> None:
     """Write ``<name>_structured_pruned.pth`` (on rank 0)."""
-    state = compose(loaded.before, outcome.plan.state)
+    state = compose(loaded.prior_state, outcome.plan.state)
     state.achieved = dict(outcome.report['achieved'])
     outcome.structured = options.output_dir / f'{file_stem(cfg, pruner)}_structured_pruned.pth'
     data = {
@@ -62,8 +62,8 @@ def save_weight_level(
     loaded: Loaded,
     masked: nn.Module,
     masks: dict[str, Tensor],
-    outcome: Outcome,
-    options: Options,
+    outcome: PruneResult,
+    options: PruneOptions,
 ) -> None:
     """Write ``<name>_pruned.pth`` (on rank 0)."""
     outcome.weight_level = options.output_dir / f'{file_stem(cfg, pruner)}_pruned.pth'
@@ -101,11 +101,11 @@ def carried_optimizer(
     return {**fresh, 'state': entries}
 
 
-def write_report(outcome: Outcome, folder: Path) -> None:
+def write_report(outcome: PruneResult, folder: Path) -> None:
     """Write ``report.json``, ``report.csv``, the tables of units, the plots and ``report.html``."""
     write_json(outcome.report, folder / 'report.json')
     if outcome.plan:
         write_groups(outcome.plan, folder / 'report.csv')
-        UnitTable(outcome.plan, outcome.before).write_tables(folder)
+        UnitTable(outcome.plan, outcome.prior_state).write_tables(folder)
     drawn = write_plots(outcome.report, folder)
     write_html(outcome.report, folder, drawn)

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ..checkpoints.model_loading import load_model
-from ..common.distributed import check_same, on_rank_0
+from ..common.distributed import assert_ranks_agree, on_rank_0
 from ..common.errors import UserError
 from ..evaluation.environment import environment
 from ..evaluation.profiling import profile
@@ -22,8 +22,8 @@ from ..evaluation.test_set import TestSet, headline, tables_hidden
 from ..methods.pruners import Pruner, StructuredPruner
 from ..structure.prune_state import PruneState
 from ..structure.slimming import slim
-from .evaluation_cache import known_results, settings_of
-from .module_groups import Part, parts_of
+from .evaluation_cache import cached_results, settings_of
+from .module_groups import ModuleGroup, module_groups
 from .prune import data_factory
 from .reports import evaluation_bar, plot_sensitivity, read_scores, write_sensitivity
 
@@ -95,14 +95,14 @@ def analyse(cfg: Config, pruner: Pruner, options: SensitivityOptions) -> dict[st
         raise UserError(f'--sensitivity evaluates models on the test data, but {test_set.missing}')
     groups, refused = pruner.discover(loaded.model)
     if options.from_table:
-        scores = read_scores(options.from_table, groups, loaded.before)
+        scores = read_scores(options.from_table, groups, loaded.prior_state)
     else:
         scores = pruner.scores(loaded.model, groups, data_factory(cfg, pruner))
-    parts = parts_of(loaded.model, groups, scores, pruner)
+    parts = module_groups(loaded.model, groups, scores, pruner)
     plan = on_rank_0(
         lambda: [(p, p.state(ratio, pruner.round_to)) for p in parts for ratio in options.ratios]
     )
-    check_same(''.join(state.digest() for _, state in plan), 'the units kept')
+    assert_ranks_agree(''.join(state.digest() for _, state in plan), 'the units kept')
     if not any(state.reduced for _, state in plan):
         ratios = ', '.join(f'{ratio:g}' for ratio in options.ratios)
         raise UserError(
@@ -111,7 +111,7 @@ def analyse(cfg: Config, pruner: Pruner, options: SensitivityOptions) -> dict[st
         )
     report = start_report(cfg, pruner, options, plan, refused)
     path = options.output_dir / 'sensitivity.json'
-    known = on_rank_0(lambda: known_results(path, report['settings']))
+    known = on_rank_0(lambda: cached_results(path, report['settings']))
     run = Run(loaded.model, test_set, pruner, options.output_dir, report, known)
     run.dense()
     run.pruned([state for _, state in plan])
@@ -134,7 +134,7 @@ def start_report(
     cfg: Config,
     pruner: StructuredPruner,
     options: SensitivityOptions,
-    plan: Sequence[tuple[Part, PruneState]],
+    plan: Sequence[tuple[ModuleGroup, PruneState]],
     refused: Mapping[str, str],
 ) -> dict[str, Any]:
     """The report before any evaluation: one row per module and ratio."""
@@ -190,7 +190,7 @@ class Run:
         pruner: Says how to count FLOPs.
         folder: Where the report goes.
         report: The content of ``sensitivity.json``; its rows are filled in.
-        known: Results by digest, see :func:`known_results`.
+        known: Results by digest, see :func:`cached_results`.
     """
 
     model: nn.Module

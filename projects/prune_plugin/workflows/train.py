@@ -31,18 +31,18 @@ from ..training.config_edits import (
     refuse_ema,
     use_slim_model,
 )
-from ..training.hooks.atomic_checkpoint_hook import save_whole
+from ..training.hooks.atomic_checkpoint_hook import use_atomic_checkpoints
 from ..training.hooks.mask_hook import unpack_masks, zero_share
 from ..training.settings import RecoverySettings
-from .options import Options, Outcome
-from .prune import prune_to_files, pruner_of
+from .options import PruneOptions, PruneResult
+from .prune import prune_to_files, pruner_from_config
 from .rounds import prune_in_rounds
 from .save_results import write_report
 
 
 def build_runner(cfg: Config) -> Runner:
     """The Runner of a config, of whatever type it names; its checkpoints are whole at every moment."""
-    save_whole(cfg)
+    use_atomic_checkpoints(cfg)
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
@@ -59,7 +59,7 @@ def use_amp(cfg: Config) -> None:
 def recover(
     cfg: Config,
     settings: RecoverySettings,
-    outcome: Outcome,
+    outcome: PruneResult,
     work_dir: Path,
     launcher: str,
     which: str | None = None,
@@ -175,7 +175,7 @@ def train(cfg: Config, launcher: str) -> dict[str, Any] | None:
     if in_loop(cfg):
         train_tickets(cfg, launcher)
         return None
-    if cfg.get('prune_cfg') is not None and (pruner := pruner_of(cfg)).in_rounds:
+    if cfg.get('prune_cfg') is not None and (pruner := pruner_from_config(cfg)).in_rounds:
         pruner.check_without_loop()
         if cfg.get('resume') and cfg.get('resume_path'):
             raise UserError(
@@ -183,7 +183,7 @@ def train(cfg: Config, launcher: str) -> dict[str, Any] | None:
                 'directory; give --resume without a name'
             )
         resume = bool(cfg.get('resume'))
-        options = Options(cfg.get('load_from'), Path(cfg.work_dir), resume=resume)
+        options = PruneOptions(cfg.get('load_from'), Path(cfg.work_dir), resume=resume)
         return train_in_rounds(cfg, pruner, options, launcher).report
     resumed = find_resumed(cfg)
     if cfg.get('prune_cfg') is not None:
@@ -216,7 +216,7 @@ def in_loop(cfg: Config) -> bool:
 def train_tickets(cfg: Config, launcher: str) -> None:
     """Train in pruning states: :class:`IterativePruneLoop` does the rest."""
     if cfg.get('prune_cfg') is not None:  # else the loop itself says that it's missing
-        pruner_of(cfg)
+        pruner_from_config(cfg)
     refuse_ema(cfg, "train_cfg.type='IterativePruneLoop'")
     check_data(cfg, 'train_dataloader')
     named = cfg.pop('resume_path', None)
@@ -235,7 +235,9 @@ def train_tickets(cfg: Config, launcher: str) -> None:
     build_runner(cfg).train()
 
 
-def train_in_rounds(cfg: Config, pruner: WeightPruner, options: Options, launcher: str) -> Outcome:
+def train_in_rounds(
+    cfg: Config, pruner: WeightPruner, options: PruneOptions, launcher: str
+) -> PruneResult:
     """Prune and train in turns, as the pruner's ``rounds`` say; see :func:`prune_in_rounds`."""
 
     def train_round(
@@ -256,14 +258,14 @@ def train_in_rounds(cfg: Config, pruner: WeightPruner, options: Options, launche
 def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> dict[str, Any] | None:
     """Prune ``cfg.load_from`` into the work directory and train it there, or go on with that."""
     work_dir = Path(cfg.work_dir)
-    pruner = pruner_of(cfg)
+    pruner = pruner_from_config(cfg)
     check_trainable(cfg, pruner.recovery)
     check_data(cfg, 'train_dataloader')
     teacher = cfg.get('load_from')
     if resumed is None:
         check_teacher(pruner.recovery, teacher)
         outcome = prune_to_files(
-            cfg, pruner, Options(teacher, work_dir, resume=bool(cfg.get('resume')))
+            cfg, pruner, PruneOptions(teacher, work_dir, resume=bool(cfg.get('resume')))
         )
         recover(cfg, pruner.recovery, outcome, work_dir, launcher)
         if dist.is_main_process():
@@ -283,7 +285,7 @@ def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> dict[str
         return None
     add_recovered(report, cfg, pruner.recovery, TestSet(cfg), work_dir)
     if dist.is_main_process():
-        write_report(Outcome(report), work_dir)
+        write_report(PruneResult(report), work_dir)
     return report
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from projects.prune_plugin.common.errors import DataNotFoundError, UserError
-from projects.prune_plugin.common.fileio import whole_file
+from projects.prune_plugin.common.fileio import atomic_write
 
 #: How the files that ``tools/create_data.py`` writes are called.
 INFO_FILE = 'vad_nuscenes_infos_temporal_{split}.pkl'
@@ -131,7 +131,7 @@ def save_infos(data: dict[str, Any], path: str | os.PathLike) -> None:
     """
     path = os.fspath(path)
     _check(data, path)
-    with whole_file(path, 'wb') as file:
+    with atomic_write(path, 'wb') as file:
         pickle.dump(data, file, protocol=4)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.registry import METRICS
 
 from projects.prune_plugin.common.errors import UserError
-from projects.prune_plugin.common.fileio import output_directory, whole_file
+from projects.prune_plugin.common.fileio import atomic_write, output_directory
 
 from .base import SampleMetric
 from .nuscenes_boxes import Boxes, annotations
@@ -135,7 +135,7 @@ class VADDetectionMetric(SampleMetric):
         if self.jsonfile_prefix:
             with (
                 output_directory(self.jsonfile_prefix, 'jsonfile_prefix') as folder,
-                whole_file(folder / 'results_nusc.json') as file,
+                atomic_write(folder / 'results_nusc.json') as file,
             ):
                 json.dump(dict(meta=dict(use_camera=True), results=submission), file)
         metrics, present = score(load_tables(*self.tables()), submission, self.range_axes)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from projects.prune_plugin.common.fileio import whole_file
+from projects.prune_plugin.common.fileio import atomic_write
 
 from .bev import REACH, draw_bev
 from .cameras import MOSAIC, draw_cameras
@@ -67,5 +67,5 @@ def even(pixels: int) -> int:
 def write_png(picture: np.ndarray, path: str | os.PathLike) -> None:
     """Write a picture ``(H, W, 3)``, RGB: whole, or not at all."""
     _, encoded = cv2.imencode('.png', picture[..., ::-1])
-    with whole_file(path, 'wb') as file:
+    with atomic_write(path, 'wb') as file:
         file.write(encoded.tobytes())

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from projects.prune_plugin import UserError
-from projects.prune_plugin.calibration.sequential import lockstep, stations
+from projects.prune_plugin.calibration.sequential import group_by_input, run_layer_by_layer
 
 
 class Chain(nn.Module):
@@ -72,13 +72,15 @@ def halve(model):
 
 
 def test_stations_in_the_order_of_running(model):
-    found = stations(model, ['last', 'after', 'twice', 'b', 'a'], partial(model, batches()[0]))
+    found = group_by_input(
+        model, ['last', 'after', 'twice', 'b', 'a'], partial(model, batches()[0])
+    )
     assert found == STOPS
     assert model.tail == 0 and hooks_of(model) == 0
 
 
 def test_layers_changed_in_place_between_are_two_stations(model):
-    assert stations(model, ['after', 'last'], partial(model, batches()[0])) == [
+    assert group_by_input(model, ['after', 'last'], partial(model, batches()[0])) == [
         ('after',),
         ('last',),
     ]
@@ -95,13 +97,13 @@ def test_convolutions_of_other_shape_read_other_rows():
             return self.a(x) + self.b(x) + self.c(x)
 
     call = partial(Fork(), torch.randn(1, 2, 4, 4))
-    assert stations(call.func, ['a', 'b', 'c'], call) == [('a', 'b'), ('c',)]
+    assert group_by_input(call.func, ['a', 'b', 'c'], call) == [('a', 'b'), ('c',)]
 
 
 def test_query_key_and_value_are_one_station():
     model = tiny.llama().eval()
     names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and 'layers' in n]
-    found = stations(model, names[::-1], partial(model, *tiny.tokens()))
+    found = group_by_input(model, names[::-1], partial(model, *tiny.tokens()))
     expected = []
     for i in range(3):
         attention, mlp = f'model.layers.{i}.self_attn', f'model.layers.{i}.mlp'
@@ -114,14 +116,14 @@ def test_query_key_and_value_are_one_station():
 
 def test_a_layer_that_never_runs(model):
     with pytest.raises(UserError, match='^idle does not run .* name it in prune_cfg.exclude'):
-        stations(model, ['a', 'idle'], partial(model, batches()[0]))
+        group_by_input(model, ['a', 'idle'], partial(model, batches()[0]))
     assert hooks_of(model) == 0 and model.tail == 1
 
 
 def test_each_station_once_with_all_inputs(model):
     visit, seen = halve(model)
     before = {name: model.get_submodule(name).weight.clone() for name in RUNNING}
-    lockstep(model, calls_on(model, batches()), STOPS, visit)
+    run_layer_by_layer(model, calls_on(model, batches()), STOPS, visit)
     assert list(seen) == STOPS
     assert [len(x) for x in seen['a', 'b']] == [2, 3, 4]
     assert all(torch.equal(model.get_submodule(n).weight, before[n] * 0.5) for n in RUNNING)
@@ -132,7 +134,7 @@ def test_each_station_once_with_all_inputs(model):
 def test_inputs_are_those_of_a_plain_pass_with_changed_layers(model, number):
     """Bit for bit: what each layer first reads in a forward pass of the changed model."""
     visit, seen = halve(model)
-    lockstep(model, calls_on(model, batches(number)), STOPS, visit)
+    run_layer_by_layer(model, calls_on(model, batches(number)), STOPS, visit)
     read: dict[str, list] = {name: [] for name in RUNNING}
     for x in batches(number):
         first = {}
@@ -161,9 +163,9 @@ def test_inputs_are_those_of_a_plain_pass_with_changed_layers(model, number):
 def test_inputs_of_a_language_model():
     model, inputs = tiny.llama().eval(), [torch.randint(0, 96, (1, 5 + i)) for i in range(3)]
     names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and 'layers' in n]
-    stops = stations(model, names, partial(model, inputs[0]))
+    stops = group_by_input(model, names, partial(model, inputs[0]))
     visit, seen = halve(model)
-    lockstep(model, calls_on(model, inputs), stops, visit)
+    run_layer_by_layer(model, calls_on(model, inputs), stops, visit)
     last = 'model.layers.2.mlp.down_proj'
     read = []
     handle = model.get_submodule(last).register_forward_pre_hook(lambda m, a: read.append(a[0]))
@@ -189,14 +191,16 @@ def test_another_order_in_one_batch(model):
     stops = [('a',), ('b',), ('last',)]
     visited = []
     with pytest.raises(UserError, match='^a is not called in the same order .* prune_cfg.exclude'):
-        lockstep(model, calls, stops, lambda station, inputs, dense: visited.append(station))
+        run_layer_by_layer(
+            model, calls, stops, lambda station, inputs, dense: visited.append(station)
+        )
     assert visited == [] and hooks_of(model) == 0 and not model.swapped
 
 
 def test_another_order_in_all_batches(model):
     """Ranks must not add up what different layers read."""
     with pytest.raises(UserError, match='^b is not called in the same order'):
-        lockstep(model, calls_on(model, batches()), [('b',), ('a',)], lambda *_: None)
+        run_layer_by_layer(model, calls_on(model, batches()), [('b',), ('a',)], lambda *_: None)
 
 
 def test_a_batch_that_ends_early(model):
@@ -204,7 +208,9 @@ def test_a_batch_that_ends_early(model):
     calls[2] = lambda: model.a(batches()[2])
     visited = []
     with pytest.raises(UserError, match='^twice is not called in the same order'):
-        lockstep(model, calls, STOPS, lambda station, inputs, dense: visited.append(station))
+        run_layer_by_layer(
+            model, calls, STOPS, lambda station, inputs, dense: visited.append(station)
+        )
     assert visited == [('a', 'b')] and hooks_of(model) == 0
 
 
@@ -236,7 +242,7 @@ def test_an_exception_leaves_nothing_behind(model, where):
             raise ZeroDivisionError('in a visit')
 
     with pytest.raises(ZeroDivisionError):
-        lockstep(model, calls, STOPS, visit)
+        run_layer_by_layer(model, calls, STOPS, visit)
     gc.collect()
     assert not alive and hooks_of(model) == 0
     assert len(left) == (0 if where == 'first call' else 3)  # every pass ran its ``finally``
@@ -251,8 +257,8 @@ def test_models_that_catch_exceptions_end_too(model):
             return model(x)
 
     calls = [partial(stubborn, x) for x in batches()]
-    assert stations(model, RUNNING, calls[0]) == STOPS
-    lockstep(model, calls, STOPS, lambda *_: None)
+    assert group_by_input(model, RUNNING, calls[0]) == STOPS
+    run_layer_by_layer(model, calls, STOPS, lambda *_: None)
     assert model.tail == 0
 
 
@@ -268,7 +274,7 @@ def test_inputs_are_let_go_after_a_visit(model):
     # Each batch's very first input is held by its caller.
     chain = nn.Sequential(nn.Identity(), *(nn.Linear(6, 6) for _ in range(4)), nn.Identity())
     stops = [(str(i),) for i in range(2, 5)]
-    lockstep(chain, calls_on(chain, batches()), stops, visit)
+    run_layer_by_layer(chain, calls_on(chain, batches()), stops, visit)
     assert len(alive) == 3
 
 
@@ -296,7 +302,9 @@ def test_state_of_the_thread_is_each_call_own(model):
         torch.rand(7)
         read[station] = list(inputs)
 
-    lockstep(model, [partial(call, number) for number in range(3)], [('a',), ('last',)], visit)
+    run_layer_by_layer(
+        model, [partial(call, number) for number in range(3)], [('a',), ('last',)], visit
+    )
     assert torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu')
     assert NAME.get() == 'outside' and names == ['outside'] * 3
     for number in range(3):
@@ -318,7 +326,7 @@ def test_autocast_sees_the_changed_weights(model):
 
     with torch.autocast('cpu', torch.bfloat16):
         call = partial(model, batches()[0])
-        stops = stations(model, ['a', 'b', 'twice'], call)
-        lockstep(model, [call], stops, visit)
+        stops = group_by_input(model, ['a', 'b', 'twice'], call)
+        run_layer_by_layer(model, [call], stops, visit)
         assert torch.is_autocast_enabled('cpu')
     assert (read[1] == 0).all()

@@ -105,9 +105,9 @@ def on_one_rank(rank: int, port: str, folder: str) -> None:
     found['from_rank_0'] = distributed.from_rank_0([f'said by {rank}'])
     tensors = {name: torch.full((2,), float(rank + 1)) for name in ('ba'[rank], 'ab'[rank])}
     found['sums'] = {name: t.tolist() for name, t in distributed.sum_over_ranks(tensors).items()}
-    distributed.check_same('equal', 'this')
+    distributed.assert_ranks_agree('equal', 'this')
     try:
-        distributed.check_same(f'digest {rank}', 'the units kept')
+        distributed.assert_ranks_agree(f'digest {rank}', 'the units kept')
     except RuntimeError as error:
         found['disagreement'] = str(error)
     model = torch.nn.Linear(2, 2)
@@ -179,7 +179,7 @@ def test_ranks_end_a_training_with_the_same_weights(ranks):
 
 
 def test_alone_everything_agrees():
-    distributed.check_same('anything', 'this')
+    distributed.assert_ranks_agree('anything', 'this')
     assert distributed.from_rank_0(3) == 3
     tensors = {'a': torch.ones(1)}
     assert distributed.sum_over_ranks(tensors) is tensors

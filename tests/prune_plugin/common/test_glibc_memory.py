@@ -36,7 +36,7 @@ def test_freed_memory_is_kept():
 
 GIVE_BACK = """
 import torch
-from projects.prune_plugin.common.glibc_memory import give_back
+from projects.prune_plugin.common.glibc_memory import trim_heap
 
 def resident():
     with open('/proc/self/statm') as file:
@@ -46,7 +46,7 @@ parts = [torch.ones(64 << 10, dtype=torch.uint8) for _ in range(2048)]
 last = parts[-1]
 full = resident()
 del parts
-give_back()
+trim_heap()
 assert full - resident() > 100 << 20, (full, resident())
 """
 

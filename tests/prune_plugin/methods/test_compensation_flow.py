@@ -12,8 +12,8 @@ from projects.prune_plugin import StructuredPruner, UserError, build_slim_model,
 from projects.prune_plugin.calibration.data import CalibrationData
 from projects.prune_plugin.calibration.loss import mmengine_loss
 from projects.prune_plugin.methods.compensation import LeastSquares
-from projects.prune_plugin.workflows.options import Options
-from projects.prune_plugin.workflows.prune import prune_to_files, pruner_of
+from projects.prune_plugin.workflows.options import PruneOptions
+from projects.prune_plugin.workflows.prune import prune_to_files, pruner_from_config
 
 
 def config(**prune_cfg) -> Config:
@@ -33,8 +33,8 @@ def test_what_is_saved_has_been_refitted(tmp_path):
     dense = toy.MODELS.build(dict(type='ToyModel', hidden=16, norm=True))
     torch.save(dict(state_dict=dense.state_dict()), tmp_path / 'dense.pth')
     (tmp_path / 'out').mkdir()
-    cfg, options = config(), Options(str(tmp_path / 'dense.pth'), tmp_path / 'out')
-    outcome = prune_to_files(cfg, pruner_of(cfg), options)
+    cfg, options = config(), PruneOptions(str(tmp_path / 'dense.pth'), tmp_path / 'out')
+    outcome = prune_to_files(cfg, pruner_from_config(cfg), options)
     assert outcome.report['seconds']['compensate'] > 0 and outcome.weight_level is None
     saved = torch.load(outcome.structured, weights_only=True)
     state = outcome.plan.state
@@ -73,7 +73,7 @@ def test_without_data_nothing_is_written(tmp_path, criterion):
     with pytest.raises(
         UserError, match='prune_cfg.compensation LeastSquares needs calibration data'
     ):
-        prune_to_files(cfg, pruner_of(cfg), Options(None, out, save_table=str(table)))
+        prune_to_files(cfg, pruner_from_config(cfg), PruneOptions(None, out, save_table=str(table)))
     assert not list(tmp_path.iterdir())
     pruner = StructuredPruner([NEURONS], compensation=dict(type='LeastSquares'))
     model = BY_NAME['vit'].dense()
@@ -90,10 +90,12 @@ def test_a_dry_run_does_not_compensate(tmp_path, monkeypatch):
 
     monkeypatch.setattr(LeastSquares, 'apply', apply)
     cfg = config(criterion=dict(type='L1'))
-    outcome = prune_to_files(cfg, pruner_of(cfg), Options(None, tmp_path / 'out', dry_run=True))
+    outcome = prune_to_files(
+        cfg, pruner_from_config(cfg), PruneOptions(None, tmp_path / 'out', dry_run=True)
+    )
     assert 'compensate' not in outcome.report['seconds'] and not list(tmp_path.iterdir())
     with pytest.raises(AssertionError, match='compensates'):
-        prune_to_files(cfg, pruner_of(cfg), Options(None, tmp_path / 'out'))
+        prune_to_files(cfg, pruner_from_config(cfg), PruneOptions(None, tmp_path / 'out'))
 
 
 @pytest.mark.parametrize('name', ['llama-gqa', 'vit'])

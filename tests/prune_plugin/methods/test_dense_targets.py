@@ -13,7 +13,7 @@ from test_sparsegpt import WIDTH, alike, correlated, linear
 from torch import nn
 
 from projects.prune_plugin import UserError, WeightPruner
-from projects.prune_plugin.calibration.sequential import layers_that_run_later, lockstep
+from projects.prune_plugin.calibration.sequential import layers_that_run_later, run_layer_by_layer
 from projects.prune_plugin.methods.pruners.sparsify import Progress
 from projects.prune_plugin.methods.sparsifiers import SparseGPT
 
@@ -57,11 +57,11 @@ def test_dense_calls_read_as_if_nothing_was_changed(chain):
     expected = {name: reads(chain, name, batches()) for name in ('a', 'b', 'after', 'last')}
     state = {name: value.clone() for name, value in chain.state_dict().items()}
     alone, seen = {}, {}
-    lockstep(chain, calls_on(chain, batches()), STOPS, halving(chain, alone))
+    run_layer_by_layer(chain, calls_on(chain, batches()), STOPS, halving(chain, alone))
     changed = {name: value.clone() for name, value in chain.state_dict().items()}
     chain.load_state_dict(state)
     calls = calls_on(chain, batches())
-    lockstep(chain, calls, STOPS, halving(chain, seen), calls)
+    run_layer_by_layer(chain, calls, STOPS, halving(chain, seen), calls)
     assert list(seen) == STOPS
     for station, (inputs, dense) in seen.items():
         assert alone[station][1] == [] and len(dense) == 3
@@ -76,14 +76,14 @@ def test_other_batches_may_run_dense(chain):
     others = [x + 1 for x in batches(2)]
     expected, seen = reads(chain, 'last', others), {}
     calls = calls_on(chain, batches())
-    lockstep(chain, calls, STOPS, halving(chain, seen), calls_on(chain, others))
+    run_layer_by_layer(chain, calls, STOPS, halving(chain, seen), calls_on(chain, others))
     assert all(torch.equal(a, b) for a, b in zip(seen[('last',)][1], expected, strict=True))
 
 
 def test_a_layer_that_runs_twice_in_a_row_is_dense_both_times(chain):
     expected, seen = reads(chain, 'after', batches()), {}
     calls = calls_on(chain, batches())
-    lockstep(chain, calls, [('twice',), ('after',)], halving(chain, seen), calls)
+    run_layer_by_layer(chain, calls, [('twice',), ('after',)], halving(chain, seen), calls)
     assert all(torch.equal(a, b) for a, b in zip(seen[('after',)][1], expected, strict=True))
 
 
@@ -95,11 +95,11 @@ def test_a_layer_that_runs_again_later(chain):
     stops = [('a', 'b'), ('twice',), ('after',), ('idle',)]
     expected, seen = reads(chain, 'idle', batches(), again), {}
     with pytest.raises(UserError, match='^twice runs again in some .* dense_targets'):
-        lockstep(chain, calls, stops, lambda *_: None, calls)
+        run_layer_by_layer(chain, calls, stops, lambda *_: None, calls)
     assert hooks_of(chain) == 0
     later = layers_that_run_later(chain, stops, calls[0])
     assert later == {'twice'} and hooks_of(chain) == 0
-    lockstep(chain, calls, stops, halving(chain, seen), calls, later)
+    run_layer_by_layer(chain, calls, stops, halving(chain, seen), calls, later)
     assert all(torch.equal(a, b) for a, b in zip(seen[('idle',)][1], expected, strict=True))
 
 
@@ -122,7 +122,7 @@ def test_an_exception_leaves_the_changed_weights(chain):
         with torch.no_grad():
             chain.a.weight.copy_(before)
         with pytest.raises(ZeroDivisionError):
-            lockstep(chain, calls_on(chain, batches()), STOPS, fails, dense)
+            run_layer_by_layer(chain, calls_on(chain, batches()), STOPS, fails, dense)
         assert torch.equal(chain.a.weight, before * 0.5) and hooks_of(chain) == 0
 
 
@@ -138,7 +138,7 @@ def test_autocast_runs_dense_calls_with_the_weights_as_they_were(chain):
 
     with torch.autocast('cpu', torch.bfloat16):
         expected = reads(chain, 'after', batches()[:1])[0]
-        lockstep(chain, calls, [('twice',), ('after',)], visit, calls)
+        run_layer_by_layer(chain, calls, [('twice',), ('after',)], visit, calls)
     assert torch.equal(read[1][1], expected) and not torch.equal(read[1][0], expected)
     assert read[1][0].abs().sum() == 0
 

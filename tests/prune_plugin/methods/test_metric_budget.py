@@ -7,9 +7,9 @@ from mmengine.config import Config
 from projects.prune_plugin import StructuredPruner, UserError, WeightPruner, build_pruner
 from projects.prune_plugin.evaluation.metrics import better_direction, full_name
 from projects.prune_plugin.methods.budgets.metric import MetricBudget, within, worse_by
-from projects.prune_plugin.workflows.options import Options
+from projects.prune_plugin.workflows.options import PruneOptions
 from projects.prune_plugin.workflows.plan_on_meta import plan_on_meta
-from projects.prune_plugin.workflows.prune import pruner_of
+from projects.prune_plugin.workflows.prune import pruner_from_config
 
 VAD = {
     'pts_bbox_NuScenes/mAP': 0.3,
@@ -169,7 +169,7 @@ def test_what_does_not_go_together(prune_cfg, message):
 
 def test_a_ratio_on_the_command_line_is_refused():
     with pytest.raises(UserError, match='--pruning-ratio'):
-        pruner_of(Config(dict(prune_cfg=dict(budget=METRIC))), 0.3)
+        pruner_from_config(Config(dict(prune_cfg=dict(budget=METRIC))), 0.3)
 
 
 def test_a_loop_of_rounds_and_a_plan_by_shapes_are_refused(tmp_path):
@@ -179,7 +179,7 @@ def test_a_loop_of_rounds_and_a_plan_by_shapes_are_refused(tmp_path):
         runner.train()
     cfg = Config(dict(model=dict(toy.MODEL)))
     with pytest.raises(UserError, match='--meta: .* evaluates models'):
-        plan_on_meta(cfg, build_pruner(dict(budget=METRIC)), Options(None, tmp_path), False)
+        plan_on_meta(cfg, build_pruner(dict(budget=METRIC)), PruneOptions(None, tmp_path), False)
 
 
 def test_a_notebook_is_told_where_the_search_is():

@@ -16,7 +16,7 @@ from projects.prune_plugin import UserError, WeightPruner
 from projects.prune_plugin.calibration import layer_inputs
 from projects.prune_plugin.common.random_state import seed_everything
 from projects.prune_plugin.methods.pruners.sparsify import Progress
-from projects.prune_plugin.workflows.prune import data_factory, pruner_of
+from projects.prune_plugin.workflows.prune import data_factory, pruner_from_config
 
 METHODS = [
     dict(type='SparseGPT'),
@@ -332,7 +332,7 @@ def test_a_classifier_under_its_config():
         type='WeightPruner', sparsifier=dict(type='SparseGPT'), budget=dict(ratio=0.7),
         exclude=['.*head'], calibration=dict(num_samples=12, batch_size=4),
     )  # fmt: skip
-    pruner = pruner_of(cfg)
+    pruner = pruner_from_config(cfg)
     seed_everything(0)
     model = MODELS.build(cfg.model)
     masks = pruner.sparsify(model, data_factory(cfg, pruner))

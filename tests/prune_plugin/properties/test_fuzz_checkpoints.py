@@ -72,7 +72,7 @@ def load(path: Path, damaged: bool = False) -> None:
         assert path.name in said and '\n' not in said, said
         return
     event('loads')
-    state = loaded.before
+    state = loaded.prior_state
     weights = slim_checkpoint()['state_dict'] if damaged else loaded.checkpoint['state_dict']
     for name, tensor in loaded.model.state_dict().items():
         given = weights.get(name, weights.get(f'module.{name}'))

@@ -10,8 +10,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from projects.prune_plugin.workflows.options import Options
-from projects.prune_plugin.workflows.prune import prune_to_files, pruner_of
+from projects.prune_plugin.workflows.options import PruneOptions
+from projects.prune_plugin.workflows.prune import prune_to_files, pruner_from_config
 
 ROOT = Path(__file__).resolve().parents[3]
 ARTEFACTS = Path(os.environ.get('TEST_ARTEFACTS', ROOT / 'work_dirs' / 'test_artefacts'))
@@ -33,7 +33,7 @@ def page(tmp_path_factory) -> Path:
     cfg.merge_from_dict({
         'prune_cfg.profile': dict(seconds=0.05, batch_size=2), 'test_dataloader.dataset.indices': 32
     })  # fmt: skip
-    prune_to_files(cfg, pruner_of(cfg), Options(None, folder))
+    prune_to_files(cfg, pruner_from_config(cfg), PruneOptions(None, folder))
     return folder / 'report.html'
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from projects.prune_plugin import build_pruner
 from projects.prune_plugin.evaluation.test_set import first_samples
 from projects.prune_plugin.structure.unit_group import UnitGroup
-from projects.prune_plugin.workflows.evaluation_cache import known_results
-from projects.prune_plugin.workflows.module_groups import Part, parts_of
+from projects.prune_plugin.workflows.evaluation_cache import cached_results
+from projects.prune_plugin.workflows.module_groups import ModuleGroup, module_groups
 from projects.prune_plugin.workflows.reports import (
     plot_sensitivity,
     print_sensitivity,
@@ -32,11 +32,11 @@ def group(name: str, size: int, kind: str = 'mlp', owner: str = '', least: int =
     return UnitGroup(name, kind, size, (), owner, least=least)
 
 
-def part(*sizes: int, floors=None) -> Part:
+def part(*sizes: int, floors=None) -> ModuleGroup:
     """A part whose units are scored in descending order: the last ones go first."""
     groups = tuple(group(f'g{i}', size) for i, size in enumerate(sizes))
     scores = tuple(torch.arange(size, 0, -1).double() for size in sizes)
-    return Part('module', 'mlp', groups, scores, tuple(floors or [0] * len(sizes)))
+    return ModuleGroup('module', 'mlp', groups, scores, tuple(floors or [0] * len(sizes)))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_groups_of_one_owner_and_kind_are_one_part():
         group('first.c', 3, 'attention', 'first'),
     ]
     scores = [torch.rand(g.size, dtype=torch.float64) for g in groups]
-    parts = parts_of(Branches(), groups, scores, build_pruner({}))
+    parts = module_groups(Branches(), groups, scores, build_pruner({}))
     assert [(p.module, p.kind) for p in parts] == [
         ('second', 'mlp'),
         ('first', 'mlp'),
@@ -99,7 +99,7 @@ def test_groups_of_one_owner_and_kind_are_one_part():
 def test_any_one_layer_may_go_while_enough_others_stay(min_keep, floors):
     layers = [group(f'layers.{i}', 1, 'layer', f'layers.{i}') for i in range(3)]
     scores = [torch.ones(1).double() for _ in layers]
-    parts = parts_of(nn.Module(), layers, scores, build_pruner(dict(min_keep=min_keep)))
+    parts = module_groups(nn.Module(), layers, scores, build_pruner(dict(min_keep=min_keep)))
     assert tuple(p.floors[0] for p in parts) == floors
 
 
@@ -152,7 +152,7 @@ def test_what_is_no_earlier_report_is_no_help(text, tmp_path):
     path = tmp_path / 'sensitivity.json'
     if text is not None:
         path.write_text(text)
-    assert known_results(path, {'a': 1}) == {}
+    assert cached_results(path, {'a': 1}) == {}
 
 
 def make_report(modules: int, metrics: int, ratios=RATIOS) -> dict:

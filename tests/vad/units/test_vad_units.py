@@ -98,7 +98,7 @@ def test_a_slim_checkpoint_loads_with_the_dense_config(tmp_path):
     save_file(dict(meta=meta, state_dict=slimmed.state_dict()), tmp_path / 'slim.pth')
     cfg = tiny.config(**arguments(1, his=True))
     loaded = load_model(cfg, str(tmp_path / 'slim.pth'))
-    assert loaded.before.digest() == state.digest()
+    assert loaded.prior_state.digest() == state.digest()
     assert torch.equal(case.run(loaded.model), case.run(slimmed))
 
 

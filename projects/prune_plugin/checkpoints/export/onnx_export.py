@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ...common.errors import UserError
-from ...common.fileio import output_directory, whole_file
+from ...common.fileio import atomic_write, output_directory
 from ...structure.slimming import replace_module
 from .constant_linear import ConstantLinear
 from .tracing import COMPARED, Traced, largest_difference, said, tensors_of, trace
@@ -63,7 +63,7 @@ def save_onnx(
         return run_session(session, tensors_of(example), traced.name)
 
     worst = largest_difference(traced, run, FLAG, WAY_OUT)
-    with output_directory(os.path.dirname(path) or '.', FLAG), whole_file(path, 'wb') as file:
+    with output_directory(os.path.dirname(path) or '.', FLAG), atomic_write(path, 'wb') as file:
         file.write(data)
     print_log(
         f'{FLAG} {path}: {len(data) / 1e6:.3g} MB, takes {ports(session.get_inputs())}, gives '

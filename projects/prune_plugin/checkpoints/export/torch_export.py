@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from ...common.errors import UserError
-from ...common.fileio import output_directory, whole_file
+from ...common.fileio import atomic_write, output_directory
 from .tracing import COMPARED, largest_difference, said, tensors_of, trace
 
 FLAG = '--save-exported'
@@ -52,7 +52,7 @@ def save_exported(
         return tensors_of(loaded(*example[0], **example[1]))
 
     worst = largest_difference(traced, run, FLAG, 'leave the flag out')
-    with output_directory(os.path.dirname(path) or '.', FLAG), whole_file(path, 'wb') as file:
+    with output_directory(os.path.dirname(path) or '.', FLAG), atomic_write(path, 'wb') as file:
         file.write(buffer.getvalue())
     print_log(
         f'{FLAG} {path}: {len(buffer.getvalue()) / 1e6:.3g} MB; read again it differs from the model '

@@ -1,6 +1,6 @@
 """Who loses how many units, one rule per file."""
 
-from .base import Allocator, greedy
+from .base import Allocator, check_reachable, greedy, rounded_floors
 from .global_ranking import Global
 from .knapsack import Knapsack
 from .layer_wise import LayerWise

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ...common.errors import UnreachableError
+from ...common.errors import InfeasibleBudgetError
 from ...structure.unit_group import UnitGroup
 from ..constraint import Constraint
 
@@ -58,12 +58,12 @@ def rounded_floors(floors: Tensor, sizes: Tensor, round_to: int) -> Tensor:
 
 
 def check_reachable(constraint: Constraint, floors: Tensor) -> None:
-    """Raise :class:`UnreachableError` if even the floors cost more than the limit."""
+    """Raise :class:`InfeasibleBudgetError` if even the floors cost more than the limit."""
     least = constraint.cost.total(floors)
     if least > constraint.limit * (1 + 1e-12):
         asked = constraint.ratio or 1 - constraint.limit / constraint.dense
         most = max(1 - least / constraint.dense, 0)
-        raise UnreachableError(
+        raise InfeasibleBudgetError(
             f'prune_cfg.budget.ratio is {asked:.4g}, but with min_keep and round_to at most '
             f'{most:.4g} of {constraint.what or "the cost"} can be removed; lower the ratio or the floors',
             most,
@@ -89,7 +89,7 @@ def least_scale(total: Callable[[float], float], limit: float, most: float) -> f
     return high
 
 
-def give_back(
+def restore_rounded_units(
     left: Tensor, counts: Tensor, sizes: Tensor, constraint: Constraint, round_to: int
 ) -> Tensor:
     """Return units that rounding down took too many, at most one chunk to each group.

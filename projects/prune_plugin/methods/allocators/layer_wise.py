@@ -9,7 +9,7 @@ from torch import Tensor
 from ...common.errors import UserError
 from ...common.registry import ALLOCATORS
 from ...common.validation import check_number
-from .base import Allocator, check_reachable, give_back, least_scale, rounded_floors
+from .base import Allocator, check_reachable, least_scale, restore_rounded_units, rounded_floors
 
 
 @ALLOCATORS.register_module()
@@ -69,7 +69,7 @@ class LayerWise(Allocator):
             scale = least_scale(lambda t: constraint.cost.total(counts(t)), constraint.limit, most)
             kept = counts(scale)
             fractional = torch.where(prices == price, left(scale), kept)
-            kept = give_back(fractional, kept, sizes, constraint, round_to)
+            kept = restore_rounded_units(fractional, kept, sizes, constraint, round_to)
             settled = settled | (prices == price)
         return kept
 

@@ -4,7 +4,14 @@ import torch
 
 from ...common.errors import UserError
 from ...common.registry import ALLOCATORS
-from .base import Allocator, check_reachable, give_back, least_scale, rounded_floors, whole_units
+from .base import (
+    Allocator,
+    check_reachable,
+    least_scale,
+    restore_rounded_units,
+    rounded_floors,
+    whole_units,
+)
 
 
 @ALLOCATORS.register_module()
@@ -39,4 +46,6 @@ class Uniform(Allocator):
         fraction = least_scale(lambda f: constraint.cost.total(counts(f)), constraint.limit, 1.0)
         if not self.exact:
             return counts(fraction)
-        return give_back(sizes * (1 - fraction), counts(fraction), sizes, constraint, round_to)
+        return restore_rounded_units(
+            sizes * (1 - fraction), counts(fraction), sizes, constraint, round_to
+        )

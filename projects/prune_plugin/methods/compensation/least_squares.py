@@ -12,11 +12,11 @@ from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
 from ...calibration.collect import observable
-from ...calibration.data import calls_of
+from ...calibration.data import forward_calls
 from ...calibration.layer_inputs import add_gram, input_rows, mirror, over_ranks, weight_matrix
-from ...calibration.mask_gradients import reading_cuts
-from ...calibration.sequential import Station, lockstep, stations
-from ...common.distributed import check_same, weights_digest
+from ...calibration.mask_gradients import input_cuts
+from ...calibration.sequential import SharedInput, group_by_input, run_layer_by_layer
+from ...common.distributed import assert_ranks_agree, weights_digest
 from ...common.eval_mode import evaluation_mode
 from ...common.random_state import kept_random_state
 from ...common.registry import COMPENSATIONS
@@ -103,7 +103,7 @@ def can_refit(model: nn.Module, group: UnitGroup) -> bool:
     tokens = group.repeated or any(cut.side == 'flag' for cut in group.cuts)
     if tokens or any(converter == 'SlimLayerNorm' for _, converter in group.converts):
         return False
-    cuts = reading_cuts(group)
+    cuts = input_cuts(group)
     return bool(cuts) and all(
         cut.dim == 1
         and cut.name.endswith('.weight')
@@ -116,10 +116,10 @@ def kept_inputs(model: nn.Module, state: PruneState) -> dict[str, Tensor]:
     """Which inputs of the readers to refit stay: bool (inputs,) by module."""
     kept: dict[str, Tensor] = {}
     groups = without_removed_layers(state)
-    refitted = {c.name for g in groups if can_refit(model, g) for c in reading_cuts(g)}
+    refitted = {c.name for g in groups if can_refit(model, g) for c in input_cuts(g)}
     for group in groups:
         gone = state.removed(group.name)
-        for cut in reading_cuts(group):
+        for cut in input_cuts(group):
             if cut.name not in refitted:
                 continue
             path = cut.name.rpartition('.')[0]
@@ -176,13 +176,13 @@ class LeastSquares(Compensation):
             observable(model, list(state.groups.values())),
             Bar(disable=not dist.is_main_process()) as bar,
         ):
-            calls = calls_of(model, data, loss)
-            stops = stations(model, list(kept), partial(loss, model, data.first_sample()))
+            calls = forward_calls(model, data, loss)
+            stops = group_by_input(model, list(kept), partial(loss, model, data.first_sample()))
             remove_the_rest(model, state)
             task = bar.add_task('refitting layers', total=len(stops))
             thin: list[str] = []
 
-            def visit(station: Station, inputs: list[Tensor], _: list[Tensor]) -> None:
+            def visit(station: SharedInput, inputs: list[Tensor], _: list[Tensor]) -> None:
                 rows = self.refit_layers(model, station, inputs, kept)
                 thin.extend(
                     f'{path} ({rows} rows, {int(kept[path].sum())} inputs)'
@@ -191,7 +191,7 @@ class LeastSquares(Compensation):
                 )
                 bar.advance(task)
 
-            lockstep(model, calls, stops, visit)
+            run_layer_by_layer(model, calls, stops, visit)
         if thin:
             print_log(
                 f'LeastSquares had fewer rows than inputs for {len(thin)} layers, such as {thin[0]}: what '
@@ -200,7 +200,7 @@ class LeastSquares(Compensation):
                 logging.WARNING,
             )
         if dist.get_world_size() > 1:
-            check_same(weights_digest(model), 'the refitted weights')
+            assert_ranks_agree(weights_digest(model), 'the refitted weights')
         own = {path: model.get_submodule(path) for path in kept}
         return [
             f'{path}.{name}'
@@ -211,7 +211,7 @@ class LeastSquares(Compensation):
     def refit_layers(
         self,
         model: nn.Module,
-        station: Station,
+        station: SharedInput,
         inputs: list[Tensor],
         kept: Mapping[str, Tensor],
     ) -> int:

@@ -1,6 +1,6 @@
 """Squared derivative of the loss by a gate on each unit."""
 
-from ...calibration.mask_gradients import has_gate
+from ...calibration.mask_gradients import has_mask_gradient
 from ...common.errors import UserError
 from ...common.registry import CRITERIA
 from .base import Criterion
@@ -33,7 +33,7 @@ class Fisher(Criterion):
     def check(self, groups):
         """See :meth:`Criterion.check`."""
         for group in groups:
-            if not has_gate(group):
+            if not has_mask_gradient(group):
                 raise UserError(
                     f'prune_cfg.criterion: Fisher cannot score {group.name}: nothing reads a '
                     f'{group.kind} as input; use another criterion, other units, or ByKind'

@@ -1,7 +1,7 @@
 """The two pruners that a ``prune_cfg`` names: whole units, or single weights."""
 
 from .base import DataFactory, Pruner, build_pruner
-from .plan import Plan, Survey
+from .plan import Plan, ScoredUnits
 from .structured import StructuredPruner
 from .unstructured import WeightPruner
 
@@ -10,7 +10,7 @@ __all__ = [
     'Plan',
     'Pruner',
     'StructuredPruner',
-    'Survey',
+    'ScoredUnits',
     'WeightPruner',
     'build_pruner',
 ]

@@ -10,7 +10,7 @@ from ..constraint import Cost
 
 
 @dataclass
-class Survey:
+class ScoredUnits:
     """What a pruner knows of a model whatever the ratio: plans for many ratios share it.
 
     Attributes:

@@ -15,11 +15,17 @@ from mmengine.logging import print_log
 from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
-from ...calibration.data import CalibrationData, calls_of
+from ...calibration.data import CalibrationData, forward_calls
 from ...calibration.layer_inputs import check_layer, weight_matrix
-from ...calibration.sequential import Station, layers_that_run_later, lockstep, look, stations
+from ...calibration.sequential import (
+    SharedInput,
+    group_by_input,
+    layers_that_run_later,
+    observe,
+    run_layer_by_layer,
+)
 from ...checkpoints.checkpoint_file import load_file, save_file
-from ...common.distributed import check_same, from_rank_0, weights_digest
+from ...common.distributed import assert_ranks_agree, from_rank_0, weights_digest
 from ...common.errors import UserError
 from ...common.eval_mode import evaluation_mode
 from ...common.random_state import kept_random_state
@@ -147,7 +153,7 @@ def sparsify_from_inputs(
         Which weights stay, by name.
 
     Raises:
-        UserError: what :class:`Sparsifier` and :func:`lockstep` refuse.
+        UserError: what :class:`Sparsifier` and :func:`run_layer_by_layer` refuse.
     """
     owners = {name.rpartition('.')[0]: name for name in ratios}
     modules = {path: model.get_submodule(path) for path in owners}
@@ -160,7 +166,7 @@ def sparsify_from_inputs(
         module.weight.copy_(weight.view(module.weight.shape))
         packed[name] = np.packbits(keep.cpu().numpy())
 
-    def prune(station: Station, statistic: Any) -> dict[str, tuple[Tensor, Tensor]]:
+    def prune(station: SharedInput, statistic: Any) -> dict[str, tuple[Tensor, Tensor]]:
         own = {owners[path]: weight_matrix(modules[path]) for path in station}
         earlier = before and {name: before[name].flatten(1).to(own[name].device) for name in own}
         done = sparsifier.prune(own, statistic, ratios, earlier)
@@ -180,7 +186,7 @@ def sparsify_from_inputs(
         Bar(disable=bool(seen) or not dist.is_main_process()) as bar,
     ):
         first = partial(loss, model, data.first_sample())
-        stops, calls = stations(model, list(modules), first), calls_of(model, data, loss)
+        stops, calls = group_by_input(model, list(modules), first), forward_calls(model, data, loss)
         if not sparsifier.sequential:
             seen = {} if seen is None else seen
             if not seen:
@@ -192,7 +198,7 @@ def sparsify_from_inputs(
                     sparsifier.add(totals[name], modules[name], x)
                     bar.advance(task)
 
-                look(model, calls, stops, see)
+                observe(model, calls, stops, see)
                 seen.update({name: sparsifier.finish(total) for name, total in totals.items()})
             for station in stops:
                 prune(station, seen[station[0]])
@@ -200,7 +206,7 @@ def sparsify_from_inputs(
             task = bar.add_task('pruning layers', total=len(stops))
             numbers = {station: number for number, station in enumerate(stops)}
 
-            def visit(station: Station, inputs: list[Tensor], dense: list[Tensor]) -> None:
+            def visit(station: SharedInput, inputs: list[Tensor], dense: list[Tensor]) -> None:
                 found = progress.load(numbers[station]) if progress else None
                 if found is not None:
                     for name, layer in found.items():
@@ -218,7 +224,7 @@ def sparsify_from_inputs(
                 number = max(1, round(sparsifier.dense_share * len(data.batches)))
                 dense = calls[: len(range(rank, number, world))]
                 later = layers_that_run_later(model, stops, first)
-            lockstep(model, calls, stops, visit, dense, later)
+            run_layer_by_layer(model, calls, stops, visit, dense, later)
     if dist.get_world_size() > 1:
-        check_same(weights_digest(model), 'the pruned weights')
+        assert_ranks_agree(weights_digest(model), 'the pruned weights')
     return {name: mask(name) for name in ratios}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...calibration.collect import collect, observable, within_memory
 from ...calibration.loss import mmengine_loss
-from ...common.distributed import check_same, on_rank_0
+from ...common.distributed import assert_ranks_agree, on_rank_0
 from ...common.errors import UserError
 from ...common.registry import ALLOCATORS, COMPENSATIONS, CRITERIA, PENALTIES, PRUNERS, UNITS, build
 from ...common.timing import timed
@@ -30,7 +30,7 @@ from .layer_depth import (
     needed_blocks,
     with_layers,
 )
-from .plan import Plan, Survey
+from .plan import Plan, ScoredUnits
 
 #: Statistics that depend on the loss.
 GRADIENTS = frozenset(('gradients', 'squared_gradients', 'fisher'))
@@ -218,15 +218,15 @@ class StructuredPruner(Pruner):
         data: DataFactory | None = None,
         table: list[Tensor] | None = None,
         loss: Callable[[nn.Module, Any], Tensor] = mmengine_loss,
-    ) -> Survey:
+    ) -> ScoredUnits:
         """Find and score units: what plans for all ratios share. Arguments as for :meth:`plan`."""
         seconds: dict[str, float] = {}
         with timed(seconds, 'discover'):
             groups, refused = self.discover(model)
         scores = table if table is not None else self.scores(model, groups, data, loss, seconds)
-        return Survey(groups, scores, refused, seconds)
+        return ScoredUnits(groups, scores, refused, seconds)
 
-    def plan_from(self, model: nn.Module, survey: Survey) -> Plan:
+    def plan_from(self, model: nn.Module, survey: ScoredUnits) -> Plan:
         """Choose units by this pruner's budget.
 
         Args:
@@ -257,7 +257,7 @@ class StructuredPruner(Pruner):
                 for layer in emptied_layers(needed_blocks(model, groups), kept):
                     state.groups[layer.name] = layer
                     state.kept[layer.name] = torch.arange(0)
-            check_same(state.digest(), 'the units kept')
+            assert_ranks_agree(state.digest(), 'the units kept')
         return Plan(groups, survey.importance, cost, state, survey.refused, seconds, removed)
 
     def scores(

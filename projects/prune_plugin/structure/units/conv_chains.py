@@ -8,11 +8,11 @@ from torch import nn
 from ..unit_group import Attr, Cut, UnitGroup
 from .convolutions import (
     depthwise_channels,
+    input_channels,
     is_convolution,
     is_depthwise,
     norm_cuts,
-    reading_channels,
-    written_channels,
+    output_channels,
 )
 from .finder import NotPrunable, join, require
 from .mlp_branches import is_featurewise
@@ -101,7 +101,7 @@ def writing(producer: Named, between: Sequence[Named]) -> tuple[list[Cut], list[
             require(apart, f'{name} is a {type(module).__name__}')
     alike = all(cut.width == width for cut in cuts)
     require(alike, f'{path} has a group norm, and something else that counts channels')
-    return written_channels(path, conv, width) + cuts, attrs, width
+    return output_channels(path, conv, width) + cuts, attrs, width
 
 
 def written_singly(layer: Named) -> list[Cut]:
@@ -134,7 +134,7 @@ def hidden_channels(
     path, conv = producer
     cuts, attrs, width = writing(producer, between)
     for name, reader in readers:
-        cuts += reading_channels(name, reader, width)
+        cuts += input_channels(name, reader, width)
     size = conv.out_channels // width
     return UnitGroup(path, 'channel', size, tuple(cuts), owner, tuple(attrs), least=1)
 

@@ -23,7 +23,7 @@ def check_convolution(path: str, conv: nn.Module) -> None:
     require(conv.groups == 1, f'{path} has {conv.groups} groups')
 
 
-def written_channels(name: str, conv: nn.Module, width: int = 1) -> list[Cut]:
+def output_channels(name: str, conv: nn.Module, width: int = 1) -> list[Cut]:
     """Cuts of the channels that a convolution writes, ``width`` to the unit."""
     check_convolution(name, conv)
     cuts = [Cut(f'{name}.weight', 0, width)]
@@ -32,7 +32,7 @@ def written_channels(name: str, conv: nn.Module, width: int = 1) -> list[Cut]:
     return cuts
 
 
-def reading_channels(name: str, conv: nn.Module, width: int = 1) -> list[Cut]:
+def input_channels(name: str, conv: nn.Module, width: int = 1) -> list[Cut]:
     """Cuts of the channels that a convolution reads, for its offsets too if it is deformable."""
     check_convolution(name, conv)
     cuts = [Cut(f'{name}.weight', 1, width, side='out')]

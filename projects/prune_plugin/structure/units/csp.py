@@ -5,7 +5,7 @@ from torch import nn
 from ..unit_group import Cut, UnitGroup
 from .conv_chains import conv_modules, parts, stack, written_singly
 from .conv_stacks import StackedChannels
-from .convolutions import is_depthwise, reading_channels
+from .convolutions import input_channels, is_depthwise
 from .finder import join, require
 
 
@@ -53,7 +53,7 @@ def branch(name: str, module: nn.Module, first: str, blocks: list[str], offset: 
     for block in blocks:
         path, reader = parts(conv_modules(module, name, f'{block}.conv1'))[0]
         require(not is_depthwise(reader), f'{path} keeps channels apart')
-        cuts += reading_channels(path, reader)
+        cuts += input_channels(path, reader)
     if module.channel_attention:
         fc = join(name, 'attention.fc')
         cuts += [Cut(f'{fc}.{n}', 0, sections=(offset,)) for n in ('weight', 'bias')]

@@ -5,7 +5,7 @@ from torch import nn
 from ...common.registry import UNITS
 from ..unit_group import Cut, UnitGroup
 from .conv_chains import written_singly
-from .convolutions import reading_channels
+from .convolutions import input_channels
 from .finder import UnitFinder, join, require
 
 
@@ -30,7 +30,7 @@ def mmdet_fpn(name: str, module: nn.Module) -> list[UnitGroup]:
     if module.add_extra_convs == 'on_lateral' and len(module.fpn_convs) > levels:
         readers.append(levels)
     for i in readers:
-        cuts += reading_channels(join(name, f'fpn_convs.{i}.conv'), module.fpn_convs[i].conv)
+        cuts += input_channels(join(name, f'fpn_convs.{i}.conv'), module.fpn_convs[i].conv)
     size = module.lateral_convs[0].conv.out_channels
     label = join(name, 'lateral_convs')
     return [UnitGroup(label, 'channel', size, tuple(cuts), name, least=1)]

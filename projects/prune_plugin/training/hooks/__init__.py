@@ -1,6 +1,6 @@
 """MMEngine hooks. None of them ever changes a shape: builders slim, hooks mask."""
 
-from .atomic_checkpoint_hook import WholeCheckpointHook
+from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .carry_over_hook import CarryOverHook
 from .distill_hook import DistillHook
 from .epoch_seed_hook import EpochSeedHook
@@ -25,5 +25,5 @@ __all__ = [
     'PenaltyHook',
     'PruneStateHook',
     'TicketHook',
-    'WholeCheckpointHook',
+    'AtomicCheckpointHook',
 ]

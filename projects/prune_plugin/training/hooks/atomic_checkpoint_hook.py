@@ -7,11 +7,11 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
-from ...common.fileio import whole_file
+from ...common.fileio import atomic_write
 from .latest_checkpoint_hook import renew_latest
 
 
-class WholeFiles(LocalBackend):
+class AtomicLocalBackend(LocalBackend):
     """Local files: each is written whole or not at all, and what is to be removed is only noted."""
 
     def __init__(self):
@@ -20,7 +20,7 @@ class WholeFiles(LocalBackend):
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a file."""
         Path(filepath).parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(filepath, 'wb') as file:
+        with atomic_write(filepath, 'wb') as file:
             file.write(obj)
 
     def remove(self, filepath: str | Path) -> None:
@@ -28,11 +28,11 @@ class WholeFiles(LocalBackend):
         self.outdated.append(Path(filepath))
 
 
-register_backend('whole_files', WholeFiles, force=True)
+register_backend('atomic_files', AtomicLocalBackend, force=True)
 
 
-@HOOKS.register_module()
-class WholeCheckpointHook(CheckpointHook):
+@HOOKS.register_module(name=['AtomicCheckpointHook', 'WholeCheckpointHook'])
+class AtomicCheckpointHook(CheckpointHook):
     """MMEngine's CheckpointHook, but a kill or a full disk while it saves loses nothing.
 
     That one writes under the checkpoint's own name, and removes an older one (``max_keep_ckpts``,
@@ -43,7 +43,7 @@ class WholeCheckpointHook(CheckpointHook):
     """
 
     def __init__(self, **kwargs):
-        super().__init__(backend_args=dict(backend='whole_files'), **kwargs)
+        super().__init__(backend_args=dict(backend='atomic_files'), **kwargs)
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)
@@ -65,8 +65,8 @@ class WholeCheckpointHook(CheckpointHook):
                 path.unlink(missing_ok=True)
 
 
-def save_whole(cfg: Config) -> None:
-    """Have a config's training save with a :class:`WholeCheckpointHook`.
+def use_atomic_checkpoints(cfg: Config) -> None:
+    """Have a config's training save with a :class:`AtomicCheckpointHook`.
 
     A hook of another type, or one that writes to a storage of its own, stays.
     """
@@ -75,4 +75,4 @@ def save_whole(cfg: Config) -> None:
     own = saving.get('backend_args') or saving.get('file_client_args')
     if saving.get('type') == 'CheckpointHook' and not own and '://' not in str(cfg.work_dir):
         saving.pop('backend_args', None)
-        cfg.default_hooks = {**hooks, 'checkpoint': {**saving, 'type': 'WholeCheckpointHook'}}
+        cfg.default_hooks = {**hooks, 'checkpoint': {**saving, 'type': 'AtomicCheckpointHook'}}

@@ -6,7 +6,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from ...common.fileio import point
+from ...common.fileio import replace_symlink
 
 
 def renew_latest(folder: Path) -> None:
@@ -14,7 +14,7 @@ def renew_latest(folder: Path) -> None:
     pointer = folder / 'last_checkpoint'
     newest = Path(pointer.read_text().strip()).name if pointer.is_file() else ''
     if newest:  # else nothing was saved, or a kill came while the pointer was written
-        point(folder / 'latest.pth', newest)
+        replace_symlink(folder / 'latest.pth', newest)
 
 
 @HOOKS.register_module()

@@ -6,7 +6,7 @@ from mmengine.registry import HOOKS
 from torch.distributed.tensor import DTensor
 
 from ...checkpoints.checkpoint_file import prune_state_of
-from ...common.distributed import check_same, weights_digest
+from ...common.distributed import assert_ranks_agree, weights_digest
 from ...common.errors import UserError
 from ...common.model_wrappers import unwrapped
 
@@ -38,7 +38,7 @@ class PruneStateHook(Hook):
     def after_train(self, runner) -> None:
         """Compare weights over ranks."""
         model = unwrapped(runner)
-        check_same(weights_digest(model), 'the weights after training')
+        assert_ranks_agree(weights_digest(model), 'the weights after training')
         if runner.distributed:
             divided = any(isinstance(p, DTensor) for p in model.parameters())
             how = 'divided among' if divided else 'identical on all'

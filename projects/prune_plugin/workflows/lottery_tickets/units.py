@@ -2,7 +2,7 @@
 
 import torch
 
-from ...common.distributed import check_same, on_rank_0
+from ...common.distributed import assert_ranks_agree, on_rank_0
 from ...common.errors import UserError
 from ...structure.prune_state import PruneState, compose
 from ...structure.slimming import slim
@@ -25,7 +25,7 @@ class UnitTicket(Ticket):
                     f'prune_cfg.units: units of {group.name} ({group.kind}) cannot be masked while '
                     'training; leave that kind out'
                 )
-        self.before: PruneState | None = getattr(model, 'prune_state', None)
+        self.prior_state: PruneState | None = getattr(model, 'prune_state', None)
         self.alive = {group.name: torch.arange(group.size) for group in self.groups}
         self.chosen = dict(self.alive)
 
@@ -53,7 +53,7 @@ class UnitTicket(Ticket):
             group.name: units[torch.isin(units, self.alive[group.name])]
             for group, units in zip(self.groups, kept, strict=True)
         }
-        check_same(self.state(self.chosen).digest(), 'the units kept')
+        assert_ranks_agree(self.state(self.chosen).digest(), 'the units kept')
         if not self.soft:
             self.remove()
 
@@ -129,7 +129,7 @@ class UnitTicket(Ticket):
 
     def describe(self):
         """See :meth:`Ticket.describe`."""
-        return {'meta': {'prune_state': compose(self.before, self.state()).to_dict()}}
+        return {'meta': {'prune_state': compose(self.prior_state, self.state()).to_dict()}}
 
     def by_group(self):
         """See :meth:`Ticket.by_group`."""

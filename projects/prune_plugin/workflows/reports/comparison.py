@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ...common.fileio import whole_file
+from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv, write_json
 
 #: Columns of ``compare.csv`` before the metrics.
@@ -231,7 +231,7 @@ def plot_comparison(report: dict[str, Any], path: Path) -> Path:
     )  # fmt: skip
     title = f'checkpoints of {Path(report["config"] or "a model").stem} compared'
     figure.suptitle(title, fontsize=11, fontweight='bold')
-    with whole_file(path, 'wb') as file:
+    with atomic_write(path, 'wb') as file:
         figure.savefig(file, dpi=130, format='png')
     return path
 

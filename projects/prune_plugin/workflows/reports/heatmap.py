@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from ...common.fileio import whole_file
+from ...common.fileio import atomic_write
 from .console import number
 
 #: Least change, as a share of the dense value, that gets the full colour.
@@ -70,7 +70,7 @@ def plot_sensitivity(report: dict, path: Path) -> Path | None:
             label_lines(axis, lines)
     note = 'change against dense; red: worse, blue: better\ngrey: nothing to remove, or no value'
     figure.text(0.1 / size[0], 0.06 / size[1], note, fontsize=6.5, color=GREY)
-    with whole_file(path, 'wb') as file:
+    with atomic_write(path, 'wb') as file:
         figure.savefig(file, dpi=130, format='png')
     return path
 

@@ -7,7 +7,7 @@ from mmengine.logging import print_log
 from rich.console import Console
 from rich.table import Table
 
-from ...common.fileio import whole_file
+from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv
 from .console import number
 
@@ -88,7 +88,7 @@ def plot_history(history: 'History', path: Path) -> Path | None:
         plot_metric(axis, history, name)
     for axis in axes[len(names) :]:
         axis.set_visible(False)
-    with whole_file(path, 'wb') as file:
+    with atomic_write(path, 'wb') as file:
         figure.savefig(file, dpi=130, format='png')
     return path
 

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ...common.fileio import whole_file
+from ...common.fileio import atomic_write
 from ...common.json_csv import finite
 from . import markup
 from .advice import advice
@@ -44,7 +44,7 @@ def write_html(report: dict, folder: Path, drawn: Sequence[Path] = ()) -> Path:
     found = {path.name: path for path in [*drawn, *earlier_pictures(report, folder)]}
     pictures = {name: found[name].read_bytes() for name in CAPTIONS if name in found}
     path = folder / 'report.html'
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(report_page(report, pictures))
     return path
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from ...common.fileio import whole_file
+from ...common.fileio import atomic_write
 from .console import STAGES
 
 
@@ -64,7 +64,7 @@ def plot_kept_share(report: dict, path: Path) -> Path:
         axis.set_title(f'{kind}: {kept:,} of {total:,} units kept', loc='left', fontsize=10)
         axis.spines[['top', 'right']].set_visible(False)
     axes[-1].set_xlabel('layer')
-    with whole_file(path, 'wb') as file:
+    with atomic_write(path, 'wb') as file:
         figure.savefig(file, dpi=130, format='png')
     return path
 
@@ -83,7 +83,7 @@ def plot_metrics(report: dict, path: Path) -> Path:
         plot_metric(axis, report, name)
     for axis in list(axes)[len(names) :]:
         axis.set_visible(False)
-    with whole_file(path, 'wb') as file:
+    with atomic_write(path, 'wb') as file:
         figure.savefig(file, dpi=130, format='png')
     return path
 

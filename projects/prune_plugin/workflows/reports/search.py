@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from rich.console import Console
 from rich.table import Table
 
-from ...common.fileio import whole_file
+from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv, write_json
 from . import markup
 from .console import number
@@ -146,6 +146,6 @@ def plot_search(report: Mapping[str, Any], path: Path) -> Path | None:
     axis.grid(color='#edf2f7')
     axis.legend(frameon=False, fontsize=8)
     axis.spines[['top', 'right']].set_visible(False)
-    with whole_file(path, 'wb') as file:
+    with atomic_write(path, 'wb') as file:
         figure.savefig(file, dpi=130, format='png')
     return path

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...common.errors import UserError
-from ...common.fileio import whole_file
+from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv
 from ...methods.pruners import Plan
 from ...structure.prune_state import PruneState
@@ -80,7 +80,7 @@ class UnitTable:
 
     def write_scores(self, path: str | os.PathLike) -> None:
         """Write the table that :func:`read_scores` reads: ``--save-table``."""
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write(','.join(SCORE_COLUMNS) + '\n')
             for lines, _ in self.lines(name=True):
                 file.write('\n'.join(lines) + '\n')
@@ -93,7 +93,7 @@ class UnitTable:
         names = ('units.csv', 'global_group_table.csv', 'groups_to_prune.csv')
         with ExitStack() as stack:
             units, table, chosen = (
-                stack.enter_context(whole_file(Path(folder) / name)) for name in names
+                stack.enter_context(atomic_write(Path(folder) / name)) for name in names
             )
             units.write(','.join(UNIT_COLUMNS) + '\n')
             for file in (table, chosen):

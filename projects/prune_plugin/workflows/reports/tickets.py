@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from ...common.fileio import whole_file
+from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv, write_json
 
 #: Kinds of units, one line each.
@@ -53,7 +53,7 @@ def write_tickets(rows: Sequence[dict[str, Any]], headline: Sequence[str], folde
 
 def save(figure, path: Path) -> None:
     """Write a figure as a whole file."""
-    with whole_file(path, 'wb') as file:
+    with atomic_write(path, 'wb') as file:
         figure.savefig(file, dpi=130, format='png')
 
 
