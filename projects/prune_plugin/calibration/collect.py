@@ -21,10 +21,15 @@ from ..structure.unit_group import UnitGroup
 from .data import CalibrationData
 from .loss import LossFunction, mmengine_loss
 from .mask_gradients import MaskGradients
-from .statistics import Statistics, activation_hooks, gradient_hooks, reduce_statistics, usage_hooks
-
-#: Statistics as large as the weights.
-WEIGHT_GRADIENTS = frozenset(('gradients', 'squared_gradients'))
+from .statistics import (
+    WEIGHT_STATISTICS,
+    Statistic,
+    Statistics,
+    activation_hooks,
+    gradient_hooks,
+    reduce_statistics,
+    usage_hooks,
+)
 
 
 @contextmanager
@@ -51,7 +56,10 @@ def scored_weights(model: nn.Module, groups: Sequence[UnitGroup]) -> dict[str, i
 
 
 def within_memory(
-    model: nn.Module, groups: Sequence[UnitGroup], kinds: frozenset[str], gigabytes: float | None
+    model: nn.Module,
+    groups: Sequence[UnitGroup],
+    kinds: frozenset[Statistic],
+    gigabytes: float | None,
 ) -> list[list[UnitGroup]]:
     """The groups in their order, in parts whose statistics of gradients fit into ``gigabytes``.
 
@@ -63,8 +71,8 @@ def within_memory(
         kinds: As of :func:`collect`.
         gigabytes: 10^9 bytes, on each rank; None: no limit.
     """
-    per_element = 8 * len(kinds & {'squared_gradients'} | {'gradients'})  # see gradient_hooks
-    if gigabytes is None or not kinds & WEIGHT_GRADIENTS:
+    per_element = 8 * (2 if Statistic.SQUARED_GRADIENTS in kinds else 1)  # see gradient_hooks
+    if gigabytes is None or not kinds & WEIGHT_STATISTICS:
         return [list(groups)]
     parts: list[list[UnitGroup]] = []
     held: dict[str, int] = {}
@@ -107,7 +115,7 @@ def check_losses(spoilt: int | None, data: CalibrationData) -> None:
 def collect(
     model: nn.Module,
     groups: Sequence[UnitGroup],
-    kinds: frozenset[str],
+    kinds: frozenset[Statistic],
     data: CalibrationData,
     loss: LossFunction = mmengine_loss,
 ) -> Statistics:
@@ -119,7 +127,7 @@ def collect(
     Args:
         model: The model, not wrapped. Its weights, modes and random states are left as they were.
         groups: The unit groups to be scored.
-        kinds: Subset of ``{'gradients', 'squared_gradients', 'activations', 'fisher', 'usage'}``.
+        kinds: What to gather.
         data: The batches.
         loss: Gives the loss whose gradients are gathered.
 
@@ -133,16 +141,16 @@ def collect(
     batch_info = {'samples': 0}
     scored = scored_weights(model, groups)
     read = {cut.name for group in groups for cut in group.cuts if cut.side == 'out'}
-    of_weights = bool(kinds & WEIGHT_GRADIENTS)
+    of_weights = bool(kinds & WEIGHT_STATISTICS)
     with evaluation_mode(model), kept_random_state(), observable(model, groups):
-        gates = MaskGradients(model, groups if 'fisher' in kinds else [])
+        gates = MaskGradients(model, groups if Statistic.FISHER in kinds else [])
         statistics.fisher = gates.squares
         backward = of_weights or bool(gates.groups)
         with (
             gates.watching(),
             gradient_hooks(model, scored if of_weights else (), statistics, kinds, batch_info),
-            activation_hooks(model, read if 'activations' in kinds else set(), statistics),
-            usage_hooks(model, groups if 'usage' in kinds else [], statistics.usage),
+            activation_hooks(model, read if Statistic.ACTIVATIONS in kinds else set(), statistics),
+            usage_hooks(model, groups if Statistic.USAGE in kinds else [], statistics.usage),
             torch.set_grad_enabled(backward),
         ):
             spoilt: int | None = None

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .fileio import atomic_write
@@ -17,6 +17,11 @@ def finite(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [finite(entry) for entry in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def plain(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A dict as it comes back from JSON."""
+    return json.loads(json.dumps(data, default=str))
 
 
 def write_json(data: Any, path: str | os.PathLike) -> None:

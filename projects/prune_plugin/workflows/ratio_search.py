@@ -14,6 +14,7 @@ from torch import nn
 from ..common.bisection import largest_holding
 from ..common.distributed import on_rank_0
 from ..common.errors import InfeasibleBudgetError, UserError
+from ..common.json_csv import plain
 from ..evaluation.environment import environment
 from ..evaluation.metrics import better_direction, full_name
 from ..evaluation.profiling import profile
@@ -21,7 +22,6 @@ from ..evaluation.test_set import TestSet, tables_hidden
 from ..methods.budgets.metric import MetricBudget, within, worse_by
 from ..methods.pruners import Pruner
 from .evaluation_cache import cached_results, settings_of
-from .history import plain
 from .options import PruneOptions, SearchResult
 from .reports.search import plot_search, write_search
 

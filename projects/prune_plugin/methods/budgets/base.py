@@ -24,6 +24,8 @@ class Budget:
     quantity = ''
     #: Whether the cost of whole layers may be counted beside that of the units in them.
     counts_layers = False
+    #: Whether the cost is measured by a clock, on a model with weights.
+    measured = False
     #: Whether the ratio is still to be found by evaluating models: then it is None, and :meth:`at` gives
     #: the budget with one.
     searched = False

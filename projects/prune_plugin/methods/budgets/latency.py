@@ -44,6 +44,7 @@ class LatencyBudget(Budget):
     """
 
     quantity = 'latency'
+    measured = True
 
     def __init__(self, ratio: float = 0.3, points: int = 5, seconds: float = 0.5):
         super().__init__(ratio)

@@ -1,5 +1,6 @@
 """How much each unit was used, where a module can tell."""
 
+from ...calibration.statistics import Statistic
 from ...common.errors import UserError
 from ...common.registry import CRITERIA
 from .base import Criterion
@@ -21,7 +22,7 @@ class Usage(Criterion):
         ...     budget=dict(type='units', ratio=0.5))
     """
 
-    statistics = frozenset(('usage',))
+    statistics = frozenset((Statistic.USAGE,))
 
     def score(self, group, tensors, statistics):
         """See :meth:`Criterion.score`."""

@@ -11,7 +11,7 @@ from . import markup
 from .advice import advice
 from .comparison import change
 from .console import QUANTITIES, Row, number, share, stages_of, summary
-from .history import percent
+from .rounds import percent
 from .search import goal, search_section
 
 #: What the pictures show, in the order of the page.
