@@ -89,8 +89,8 @@ def llm_weights(name: str = 'llm_weights') -> str:
 {PROTOCOL.format(windows=r['windows'])}; dense {r['dense_perplexity']:.2f}. Calibrated on {r['samples']}
 sequences of the valid split. Methods run in alternation, each in a fresh process; time is for
 pruning only, and memory is the peak of the process including the model. Plain methods are direct
-implementations of the papers (tools/benchmarks/plain): two forward passes per block, one Hessian per layer. Medians
-of rounds: {rounds_of(r['results'])}.
+implementations of the papers (tools/benchmarks/plain): two forward passes per block, one Hessian per layer.
+Medians of rounds: {rounds_of(r['results'])}.
 
 {table(['', 'method', *quantities], rows)}
 
