@@ -368,3 +368,22 @@ def test_concepts_notebook_runs(capsys):
     run_snippets(DOCS / 'concepts.md')
     removed = float(capsys.readouterr().out.split()[0])
     assert 0.3 <= removed < 0.302
+
+
+# Form
+
+
+@pytest.mark.parametrize(
+    'page', [page for page in PAGES if page.suffix == '.md'], ids=lambda path: path.name
+)
+def test_lines_are_wrapped_at_120_columns(page):
+    """Except tables, links, quoted errors, and pages written from docstrings and from licences."""
+    if page.name in ('reference.md', 'licenses.md'):
+        return
+    lines = page.read_text(encoding='utf-8').splitlines()
+    wide = [
+        line
+        for line in lines
+        if len(line) > 120 and line[0] != '|' and '](' not in line and 'rror: ' not in line
+    ]
+    assert not wide
