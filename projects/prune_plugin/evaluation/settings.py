@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..common.validation import MOST_SECONDS, at_least, check_number, check_shape
+from ..common.validation import MAX_SECONDS, at_least, check_number, check_shape
 
 #: Samples of a call to be timed, and CPU threads for it, at most.
 MOST_SAMPLES, MOST_THREADS = 65_536, 1024
@@ -30,6 +30,6 @@ class ProfileSettings:
         if self.batch_size is not None:
             at_least('batch_size', self.batch_size, 1, MOST_SAMPLES)
         at_least('num_threads', self.num_threads, 1, MOST_THREADS)
-        check_number('seconds', self.seconds, 0, MOST_SECONDS, least=True)
+        check_number('seconds', self.seconds, 0, MAX_SECONDS, least=True)
         if self.input_shape is not None:
             check_shape('input_shape', self.input_shape)

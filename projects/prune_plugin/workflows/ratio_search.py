@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import nn
 
-from ..common.bisection import largest_holding
+from ..common.bisection import bisect_largest
 from ..common.distributed import on_rank_0
 from ..common.errors import InfeasibleBudgetError, UserError
 from ..evaluation.environment import environment
@@ -110,7 +110,7 @@ class Search:
         self.begin(model)
         report['high'] = high = self.reachable()
         tolerance, trials = budget.tolerance, budget.trials
-        ratio = largest_holding(self.holds, budget.low, high, tolerance, trials)
+        ratio = bisect_largest(self.holds, budget.low, high, tolerance, trials)
         rows = report['rows']
         if ratio is not None:
             above = [row['ratio'] for row in rows if not row['holds'] and row['ratio'] > ratio]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...common.errors import UserError
 from ...common.eval_mode import evaluation_mode
 from ...common.registry import BUDGETS
-from ...common.validation import MOST_SECONDS, at_least, check_number
+from ...common.validation import MAX_SECONDS, at_least, check_number
 from ...evaluation.environment import device_name
 from ...evaluation.example_inputs import Example, tried_example, usual_batch_size
 from ...evaluation.latency import interleaved_latency, model_latency
@@ -48,7 +48,7 @@ class LatencyBudget(Budget):
     def __init__(self, ratio: float = 0.3, points: int = 5, seconds: float = 0.5):
         super().__init__(ratio)
         at_least('prune_cfg.budget.points', points, 2)
-        check_number('prune_cfg.budget.seconds', seconds, 0, MOST_SECONDS)
+        check_number('prune_cfg.budget.seconds', seconds, 0, MAX_SECONDS)
         self.points, self.seconds = points, seconds
 
     def cost(self, model, groups, profile):
