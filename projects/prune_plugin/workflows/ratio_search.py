@@ -15,7 +15,7 @@ from ..common.bisection import bisect_largest
 from ..common.distributed import on_rank_0
 from ..common.errors import InfeasibleBudgetError, UserError
 from ..evaluation.environment import environment
-from ..evaluation.metrics import better_direction, full_name
+from ..evaluation.metrics import better_direction, resolve_metric
 from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, tables_hidden
 from ..methods.budgets.metric import MetricBudget, within, worse_by
@@ -132,7 +132,7 @@ class Search:
         dense = report['dense'] = self.known['']
         self.write()
         metrics = dense['metrics']
-        name = report['metric'] = full_name(budget.metric, metrics, 'prune_cfg.budget.metric')
+        name = report['metric'] = resolve_metric(budget.metric, metrics, 'prune_cfg.budget.metric')
         if budget.lower_is_better is None:
             better = better_direction(name, self.test_set.metrics, metrics)
         else:

@@ -16,7 +16,7 @@ from ...common.eval_mode import evaluation_mode
 from ...common.registry import BUDGETS
 from ...common.validation import MAX_SECONDS, at_least, check_number
 from ...evaluation.environment import device_name
-from ...evaluation.example_inputs import Example, tried_example, usual_batch_size
+from ...evaluation.example_inputs import Example, checked_example_input, usual_batch_size
 from ...evaluation.latency import interleaved_latency, model_latency
 from ...structure.prune_state import PruneState
 from ...structure.slimming import slim
@@ -54,7 +54,7 @@ class LatencyBudget(Budget):
     def cost(self, model, groups, profile):
         """See :meth:`Budget.cost`."""
         shape, batch = profile.get('input_shape'), profile.get('batch_size', 1)
-        example = tried_example(model, shape, batch, 'a latency budget')
+        example = checked_example_input(model, shape, batch, 'a latency budget')
         threads = profile.get('num_threads', 1)
         calls = module_calls(model, {group.owner for group in groups}, example)
         cache: dict[tuple, tuple[Tensor, Tensor]] = {}
