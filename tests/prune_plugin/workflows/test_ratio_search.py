@@ -326,7 +326,7 @@ def test_the_floors_end_the_search(prune):
     ('budget', 'more', 'message'),
     [
         (goal(1.0, 'top1'), {}, "budget.metric is 'top1', but .*; valid are toy/distance, toy/agr"),
-        (goal(1.0, 'nothing'), {}, "budget.metric is 'nothing', but the evaluation gave no such"),
+        (goal(1.0, 'nothing'), {}, "budget.metric is 'nothing', but the evaluation has no such"),
         (goal(0.1, relative=True), {}, 'relative: toy/distance of the dense model is 0'),
         (goal(1.0), dict(test_evaluator=None), 'the config has no test_dataloader and test_eval'),
         (goal(1.0, split='val'), {}, 'the config has no val_dataloader and val_evaluator'),
