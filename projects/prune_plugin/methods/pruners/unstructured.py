@@ -113,7 +113,7 @@ class WeightPruner(Pruner):
 
         In rounds those approach their targets as ``ratio`` does the budget's.
         """
-        so_far = ratio / self.budget.ratio if self.in_rounds else 1.0
+        so_far = ratio / self.budget.known_ratio if self.in_rounds else 1.0
         own = [(pattern, own * so_far) for pattern, own in self.layer_ratios.items()]
         names = list(names)
         for pattern, _ in own:
@@ -141,7 +141,7 @@ class WeightPruner(Pruner):
         weights = self.chosen(model)
         self.sparsifier.check_widths(weights)
         check_finite(weights)
-        self.ratios(weights, self.budget.ratio)
+        self.ratios(weights, self.budget.ratio or 0.0)  # checks the patterns
         if self.sparsifier.reads_inputs:
             with evaluation_mode(model), kept_random_state(), torch.no_grad():
                 loss(model, self.batches(data).first_sample())
@@ -186,7 +186,7 @@ class WeightPruner(Pruner):
         weights = self.chosen(model)
         self.sparsifier.check_widths(weights)
         check_finite(weights)
-        ratios = self.ratios(weights, self.budget.ratio if ratio is None else ratio)
+        ratios = self.ratios(weights, self.budget.known_ratio if ratio is None else ratio)
         if self.sparsifier.reads_inputs:
             masks = sparsify_from_inputs(
                 model, self.sparsifier, ratios, self.batches(data), loss, progress, before, seen
