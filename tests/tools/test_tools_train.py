@@ -51,7 +51,7 @@ def test_fine_tuning_on_two_ranks(on_two_ranks):
     assert epochs_in(tuned) == ['epoch_3.pth', 'epoch_4.pth']  # goes on after two dense epochs
     assert (tuned / 'latest.pth').readlink() == Path('epoch_4.pth')
     assert (tuned / 'vit_tiny_digits.py').is_file()
-    assert 'fine-tuning goes on after epoch 2, with optimizer state' in ended.out
+    assert 'fine-tuning continues after epoch 2, with optimizer state' in ended.out
     report = json.loads((out / 'report.json').read_text())
     assert report['environment']['world_size'] == 2
     assert report['recovered']['mode'] == 'fine_tune' and report['recovered']['epochs'] == 2

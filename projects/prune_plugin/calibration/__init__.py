@@ -1,1 +1,1 @@
-"""What batches of data tell of a model: statistics of gradients, activations and inputs."""
+"""Statistics from calibration data: gradients, activations and layer inputs; running layer by layer."""

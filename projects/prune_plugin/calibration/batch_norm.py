@@ -1,5 +1,6 @@
-"""Running statistics of batch norms, taken anew from a pruned model's own activations."""
+"""Recomputing the running statistics of batch norms from a pruned model's activations."""
 
+from collections.abc import Mapping
 from itertools import islice
 
 import torch
@@ -16,10 +17,10 @@ from .loss import LossFunction, mmengine_loss
 
 
 def trained_norms(model: nn.Module) -> dict[str, _BatchNorm]:
-    """Batch norms that would update their running statistics in training, by name.
+    """Batch norms whose running statistics training updates, by name.
 
-    Those that the model itself keeps in evaluation mode (``norm_eval``, frozen stages) aren't
-    among them. The model is left in training mode.
+    Those that the model itself keeps in evaluation mode (``norm_eval``, frozen stages) are left out.
+    Side effect: the model is in training mode afterwards.
     """
     model.train()
     return {
@@ -33,73 +34,73 @@ def trained_norms(model: nn.Module) -> dict[str, _BatchNorm]:
 def recalibrate(
     model: nn.Module, data: CalibrationData, loss: LossFunction = mmengine_loss
 ) -> list[str]:
-    """Replace the running statistics of batch norms by their mean over calibration batches.
+    """Replace the running statistics of batch norms by their mean over calibration batches, in place.
 
-    Only batch norms that training would update; the rest of the model runs in evaluation mode. A
-    last batch that is smaller than the others is left out. All ranks must call it; each takes its
-    share of the batches, and all end with the same statistics.
+    Only those that training updates; the rest of the model runs in evaluation mode. A last batch that is
+    smaller than the others is left out. All ranks must call it: each runs its share of the batches, and
+    all end with the same statistics. Training modes and random states are restored.
 
     Args:
-        model: The model, not wrapped. Only the statistics change; modes and random states are left
-            as they were.
+        model: The model, not wrapped.
         data: The batches.
         loss: Runs the forward pass of training.
 
     Returns:
-        Names of the batch norms recalibrated.
+        Names of the batch norms that were recalibrated: those that ran on any batch.
     """
     modes = [(module, module.training) for module in model.modules()]
     norms = trained_norms(model)
     model.eval()
-    old = {name: save(norm) for name, norm in norms.items()}
+    momenta = {name: norm.momentum for name, norm in norms.items()}
+    previous = {name: running_statistics(norm) for name, norm in norms.items()}
     for norm in norms.values():
         norm.train()
         norm.reset_running_stats()
-        norm.momentum = None  # the mean of all batches, each counting the same
+        norm.momentum = None  # a cumulative average: all batches count the same
     try:
-        run(model, data if norms else [], loss)
+        if norms:
+            run_full_batches(model, data, loss)
     finally:
         for name, norm in norms.items():
-            norm.momentum = old[name]['momentum']
+            norm.momentum = momenta[name]
         for module, training in modes:
             module.training = training
-    renewed = share(norms)
-    for name in norms.keys() - renewed:
-        for key, value in old[name].items():
-            if key != 'momentum':
-                getattr(norms[name], key).copy_(value)
+    updated = average_over_ranks(norms)
+    for name in norms.keys() - updated:
+        for key, value in previous[name].items():
+            getattr(norms[name], key).copy_(value)
     if dist.is_main_process():
-        print_log(f'{len(renewed)} batch norms recalibrated', 'current')
-    return [name for name in norms if name in renewed]
+        print_log(f'{len(updated)} batch norms recalibrated', 'current')
+    return [name for name in norms if name in updated]
 
 
-def save(norm: _BatchNorm) -> dict:
-    """What :func:`recalibrate` changes in a batch norm."""
+def running_statistics(norm: _BatchNorm) -> dict[str, torch.Tensor]:
+    """Copies of a batch norm's running statistics, by buffer name."""
     buffers = ('running_mean', 'running_var', 'num_batches_tracked')
-    return {'momentum': norm.momentum, **{k: getattr(norm, k).clone() for k in buffers}}
+    return {name: getattr(norm, name).clone() for name in buffers}
 
 
-def run(model: nn.Module, data: CalibrationData, loss: LossFunction) -> None:
-    """Forward passes over this rank's full batches, seeded batch by batch."""
-    if not data:
-        return
+def run_full_batches(model: nn.Module, data: CalibrationData, loss: LossFunction) -> None:
+    """Run the forward pass on this rank's batches of full size, seeded batch by batch."""
     full = [i for i, batch in enumerate(data.batches) if len(batch) == len(data.batches[0])]
     rank, world = dist.get_dist_info()
-    mine = len(range(rank, len(full), world))
+    count = len(range(rank, len(full), world))
     if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
-        mine = len(full) // world  # these talk to the other ranks at every batch
-    bar = track(islice(data, mine), 'recalibrating', total=mine, disable=not dist.is_main_process())
+        count = len(full) // world  # it communicates at every batch: all ranks need equally many
+    bar = track(
+        islice(data, count), 'recalibrating', total=count, disable=not dist.is_main_process()
+    )
     with kept_random_state():
         for number, _, batch in bar:
             seed_everything(data.seed + number)
             loss(model, batch)
 
 
-def share(norms: dict[str, _BatchNorm]) -> set[str]:
-    """Average the statistics over ranks, each batch counting the same.
+def average_over_ranks(norms: Mapping[str, _BatchNorm]) -> set[str]:
+    """Average the running statistics over ranks in place, weighted by each rank's number of batches.
 
     Returns:
-        Names of those that saw a batch on any rank.
+        Names of the batch norms that ran on a batch on any rank.
     """
     sums = {}
     for name, norm in norms.items():
@@ -108,12 +109,12 @@ def share(norms: dict[str, _BatchNorm]) -> set[str]:
         sums[f'{name}.mean'] = norm.running_mean.double() * count
         sums[f'{name}.var'] = norm.running_var.double() * count
     sum_over_ranks(sums)
-    renewed = set()
+    updated = set()
     for name, norm in norms.items():
         count = sums[f'{name}.count']
         if count > 0:
             norm.running_mean.copy_(sums[f'{name}.mean'] / count)
             norm.running_var.copy_(sums[f'{name}.var'] / count)
             norm.num_batches_tracked.copy_(count.long())
-            renewed.add(name)
-    return renewed
+            updated.add(name)
+    return updated

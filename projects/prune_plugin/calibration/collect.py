@@ -1,14 +1,14 @@
-"""Running calibration batches and gathering the statistics that criteria ask for."""
+"""Running calibration batches and collecting the statistics that criteria need."""
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import mmengine.dataset  # noqa: F401  registers the collate functions
 import torch
 from mmengine import dist
 from mmengine.logging import print_log
-from rich.progress import track
+from rich.progress import Progress
 from torch import nn
 
 from ..common.distributed import from_all_ranks
@@ -34,7 +34,10 @@ from .statistics import (
 
 @contextmanager
 def observable(model: nn.Module, groups: Sequence[UnitGroup]) -> Iterator[None]:
-    """Swap modules that run their children's weights unseen for equals whose children do run."""
+    """Replace modules that use their children's weights directly by equivalents that call the children.
+
+    So hooks on the children run. The original modules are put back at the end.
+    """
     swapped = []
     for group in groups:
         for name, converter in group.converts:
@@ -61,30 +64,30 @@ def within_memory(
     kinds: frozenset[Statistic],
     gigabytes: float | None,
 ) -> list[list[UnitGroup]]:
-    """The groups in their order, in parts whose statistics of gradients fit into ``gigabytes``.
+    """Split the groups, in order, into parts whose gradient statistics fit into ``gigabytes``.
 
-    A group that doesn't fit is a part of its own, which is logged.
+    A group that alone takes more is a part by itself, and a warning is logged.
 
     Args:
         model: The model.
-        groups: The unit groups to be scored.
-        kinds: As of :func:`collect`.
-        gigabytes: 10^9 bytes, on each rank; None: no limit.
+        groups: The unit groups to score.
+        kinds: See :func:`collect`.
+        gigabytes: Memory limit on each rank, in 10^9 bytes; None: no limit.
     """
     per_element = 8 * (2 if Statistic.SQUARED_GRADIENTS in kinds else 1)  # see gradient_hooks
     if gigabytes is None or not kinds & WEIGHT_STATISTICS:
         return [list(groups)]
     parts: list[list[UnitGroup]] = []
-    held: dict[str, int] = {}
+    part_weights: dict[str, int] = {}
     for group in groups:
-        own = scored_weights(model, [group])
-        both = {**held, **own}
-        if parts and sum(both.values()) * per_element <= gigabytes * 1e9:
+        group_weights = scored_weights(model, [group])
+        together = {**part_weights, **group_weights}
+        if parts and sum(together.values()) * per_element <= gigabytes * 1e9:
             parts[-1].append(group)
-            held = both
+            part_weights = together
             continue
         parts.append([group])
-        held, size = own, sum(own.values()) * per_element / 1e9
+        part_weights, size = group_weights, sum(group_weights.values()) * per_element / 1e9
         if size > gigabytes:
             print_log(
                 f'gradients of {group.name} alone take {size:.3g} GB, more than '
@@ -95,18 +98,19 @@ def within_memory(
     return parts
 
 
-def check_losses(spoilt: int | None, data: CalibrationData) -> None:
-    """Raise :class:`UserError` on all ranks if on one of them the loss of a batch wasn't finite.
+def check_losses(bad_batch: int | None, data: CalibrationData) -> None:
+    """Raise :class:`UserError` on all ranks if the loss of a batch was not finite on any rank.
 
     Args:
-        spoilt: Number of that batch on this rank, or None.
+        bad_batch: Number of the first such batch on this rank, or None.
         data: The batches.
     """
-    found = [number for number in from_all_ranks(spoilt) if number is not None]
-    if found:
-        samples = data.batches[min(found)].tolist()
+    bad_batches = [number for number in from_all_ranks(bad_batch) if number is not None]
+    if bad_batches:
+        first = min(bad_batches)
+        samples = data.batches[first].tolist()
         raise UserError(
-            f'calibration: the loss of batch {min(found)} (samples {", ".join(map(str, samples[:8]))}'
+            f'calibration: the loss of batch {first} (samples {", ".join(map(str, samples[:8]))}'
             f'{", ..." * (len(samples) > 8)} of the training data) is NaN or infinite; check these '
             "samples, and the checkpoint's weights"
         )
@@ -119,50 +123,50 @@ def collect(
     data: CalibrationData,
     loss: LossFunction = mmengine_loss,
 ) -> Statistics:
-    """Run the calibration batches and gather what ``kinds`` names.
+    """Run the calibration batches and collect the statistics that ``kinds`` names.
 
-    The model runs in evaluation mode (no dropout, batch norm on its running statistics), and random
-    numbers are seeded batch by batch, so that one rank and many see the same.
+    The model runs in evaluation mode (no dropout, batch norm with its running statistics). Random
+    numbers are seeded batch by batch, so the result doesn't depend on the number of ranks.
 
     Args:
-        model: The model, not wrapped. Its weights, modes and random states are left as they were.
-        groups: The unit groups to be scored.
-        kinds: What to gather.
+        model: The model, not wrapped; its weights, training modes and the random states are restored.
+        groups: The unit groups to score.
+        kinds: What to collect.
         data: The batches.
-        loss: Gives the loss whose gradients are gathered.
+        loss: Computes the loss whose gradients are collected.
 
     Returns:
         The statistics, equal on all ranks.
 
     Raises:
-        UserError: a loss isn't finite, or no unit has to do with it.
+        UserError: a loss isn't finite, or depends on none of the units.
     """
     statistics = Statistics()
     batch_info = {'samples': 0}
     scored = scored_weights(model, groups)
-    read = {cut.name for group in groups for cut in group.cuts if cut.side == 'out'}
+    readers = {cut.name for group in groups for cut in group.cuts if cut.side == 'out'}
     of_weights = bool(kinds & WEIGHT_STATISTICS)
     with evaluation_mode(model), kept_random_state(), observable(model, groups):
-        gates = MaskGradients(model, groups if Statistic.FISHER in kinds else [])
-        statistics.fisher = gates.squares
-        backward = of_weights or bool(gates.groups)
+        mask_gradients = MaskGradients(model, groups if Statistic.FISHER in kinds else [])
+        statistics.fisher = mask_gradients.squares
+        backward = of_weights or bool(mask_gradients.groups)
         with (
-            gates.watching(),
+            mask_gradients.recording(),
             gradient_hooks(model, scored if of_weights else (), statistics, kinds, batch_info),
-            activation_hooks(model, read if Statistic.ACTIVATIONS in kinds else set(), statistics),
+            activation_hooks(model, readers if Statistic.ACTIVATIONS in kinds else set(), statistics),
             usage_hooks(model, groups if Statistic.USAGE in kinds else [], statistics.usage),
             torch.set_grad_enabled(backward),
         ):
-            spoilt: int | None = None
-            bar = track(data, 'calibrating', total=len(data), disable=not dist.is_main_process())
-            with closing(bar):
-                for number, samples, batch in bar:
+            bad_batch: int | None = None
+            with Progress(disable=not dist.is_main_process()) as bar:
+                task = bar.add_task('calibrating', total=len(data))
+                for number, samples, batch in data:
                     batch_info['samples'] = samples
                     statistics.samples += samples
                     seed_everything(data.seed + number)
                     value = loss(model, batch)
                     if not bool(value.isfinite().all()):
-                        spoilt = number
+                        bad_batch = number
                         break
                     if backward:
                         if not value.requires_grad:
@@ -171,8 +175,9 @@ def collect(
                                 'choose other units, or a criterion without gradients'
                             )
                         value.backward()
-                        gates.settle(samples)
-        check_losses(spoilt, data)
+                        mask_gradients.end_batch(samples)
+                    bar.advance(task)
+        check_losses(bad_batch, data)
         if statistics.samples:  # a rank may have no batch
-            gates.warn()
+            mask_gradients.warn_unreached()
     return reduce_statistics(statistics)

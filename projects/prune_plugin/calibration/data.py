@@ -1,4 +1,4 @@
-"""The batches that statistics come from, the same for any number of ranks."""
+"""Calibration batches that don't depend on the number of ranks."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,13 +14,18 @@ from ..common.random_state import seed_everything
 
 
 class CalibrationData:
-    """The same batches for any number of ranks: rank r takes every world-size-th one.
+    """Batches of randomly chosen training samples, the same for any number of ranks.
+
+    Rank r of n gets the batches r, r + n, r + 2n, ...
 
     Args:
         dataloader: An MMEngine dataloader config; its dataset and collate function are used.
-        num_samples: Samples in all; a smaller data set gives all it has.
-        batch_size: Samples per batch, on one rank.
+        num_samples: Samples over all ranks; all samples of a smaller data set.
+        batch_size: Samples per batch.
         seed: Chooses the samples and seeds their augmentation.
+
+    Raises:
+        UserError: the data set is empty.
     """
 
     def __init__(self, dataloader: dict, num_samples: int, batch_size: int, seed: int):
@@ -39,7 +44,7 @@ class CalibrationData:
         self.seed = seed
 
     def __iter__(self) -> Iterator[tuple[int, int, Any]]:
-        """This rank's batches as (number, samples, batch)."""
+        """This rank's batches as (batch number over all ranks, number of samples, batch)."""
         rank, world = dist.get_dist_info()
         for number in range(rank, len(self.batches), world):
             samples = []
@@ -49,12 +54,13 @@ class CalibrationData:
             yield number, len(samples), self.collate(samples, **self.collate_kwargs)
 
     def first_sample(self) -> Any:
-        """A batch of the first sample alone, the same on every rank."""
+        """A batch of the first sample only, the same on every rank."""
         index = int(self.batches[0][0])
         seed_everything(self.seed * 1_000_003 + index)
         return self.collate([self.dataset[index]], **self.collate_kwargs)
 
     def __len__(self) -> int:
+        """Number of batches on this rank."""
         rank, world = dist.get_dist_info()
         return len(range(rank, len(self.batches), world))
 
@@ -62,7 +68,7 @@ class CalibrationData:
 def forward_calls(
     model: nn.Module, data: CalibrationData, loss: Callable[[nn.Module, Any], Tensor]
 ) -> list[Callable[[], Any]]:
-    """One call of the model per batch of this rank, with random numbers of its own.
+    """One function per batch of this rank that runs the model on it, seeded by the batch's number.
 
     Raises:
         UserError: fewer batches than ranks.

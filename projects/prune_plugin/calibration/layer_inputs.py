@@ -1,5 +1,6 @@
-"""What weight-level methods see of a layer: a matrix of weights, and rows of inputs."""
+"""Linear and convolution layers as matrix products: weight matrix, input rows and their Gram matrices."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,12 +10,12 @@ from torch import Tensor, nn
 from ..common.distributed import sum_over_ranks
 from ..common.errors import UserError
 
-#: Columns of a Gram matrix that are computed together.
+#: Rows of a Gram matrix that are computed by one matrix product.
 BLOCK = 192
 
 
 def check_layer(name: str, module: nn.Module) -> None:
-    """Raise :class:`UserError` unless ``module`` multiplies rows of inputs by its weight."""
+    """Raise :class:`UserError` unless ``module`` is a linear layer or an ungrouped 2-D convolution."""
     plain = isinstance(module, nn.Linear)
     if not plain and not (isinstance(module, nn.Conv2d) and module.groups == 1):
         raise UserError(
@@ -24,23 +25,26 @@ def check_layer(name: str, module: nn.Module) -> None:
 
 
 def weight_matrix(module: nn.Module) -> Tensor:
-    """The weight as (outputs, inputs), to be read."""
+    """The weight as a detached matrix (outputs, inputs); a view of it."""
     return module.weight.detach().flatten(1)
 
 
-def reading(module: nn.Module) -> Any:
-    """How rows are made of an input; layers that agree make the same rows of the same input."""
+def row_layout(module: nn.Module) -> Any:
+    """What determines :func:`input_rows` besides the input: equal layouts give equal rows."""
     if not isinstance(module, nn.Conv2d):
         return None
     return module.kernel_size, module.stride, module.dilation, module.padding, module.padding_mode
 
 
 def input_rows(module: nn.Module, x: Tensor) -> Tensor:
-    """The input as float32 (rows, inputs): each row is multiplied by :func:`weight_matrix`."""
+    """The input as float32 (rows, inputs): the layer computes ``rows @ weight_matrix.T`` (plus bias).
+
+    A row is a token of a linear layer, or a window of a convolution.
+    """
     x = x.detach().float()
     if isinstance(module, nn.Linear):
         return x.reshape(-1, x.shape[-1])
-    # As the convolution pads by itself, whatever the mode.
+    # The padding of the convolution itself, in any padding mode.
     mode = 'constant' if module.padding_mode == 'zeros' else module.padding_mode
     x = F.pad(x.reshape(-1, *x.shape[-3:]), module._reversed_padding_repeated_twice, mode)
     patches = F.unfold(x, module.kernel_size, module.dilation, stride=module.stride)
@@ -48,11 +52,11 @@ def input_rows(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def add_gram(total: Tensor, rows: Tensor) -> None:
-    """Add ``rows.T @ rows`` to ``total`` in place, but what is below its diagonal blocks.
+    """Add ``rows.T @ rows`` to ``total``, in place, except below its diagonal blocks (see :func:`mirror`).
 
     Args:
-        total: (inputs, inputs). In float64, the order of adding batches, and so the number of
-            ranks, leaves no trace.
+        total: (inputs, inputs); in float64, so that rounding hides the order of the batches and with it
+            the number of ranks.
         rows: (rows, inputs), float32.
     """
     for start in range(0, len(total), BLOCK):
@@ -61,17 +65,21 @@ def add_gram(total: Tensor, rows: Tensor) -> None:
 
 
 def mirror(total: Tensor) -> Tensor:
-    """What :func:`add_gram` has left out, filled in; in place."""
+    """Fill in, in place, the part below the diagonal blocks that :func:`add_gram` leaves out."""
     for end in range(BLOCK, len(total), BLOCK):
         total[end:, end - BLOCK : end] = total[end - BLOCK : end, end:].T
     return total
 
 
-def input_gram(module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, float]:
-    """Sum over all rows and ranks of the inputs' outer products, and the number of rows.
+def input_gram(module: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, float]:
+    """Gram matrix of a layer's inputs, summed over all rows and ranks, and the number of rows.
+
+    Args:
+        module: The layer.
+        inputs: Its inputs, one tensor per batch.
 
     Returns:
-        float32 (inputs, inputs), rows.
+        ``X.T @ X``, float32 (inputs, inputs), and the number of rows of X.
     """
     width = weight_matrix(module).shape[1]
     total, count = module.weight.new_zeros(width, width, dtype=torch.float64), 0
@@ -79,38 +87,38 @@ def input_gram(module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, float]:
         rows = input_rows(module, x)
         add_gram(total, rows)
         count += len(rows)
-    total, rows = over_ranks(total, count)
-    return mirror(total.float()), rows
+    total, count_of_all = over_ranks(total, count)
+    return mirror(total.float()), count_of_all
 
 
-def input_drift(module: nn.Module, inputs: list[Tensor], dense: list[Tensor]) -> Tensor:
-    """Sum over all rows and ranks of what was, less what is, times what is: (dense - x).T @ x.
+def input_drift(module: nn.Module, inputs: Sequence[Tensor], dense: Sequence[Tensor]) -> Tensor:
+    """``(X' - X).T @ X`` summed over all rows and ranks: how inputs differ from those in the dense model.
 
     Args:
         module: The layer.
-        inputs: What it reads, one tensor per batch.
-        dense: What it read before anything was changed.
+        inputs: X, its inputs, one tensor per batch.
+        dense: X', its inputs in the dense model, for the same batches.
 
     Returns:
         float32 (inputs, inputs).
     """
     width = weight_matrix(module).shape[1]
     total = module.weight.new_zeros(width, width, dtype=torch.float64)
-    for x, was in zip(inputs, dense, strict=True):
+    for x, dense_x in zip(inputs, dense, strict=True):
         rows = input_rows(module, x)
-        total.add_((input_rows(module, was) - rows).T @ rows)
+        total.add_((input_rows(module, dense_x) - rows).T @ rows)
     return over_ranks(total, 0)[0].float()
 
 
 def over_ranks(total: Tensor, count: float) -> tuple[Tensor, float]:
-    """Both summed over all ranks."""
+    """Sum a tensor (in place) and a count over all ranks."""
     rows = torch.tensor(float(count), dtype=torch.float64, device=total.device)
     sum_over_ranks({'total': total, 'rows': rows})
     return total, float(rows)
 
 
 def check_inputs(statistic: Tensor, name: str) -> None:
-    """Raise :class:`UserError` unless the statistic of the layer ``name`` is finite."""
+    """Raise :class:`UserError` if a statistic of the inputs of layer ``name`` is NaN or infinite."""
     if not bool(torch.isfinite(statistic).all()):
         raise UserError(
             f'{name} reads NaN or infinite numbers in the calibration data; check that data, and the '

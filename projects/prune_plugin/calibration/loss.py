@@ -1,4 +1,4 @@
-"""The loss of a model on a batch, its parts weighted."""
+"""The calibration loss: the training loss with optional weights on its parts."""
 
 import math
 import re
@@ -16,7 +16,13 @@ LossFunction = Callable[[nn.Module, Any], Tensor]
 def mmengine_loss(
     model: nn.Module, batch: Any, weights: Mapping[str, float] | None = None
 ) -> Tensor:
-    """Training loss of an MMEngine model, its parts weighted; see :func:`weighted_losses`."""
+    """Training loss of an MMEngine model on a batch, a scalar.
+
+    Args:
+        model: The model, not wrapped.
+        batch: A batch as its dataloader gives it.
+        weights: Factors on parts of the loss; see :func:`weighted_losses`.
+    """
     data = model.data_preprocessor(batch, True)
     losses = model._run_forward(data, mode='loss')
     if weights:
@@ -29,28 +35,28 @@ def weighted_losses(
     weights: Mapping[str, float],
     task_of: Callable[[str], str] | None = None,
 ) -> dict[str, Any]:
-    """The losses, each times the weight of its task, or 1.
+    """Multiply each loss by the weights whose keys match it; without a match it is unchanged.
 
     Args:
         losses: Tensors, or lists of tensors, by name, as a model returns them.
-        weights: By task, where the model knows tasks; else by regular expressions on loss names.
-        task_of: ``model.loss_task``: the task of a loss, by its name.
+        weights: Factors by task with ``task_of``, else by regular expressions on the losses' names.
+        task_of: ``model.loss_task``: from the name of a loss to its task.
 
     Raises:
-        UserError: a key that fits no loss.
+        UserError: a key matches no loss.
     """
     names = [name for name in losses if 'loss' in name]
-    owner = {name: task_of(name) if task_of else name for name in names}
-    fits = (lambda key, word: key == word) if task_of else re.match
+    labels = {name: task_of(name) if task_of else name for name in names}
+    fits = (lambda key, label: key == label) if task_of else re.match
     for key in weights:
-        if not any(fits(key, word) for word in owner.values()):
+        if not any(fits(key, label) for label in labels.values()):
             raise UserError(
                 f'prune_cfg.calibration.loss_weights has {key!r}, which is no loss of this model; '
-                f'valid are {", ".join(dict.fromkeys(owner.values()))}'
+                f'valid are {", ".join(dict.fromkeys(labels.values()))}'
             )
     result = dict(losses)
-    for name, word in owner.items():
-        factor = math.prod(weight for key, weight in weights.items() if fits(key, word))
+    for name, label in labels.items():
+        factor = math.prod(weight for key, weight in weights.items() if fits(key, label))
         value = losses[name]
         result[name] = [v * factor for v in value] if isinstance(value, list) else value * factor
     return result

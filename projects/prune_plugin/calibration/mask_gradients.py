@@ -1,7 +1,7 @@
-"""The loss's derivative by a gate on each unit: a factor of 1 on what is read of it."""
+"""Gradients of unit masks: derivatives of the loss with respect to a mask variable of 1 per unit."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,18 +13,21 @@ from ..structure.unit_group import Cut, UnitGroup
 
 
 class MaskGradients:
-    """Adds up squared derivatives, batch by batch.
+    """Accumulates squared gradients of unit masks, batch by batch.
 
-    A unit's gate stands where its readers take it in (the columns of an output projection), a whole
-    layer's on what the layer adds to the stream. Its derivative is the sum of value times gradient
-    there, so neither gates nor gradients of weights are needed.
+    The mask of a unit multiplies the inputs of the layers that read it (the columns of an output
+    projection); that of a whole layer multiplies what the layer adds to the residual stream. At a mask of
+    1 its gradient is the sum of activation times gradient there, so neither mask variables nor weight
+    gradients are needed.
 
     Args:
         model: The model.
-        groups: The unit groups; those that can have no gate are left out.
+        groups: The unit groups; those without a mask gradient are left out (:func:`has_mask_gradient`).
 
     Attributes:
-        squares: ``{group: float64 (size,)}``, sums over batches of samples times squared derivative.
+        groups: The unit groups that are recorded.
+        squares: By group name, float64 (size,): sum over batches of the number of samples times the
+            squared gradient of the batch's mean loss.
     """
 
     def __init__(self, model: nn.Module, groups: Sequence[UnitGroup]):
@@ -35,37 +38,38 @@ class MaskGradients:
             group.name: torch.zeros(group.size, dtype=torch.float64, device=device)
             for group in self.groups
         }
-        self.derivatives: dict[str, Tensor] = {}
-        self.silent = set(self.squares)
+        self.gradients: dict[str, Tensor] = {}
+        self.unreached = set(self.squares)
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Note the derivatives of every backward pass meanwhile."""
+    def recording(self) -> Iterator[None]:
+        """Register hooks that record the mask gradients of every backward pass; removed at the end."""
         handles = []
         for group in self.groups:
             if is_layer(group):
                 owner = self.model.get_submodule(group.owner)
-                handles.append(owner.register_forward_pre_hook(enter_layer, with_kwargs=True))
-                hook = self.watch_layer(group)
-                handles.append(owner.register_forward_hook(hook, with_kwargs=True))
+                handles.append(owner.register_forward_pre_hook(start_graph, with_kwargs=True))
+                handles.append(
+                    owner.register_forward_hook(self.layer_hook(group), with_kwargs=True)
+                )
             for cut in input_cuts(group):
                 reader = self.model.get_submodule(cut.name.rpartition('.')[0])
-                hook = self.watch_input(group, cut)
-                handles.append(reader.register_forward_pre_hook(hook, with_kwargs=True))
+                input_hook = self.input_hook(group, cut)
+                handles.append(reader.register_forward_pre_hook(input_hook, with_kwargs=True))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def watch_input(self, group: UnitGroup, cut: Cut):
-        """The hook on a module that reads a group's units."""
+    def input_hook(self, group: UnitGroup, cut: Cut) -> Callable[..., tuple[tuple, dict] | None]:
+        """A forward pre-hook for the module that reads the group's units through ``cut``."""
 
-        def before(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-            x = first_of(args, kwargs)
+        def pre_hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+            x = first_input(args, kwargs)
             if not torch.is_grad_enabled():
                 return None  # the first pass of a checkpointed segment
-            # A name of its own: others may read the same tensor, and their gradients aren't meant.
+            # A separate view, as other modules may read the same tensor: their gradients don't count.
             x = x.view_as(x) if x.requires_grad else x.detach().requires_grad_(True)
             value = x.detach()
             dim = -1 if isinstance(module, nn.Linear) else 1
@@ -77,39 +81,39 @@ class MaskGradients:
                 self.add(group.name, columns[owned].sum(1))
 
             x.register_hook(add)
-            return with_first(x, args, kwargs)
+            return with_first_input(x, args, kwargs)
 
-        return before
+        return pre_hook
 
-    def watch_layer(self, group: UnitGroup):
-        """The hook on a whole layer."""
+    def layer_hook(self, group: UnitGroup) -> Callable[..., None]:
+        """A forward hook for a whole layer."""
 
-        def after(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             out = output[0] if isinstance(output, tuple) else output
             if not (torch.is_grad_enabled() and out.requires_grad):
                 return
-            added = out.detach().float() - first_of(args, kwargs).detach()
+            added = out.detach().float() - first_input(args, kwargs).detach()
             out.register_hook(
                 lambda gradient: self.add(group.name, (added * gradient).double().sum().reshape(1))
             )
 
-        return after
+        return hook
 
-    def add(self, name: str, derivative: Tensor) -> None:
-        """Add one part to this batch's derivatives."""
-        self.silent.discard(name)
-        self.derivatives[name] = self.derivatives.get(name, 0) + derivative
+    def add(self, name: str, gradient: Tensor) -> None:
+        """Add a term to the mask gradient of group ``name`` in this batch, (size,)."""
+        self.unreached.discard(name)
+        self.gradients[name] = self.gradients.get(name, 0) + gradient
 
-    def settle(self, samples: int) -> None:
-        """Square this batch's derivatives; the loss was a mean over so many samples."""
-        for name, derivative in self.derivatives.items():
-            self.squares[name] += samples * derivative.square()
-        self.derivatives = {}
+    def end_batch(self, samples: int) -> None:
+        """Add this batch's squared gradients to ``squares``; its loss was the mean of ``samples``."""
+        for name, gradient in self.gradients.items():
+            self.squares[name] += samples * gradient.square()
+        self.gradients = {}
 
-    def warn(self) -> None:
-        """Log which groups no backward pass has reached: their units all count as 0."""
-        if self.silent:
-            names = [group.name for group in self.groups if group.name in self.silent]
+    def warn_unreached(self) -> None:
+        """Log a warning that names groups which no backward pass reached: their units score 0."""
+        if self.unreached:
+            names = [group.name for group in self.groups if group.name in self.unreached]
             print_log(
                 f'the calibration loss does not depend on {len(names)} unit groups '
                 f'({", ".join(names[:3])} ...): Fisher scores them 0',
@@ -119,7 +123,7 @@ class MaskGradients:
 
 
 def input_cuts(group: UnitGroup) -> list[Cut]:
-    """The cuts through what reads the group's units."""
+    """The cuts of the tensors that read the group's units (the ``'out'`` side)."""
     return [cut for cut in group.cuts if cut.side == 'out']
 
 
@@ -129,25 +133,25 @@ def is_layer(group: UnitGroup) -> bool:
 
 
 def has_mask_gradient(group: UnitGroup) -> bool:
-    """Whether there is a place for gates: a module that reads the units, or a whole layer."""
+    """Whether the group's units have mask gradients: a module reads them, or they are a whole layer."""
     return is_layer(group) or bool(input_cuts(group))
 
 
-def first_of(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
-    """A call's first input, however it is given."""
+def first_input(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
+    """The first argument of a call, positional or by keyword."""
     return next(iter((*args, *kwargs.values())))
 
 
-def with_first(x: Tensor, args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, dict]:
-    """The call's inputs with ``x`` as the first."""
+def with_first_input(x: Tensor, args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, dict]:
+    """The arguments of a call with the first one replaced by ``x``."""
     if args:
         return (x, *args[1:]), dict(kwargs)
     return args, {**kwargs, next(iter(kwargs)): x}
 
 
-def enter_layer(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-    """Begin the graph at this layer's input, if nothing before it needs one."""
-    x = first_of(args, kwargs)
+def start_graph(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    """A forward pre-hook that starts the autograd graph at this input, unless it started earlier."""
+    x = first_input(args, kwargs)
     if not torch.is_grad_enabled() or x.requires_grad or not x.is_floating_point():
         return None
-    return with_first(x.detach().requires_grad_(True), args, kwargs)
+    return with_first_input(x.detach().requires_grad_(True), args, kwargs)

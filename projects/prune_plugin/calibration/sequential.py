@@ -1,11 +1,11 @@
-"""Forward passes of many batches that halt together at chosen layers.
+"""Forward passes over many batches that run layer by layer, in step with each other.
 
-Each batch runs through the whole model in a coroutine of its own (a greenlet). Where a layer is about
-to run, its batch halts; when all batches have come there, the layer's inputs are seen together, the
-layer may be changed, and all go on with what it has become. One forward pass over the data is enough
-to change every layer knowing what the layers before it have become, and nothing is known of the model
-but that it calls its layers in the same order for every batch. Other batches may run beside them through
-the layers as they were.
+Each batch runs through the whole model in its own coroutine (a greenlet). Before a chosen layer runs, the
+batch pauses; when all batches have reached that layer, the layer is visited with the inputs of all
+batches and may be changed, and all batches continue through the changed layer. So one forward pass over
+the data suffices to change every layer given the changed layers before it. The only assumption about the
+model is that it calls its layers in the same order for every batch. Further batches may run beside them
+through the unchanged layers.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,30 +18,30 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from ..common.glibc_memory import trim_heap
-from .layer_inputs import reading
+from .layer_inputs import row_layout
 
 #: Runs the model on one batch.
 Call = Callable[[], Any]
-#: Layers that read the very same rows of inputs.
+#: Names of the layers that read the same input rows: visited together, in one step.
 SharedInput = tuple[str, ...]
 
 
 class _ForwardDone(BaseException):
-    """Ends a forward pass whose rest is of no interest; no ``except Exception`` stops it."""
+    """Ends a forward pass early; a BaseException, so that no ``except Exception`` catches it."""
 
 
 @contextmanager
-def pausing_before(
-    modules: Mapping[str, nn.Module], halt: Callable[[str, Tensor], None]
+def input_hooks(
+    modules: Mapping[str, nn.Module], hook: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
-    """Call ``halt(name, input)`` before each of the modules runs."""
+    """Call ``hook(name, input)`` every time before one of the modules runs."""
     handles = []
     for name, module in modules.items():
 
-        def before(module: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
-            halt(name, args[0] if args else kwargs['input'])
+        def pre_hook(module: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
+            hook(name, args[0] if args else kwargs['input'])
 
-        handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        handles.append(module.register_forward_pre_hook(pre_hook, with_kwargs=True))
     try:
         yield
     finally:
@@ -50,87 +50,87 @@ def pausing_before(
 
 
 @contextmanager
-def suspended(device: str) -> Iterator[None]:
-    """Leave the gradient mode, autocast and random numbers of a halted pass until it goes on.
+def thread_state_restored(device: str) -> Iterator[None]:
+    """Around a pause: run others without gradients and autocast, then restore the random number state.
 
     Args:
         device: Type of the device that the pass runs on.
     """
-    drawn = torch.get_rng_state()
+    rng_state = torch.get_rng_state()
     with torch.no_grad(), torch.autocast(device, enabled=False):
         yield
-    torch.set_rng_state(drawn)
+    torch.set_rng_state(rng_state)
 
 
 @torch.no_grad()
 def group_by_input(model: nn.Module, names: Sequence[str], call: Call) -> list[SharedInput]:
-    """The layers in the order in which they first run, neighbours that read the same rows together.
+    """The layers in the order of their first calls; consecutive ones with the same input together.
 
     Args:
         model: The model.
-        names: Its layers of interest.
-        call: Runs it on a small batch.
+        names: Names of the layers.
+        call: Runs the model on a small batch.
 
     Raises:
-        UserError: a layer doesn't run, so that nothing could be known of its inputs.
+        UserError: a layer doesn't run, so its inputs are unknown.
     """
-    found: list[list[str]] = []
-    seen: set[str] = set()
+    steps: list[list[str]] = []
+    called: set[str] = set()
     last: tuple[Any, ...] = (None,)
 
-    def halt(name: str, x: Tensor) -> None:
+    def record(name: str, x: Tensor) -> None:
         nonlocal last
-        if name in seen:
+        if name in called:
             return
-        seen.add(name)
-        # The version tells of changes in place since.
-        now = x, x._version, reading(model.get_submodule(name))
-        if last[0] is x and last[1:] == now[1:]:
-            found[-1].append(name)
+        called.add(name)
+        # The version counter detects in-place changes between two calls.
+        current = x, x._version, row_layout(model.get_submodule(name))
+        if last[0] is x and last[1:] == current[1:]:
+            steps[-1].append(name)
         else:
-            found.append([name])
-        last = now
-        if len(seen) == len(names):
+            steps.append([name])
+        last = current
+        if len(called) == len(names):
             raise _ForwardDone
 
-    with pausing_before({name: model.get_submodule(name) for name in names}, halt):
+    with input_hooks({name: model.get_submodule(name) for name in names}, record):
         try:
             call()
         except _ForwardDone:
             pass
-    silent = [name for name in names if name not in seen]
-    if silent:
+    not_called = [name for name in names if name not in called]
+    if not_called:
         raise UserError(
-            f'{silent[0]} does not run in the forward pass of the calibration data, so that its '
+            f'{not_called[0]} does not run in the forward pass of the calibration data, so its '
             f'inputs are unknown; name it in prune_cfg.exclude'
         )
-    return [tuple(names) for names in found]
+    return [tuple(layers) for layers in steps]
 
 
 @torch.no_grad()
 def observe(
     model: nn.Module,
     calls: Sequence[Call],
-    stops: Sequence[SharedInput],
-    see: Callable[[str, Tensor], None],
+    steps: Sequence[SharedInput],
+    observer: Callable[[str, Tensor], None],
 ) -> None:
-    """Run the calls one after the other, and look at what the layers read.
+    """Run the calls one after the other and pass the inputs of layers to ``observer``.
 
-    What comes after the last station isn't run.
+    Each pass ends at the last step's layers.
 
     Args:
         model: The model, in evaluation mode.
         calls: Each runs the model on one batch.
-        stops: From :func:`group_by_input`.
-        see: Takes the name of a station's first layer and an input, every time that it runs.
+        steps: From :func:`group_by_input`.
+        observer: Called with the name of a step's first layer and its input, every time that it runs.
     """
 
-    def halt(name: str, x: Tensor) -> None:
-        see(name, x)
-        if name == stops[-1][0]:
+    def hook(name: str, x: Tensor) -> None:
+        observer(name, x)
+        if name == steps[-1][0]:
             raise _ForwardDone
 
-    with pausing_before({name: model.get_submodule(name) for name, *_ in stops}, halt):
+    with input_hooks({name: model.get_submodule(name) for name, *_ in steps}, hook):
         for call in calls:
             try:
                 call()
@@ -139,92 +139,95 @@ def observe(
 
 
 @torch.no_grad()
-def layers_that_run_later(model: nn.Module, stops: Sequence[SharedInput], call: Call) -> set[str]:
-    """The layers that run once more when a later station has been reached.
+def layers_that_run_later(model: nn.Module, steps: Sequence[SharedInput], call: Call) -> set[str]:
+    """Names of the layers that run again after layers of a later step have run.
 
     Args:
         model: The model.
-        stops: From :func:`group_by_input`.
-        call: Runs it on a small batch.
+        steps: From :func:`group_by_input`.
+        call: Runs the model on a small batch.
     """
-    numbers = {name: number for number, station in enumerate(stops) for name in station}
-    found, reached = set(), 0
+    numbers = {name: number for number, layers in enumerate(steps) for name in layers}
+    run_later, reached = set(), 0
 
-    def halt(name: str, x: Tensor) -> None:
+    def hook(name: str, x: Tensor) -> None:
         nonlocal reached
         if numbers[name] < reached:
-            found.add(name)
+            run_later.add(name)
         reached = max(reached, numbers[name])
 
-    with pausing_before({name: model.get_submodule(name) for name in numbers}, halt):
+    with input_hooks({name: model.get_submodule(name) for name in numbers}, hook):
         call()
-    return found
+    return run_later
 
 
-def advance(runs: Sequence[Any], station: SharedInput) -> list[Tensor]:
-    """Let all runs come to the station, one after the other; the inputs that they halt with.
+def advance(runs: Sequence[Any], layers: SharedInput) -> list[Tensor]:
+    """Continue all runs, one after the other, until each pauses at ``layers``.
+
+    Returns:
+        The input of these layers in each run.
 
     Raises:
-        UserError: one halts elsewhere, or has ended.
+        UserError: a run pauses at another layer, or has ended.
     """
     inputs = []
     for run in runs:
-        arrived = run.switch()
-        if arrived is None or arrived[0] != station[0]:
+        paused_at = run.switch()
+        if paused_at is None or paused_at[0] != layers[0]:
             raise UserError(
-                f'{station[0]} is not called in the same order for every calibration batch; '
+                f'{layers[0]} is not called in the same order for every calibration batch; '
                 'name such layers in prune_cfg.exclude'
             )
-        inputs.append(arrived[1])
+        inputs.append(paused_at[1])
     return inputs
 
 
 @contextmanager
-def holding(values: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
-    """Let parameters have other values for a while, without a copy."""
+def temporary_values(values: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
+    """Give parameters other values for a while, without a copy."""
 
     def install(values: Mapping[nn.Parameter, Tensor]) -> None:
         for parameter, value in values.items():
             parameter.data = value
-        torch.clear_autocast_cache()  # may hold the parameters as they were
+        torch.clear_autocast_cache()  # it may hold casts of the previous values
 
-    own = {parameter: parameter.data for parameter in values}
+    originals = {parameter: parameter.data for parameter in values}
     install(values)
     try:
         yield
     finally:
-        install(own)
+        install(originals)
 
 
 @torch.no_grad()
 def run_layer_by_layer(
     model: nn.Module,
     calls: Sequence[Call],
-    stops: Sequence[SharedInput],
+    steps: Sequence[SharedInput],
     visit: Callable[[SharedInput, list[Tensor], list[Tensor]], None],
     dense_calls: Sequence[Call] = (),
     run_later: Collection[str] = (),
 ) -> None:
-    """Run all calls side by side, and ``visit`` every station once with the inputs of all.
+    """Run all calls in step, and ``visit`` the layers of every step once with their inputs in all calls.
 
-    A layer that runs several times in a call is visited before the first time, and all its runs take
-    what it has become. What comes after the last station isn't run. Each call has its own
-    gradient mode, autocast, context variables and PyTorch's random numbers on the CPU; other state of
-    the thread is shared: what changes it must not be open inside the model where that halts.
+    A layer that runs several times in a call is visited before its first run; all its runs use the
+    changed layer. Each pass ends at the last step's layers. Each call has its own gradient mode, autocast,
+    context variables and CPU random numbers of PyTorch. Other thread-local state is shared: a context
+    manager that changes it must not be open inside the model where a call pauses.
 
     Args:
         model: The model, in evaluation mode.
         calls: Each runs the model on one batch.
-        stops: From :func:`group_by_input`.
-        visit: Takes a station, the inputs of its layers, one per call, and those of the dense calls;
-            may change the layers.
-        dense_calls: Run the layers with the parameters that they had before they were visited.
-        run_later: From :func:`layers_that_run_later`; of these, and of one station, such parameters are
-            held. Not read without dense calls.
+        steps: From :func:`group_by_input`.
+        visit: Called with a step's layers, their input in each call and in each dense call; may change
+            the layers.
+        dense_calls: These run the layers with the parameters from before their visit.
+        run_later: From :func:`layers_that_run_later`: the previous parameters of these layers are kept in
+            memory until the end, those of all others for one step. Ignored without dense calls.
 
     Raises:
-        UserError: the calls don't come to the stations in their order, another layer runs later in a
-            dense call, or greenlet isn't installed.
+        UserError: the calls don't reach the layers in the order of the steps, a dense call runs a layer
+            again that isn't in ``run_later``, or greenlet isn't installed.
     """
     try:
         from greenlet import getcurrent, greenlet
@@ -235,16 +238,16 @@ def run_layer_by_layer(
         ) from error
 
     main = getcurrent()
-    done: set[str] = set()
+    visited: set[str] = set()
 
-    def halt(name: str, x: Tensor) -> None:
-        if name not in done:
-            with suspended(x.device.type):
+    def pause(name: str, x: Tensor) -> None:
+        if name not in visited:
+            with thread_state_restored(x.device.type):
                 main.switch((name, x))
-        elif getcurrent() in dense_runs and name not in station and name not in run_later:
+        elif getcurrent() in dense_runs and name not in current and name not in run_later:
             raise UserError(
-                f'{name} runs again in some calibration batches only, so that its dense inputs cannot '
-                'be had; set dense_targets to 0, or name it in prune_cfg.exclude'
+                f'{name} runs again in some calibration batches only, so its inputs in the dense model '
+                'are not available; set dense_targets to 0, or name it in prune_cfg.exclude'
             )
 
     def start(call: Call) -> Any:
@@ -254,33 +257,35 @@ def run_layer_by_layer(
             except _ForwardDone:
                 pass
 
-        one = greenlet(run)
-        one.gr_context = copy_context()
-        return one
+        coroutine = greenlet(run)
+        coroutine.gr_context = copy_context()
+        return coroutine
 
     runs, dense_runs = [start(call) for call in calls], [start(call) for call in dense_calls]
-    halts = {name: model.get_submodule(name) for station in stops for name in station[:1]}
+    hooked = {name: model.get_submodule(name) for layers in steps for name in layers[:1]}
     if dense_runs:
-        halts = {name: model.get_submodule(name) for station in stops for name in station}
-    before: dict[str, dict[nn.Parameter, Tensor]] = {}
-    station: SharedInput = ()
+        hooked = {name: model.get_submodule(name) for layers in steps for name in layers}
+    dense_values: dict[str, dict[nn.Parameter, Tensor]] = {}
+    current: SharedInput = ()
     try:
-        with pausing_before(halts, halt):
-            for following in stops:
-                with holding({p: v for values in before.values() for p, v in values.items()}):
-                    dense_inputs = advance(dense_runs, following)
-                inputs = advance(runs, following)
-                station = following
-                before = {name: before[name] for name in before if name in run_later}
-                for name in station if dense_runs else ():
+        with input_hooks(hooked, pause):
+            for layers in steps:
+                with temporary_values(
+                    {p: v for values in dense_values.values() for p, v in values.items()}
+                ):
+                    dense_inputs = advance(dense_runs, layers)
+                inputs = advance(runs, layers)
+                current = layers
+                dense_values = {n: values for n, values in dense_values.items() if n in run_later}
+                for name in layers if dense_runs else ():
                     parameters = model.get_submodule(name).parameters()
-                    before[name] = {p: p.detach().clone() for p in parameters}
-                visit(station, inputs, dense_inputs)
-                done.update(station)
+                    dense_values[name] = {p: p.detach().clone() for p in parameters}
+                visit(layers, inputs, dense_inputs)
+                visited.update(layers)
                 inputs.clear()
                 dense_inputs.clear()
                 trim_heap()
     finally:
-        for one in (*runs, *dense_runs):
-            if one:  # halted inside the model
-                one.throw(_ForwardDone)
+        for run in (*runs, *dense_runs):
+            if run:  # paused inside the model
+                run.throw(_ForwardDone)

@@ -1,4 +1,4 @@
-"""`prune_cfg.calibration`: which data the statistics come from."""
+"""``prune_cfg.calibration``: the data that statistics are computed from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,19 +9,22 @@ from ..common.validation import at_least, check_number, check_pattern
 
 @dataclass
 class CalibrationSettings:
-    """Which data the statistics come from.
+    """The data that statistics are computed from.
 
     Attributes:
-        num_samples: Samples of the training set.
-        seed: Chooses them and seeds their augmentation.
+        num_samples: Number of training samples.
+        seed: Chooses the samples and seeds their augmentation.
         batch_size: Samples per batch on each rank.
-        recalibrate_bn: Samples from which batch norms of the pruned model get new running
-            statistics; 0 leaves them as they are.
-        gradient_memory: Most that the statistics of gradients (Taylor) may take on each rank, in GB
-            (10^9 bytes): the units are then scored in several passes over the samples, with the same
-            result. None: no limit, one pass.
-        loss_weights: Factors on parts of the loss whose gradients score units: by task, where the
-            model knows tasks, else by regular expressions on names of losses. 1 for the others.
+        recalibrate_bn: Number of samples to recompute the running statistics of the pruned model's batch
+            norms from; 0: the statistics are kept.
+        gradient_memory: Memory limit for gradient statistics (Taylor) on each rank, in GB (10^9 bytes).
+            Units are then scored in several passes over the samples, with the same result. None: no
+            limit, one pass.
+        loss_weights: Factors on the parts of the loss whose gradients score units: by task if the model
+            defines tasks, else by regular expressions on names of losses. 1 for the others.
+
+    Raises:
+        UserError: a value isn't valid.
     """
 
     num_samples: int = 128

@@ -1,4 +1,4 @@
-"""What calibration sees of a model: hooks that add up, and the sums over ranks."""
+"""Statistics of gradients, activations and unit usage: hooks that accumulate them, sums over ranks."""
 
 import math
 from collections.abc import Collection, Iterator, Sequence
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ..common.distributed import sum_over_ranks
 from ..structure.unit_group import UnitGroup
 
-#: Usage of units of which their module says nothing.
-UNTOLD = -math.inf
+#: Usage of units whose module doesn't report it.
+NOT_REPORTED = -math.inf
 
 
 class Statistic(StrEnum):
@@ -37,18 +37,18 @@ WEIGHT_STATISTICS = frozenset((Statistic.GRADIENTS, Statistic.SQUARED_GRADIENTS)
 
 @dataclass
 class Statistics:
-    """What calibration gathered, by parameter name, summed over ranks.
+    """Calibration statistics over all ranks, by parameter name unless noted.
 
     Attributes:
         gradients: Mean gradient over samples, float64, shaped as the parameter.
-        squared_gradients: Mean over batches of the squared gradient, likewise.
-        usage: How much each unit was used, per sample, by group name, float64 (group.size,).
-        fisher: Mean over batches of the squared derivative of the loss by a gate on each unit, by
-            group name, float64 (group.size,).
-        input_rms: Root mean square of each input feature of the layer that owns a weight, (in,).
-        input_mean_abs: Mean absolute value, likewise.
-        rows: How many rows they are of.
-        samples: Samples seen by all ranks together.
+        squared_gradients: Mean over batches, weighted by their samples, of the squared gradient, likewise.
+        input_rms: Root mean square of each input feature of the layer that owns the weight, float64 (in,).
+        input_mean_abs: Mean absolute value of each input feature, likewise.
+        rows: Number of input rows (tokens, pixels) that ``input_rms`` and ``input_mean_abs`` are over.
+        usage: How much each unit was used, per sample; by group name, float64 (group.size,).
+        fisher: Mean over batches, weighted by their samples, of the squared gradient of the unit masks
+            (see :class:`MaskGradients`); by group name, float64 (group.size,).
+        samples: Number of samples.
     """
 
     gradients: dict[str, Tensor] = field(default_factory=dict)
@@ -69,14 +69,20 @@ def gradient_hooks(
     kinds: frozenset[Statistic],
     batch: dict,
 ) -> Iterator[None]:
-    """Fold each parameter's gradient into the statistics as soon as it is there, then free it.
+    """Add each parameter's gradient to the statistics as soon as it is accumulated, then free it.
 
-    Only the scored parameters ask for gradients meanwhile, frozen ones among them.
+    Meanwhile exactly the parameters ``names`` require gradients, frozen ones included.
+
+    Args:
+        model: The model.
+        names: Names of the parameters to record.
+        statistics: Its ``gradients`` and ``squared_gradients`` are added to.
+        kinds: With ``'squared_gradients'``, those are recorded too.
+        batch: Its entry ``'samples'`` is the number of samples of the current batch.
     """
-    wanted = dict(model.named_parameters())
-    frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    required = {parameter: parameter.requires_grad for parameter in model.parameters()}
     handles = []
-    for name, parameter in wanted.items():
+    for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
         if name not in names:
             continue
@@ -84,7 +90,7 @@ def gradient_hooks(
         if Statistic.SQUARED_GRADIENTS in kinds:
             statistics.squared_gradients[name] = torch.zeros_like(parameter, dtype=torch.float64)
 
-        def fold(parameter: Tensor, name: str = name) -> None:
+        def add(parameter: Tensor, name: str = name) -> None:
             gradient = parameter.grad.double()
             statistics.gradients[name].add_(gradient, alpha=batch['samples'])
             if name in statistics.squared_gradients:
@@ -93,19 +99,19 @@ def gradient_hooks(
                 )
             parameter.grad = None
 
-        handles.append(parameter.register_post_accumulate_grad_hook(fold))
+        handles.append(parameter.register_post_accumulate_grad_hook(add))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-        for parameter, requires_grad in frozen.items():
+        for parameter, requires_grad in required.items():
             parameter.requires_grad_(requires_grad)
 
 
 @contextmanager
 def activation_hooks(model: nn.Module, names: set[str], statistics: Statistics) -> Iterator[None]:
-    """Add up squares and absolute values of the inputs of the layers that own the weights ``names``."""
+    """Sum squares and absolute values of the inputs of the layers that own the weights ``names``."""
     squares, absolutes, counts = statistics.input_rms, statistics.input_mean_abs, statistics.rows
     handles = []
     for name in sorted(names):
@@ -135,20 +141,26 @@ def activation_hooks(model: nn.Module, names: set[str], statistics: Statistics) 
 def usage_hooks(
     model: nn.Module, groups: Sequence[UnitGroup], usage: dict[str, Tensor]
 ) -> Iterator[None]:
-    """Add up what the groups' owners say of their units' use, where they say (see ``Usage``)."""
+    """Sum the usage that the groups' modules report by ``unit_usage`` (see the criterion ``Usage``).
+
+    Args:
+        model: The model.
+        groups: The unit groups.
+        usage: Added to, by group name; :data:`NOT_REPORTED` where a module doesn't report the kind.
+    """
     handles = []
     for group in groups:
         owner = model.get_submodule(group.owner)
         if not hasattr(owner, 'unit_usage'):
             continue
-        # There from the start, so that a rank without a batch holds the same names.
+        # Created here, so that a rank without a batch has the same names.
         device = next(owner.parameters()).device
         usage[group.name] = torch.zeros(group.size, dtype=torch.float64, device=device)
 
         def add(module: nn.Module, args: tuple, output: Any, group: UnitGroup = group) -> None:
             with torch.no_grad():
-                said = module.unit_usage(output).get(group.kind)
-            usage[group.name] += UNTOLD if said is None else said.double()
+                reported = module.unit_usage(output).get(group.kind)
+            usage[group.name] += NOT_REPORTED if reported is None else reported.double()
 
         handles.append(owner.register_forward_hook(add))
     try:
@@ -159,7 +171,10 @@ def usage_hooks(
 
 
 def reduce_statistics(statistics: Statistics) -> Statistics:
-    """Sum over ranks, then turn sums into means."""
+    """Sum over ranks, then turn sums into means; changes and returns ``statistics``.
+
+    Usage that no module reported is removed.
+    """
     total = {'samples': torch.tensor(float(statistics.samples))}
     means = (
         statistics.gradients, statistics.squared_gradients, statistics.usage, statistics.fisher,
@@ -168,7 +183,7 @@ def reduce_statistics(statistics: Statistics) -> Statistics:
     for table in (*means, *inputs, total):
         sum_over_ranks(table)
     statistics.samples = int(total['samples'])
-    for name in [name for name, usage in statistics.usage.items() if (usage == UNTOLD).all()]:
+    for name in [name for name, usage in statistics.usage.items() if (usage == NOT_REPORTED).all()]:
         del statistics.usage[name]
     for table in means:
         for name in table:

@@ -1,4 +1,4 @@
-"""What units cost, and how much of it may be left: what budgets say to allocators."""
+"""Costs and constraints: the interface between budgets and allocators."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,27 +11,38 @@ from ..structure.unit_group import UnitGroup
 
 
 class Cost(Protocol):
-    """Something a budget limits. Counts are a LongTensor with the kept units of each group."""
+    """A quantity that a budget limits, as a function of the number of units kept by each group."""
 
     def total(self, counts: Tensor) -> float:
-        """The cost of the whole model."""
+        """The cost of the whole model.
+
+        Args:
+            counts: Units kept by each group, LongTensor (groups,).
+        """
 
     def marginal(self, counts: Tensor) -> Tensor:
-        """What goes when one more unit of each group goes: float64 of shape (groups,)."""
+        """The cost saved by removing one more unit of each group.
+
+        Args:
+            counts: Units kept by each group, LongTensor (groups,).
+
+        Returns:
+            float64 (groups,).
+        """
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """At most ``limit`` of ``cost`` may be left, by removing units of ``groups``.
+    """An upper limit on a cost after units of some groups have been removed.
 
     Attributes:
-        groups: Positions of the groups concerned.
-        cost: Its counts are those of ``groups`` alone, in this order.
-        limit: What may be left.
-        dense: What there is before.
-        ratio: The fraction to be removed, as it was asked for.
-        what: What it is a fraction of, for messages.
-        members: The groups themselves, for allocators that go by layer or kind.
+        groups: Indices of these groups among all groups of the model.
+        cost: The cost; its counts are those of ``groups`` only, in this order.
+        limit: The largest cost allowed after pruning.
+        dense: The cost before pruning.
+        ratio: The fraction to remove, as requested.
+        what: Name of the quantity, for messages.
+        members: The groups themselves, for allocators that depend on layers or kinds.
     """
 
     groups: list[int]
@@ -44,5 +55,5 @@ class Constraint:
 
 
 def sizes(groups: Sequence[UnitGroup]) -> Tensor:
-    """Units of each group."""
+    """Number of units of each group, LongTensor (groups,)."""
     return torch.tensor([group.size for group in groups], dtype=torch.long)

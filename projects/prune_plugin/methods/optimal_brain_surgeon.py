@@ -1,4 +1,4 @@
-"""Optimal-brain-surgeon algebra on the Hessian of a layer's squared output error."""
+"""Optimal brain surgeon: linear algebra on the Hessian of a layer's squared output error."""
 
 import logging
 from collections.abc import Sequence
@@ -10,25 +10,28 @@ from torch import Tensor
 from ..calibration.layer_inputs import check_inputs
 from ..common.errors import UserError
 
-#: How often a Hessian that isn't positive definite is damped ten times harder before giving up.
+#: How often a Hessian that isn't positive definite is retried with ten times the damping.
 RETRIES = 3
 
 
 def damped_factor(gram: Tensor, damping: float, name: str, of_inverse: bool) -> Tensor:
-    """A Cholesky factor of the damped Gram matrix, or of its inverse.
+    """Cholesky factor of the damped Gram matrix, or of its inverse.
 
-    Inputs that are always zero get a diagonal of 1.
+    The diagonal is 1 for inputs that are always zero.
 
     Args:
-        gram: Sum of outer products of the inputs, (inputs, inputs); left as it is.
-        damping: Share of the mean diagonal that is added to the diagonal; ten times more, up to
-            three times over, if the matrix isn't positive definite then.
+        gram: Gram matrix of the inputs, ``X.T @ X`` or a multiple, (inputs, inputs); not changed.
+        damping: Fraction of the mean diagonal to add to the diagonal. If the result isn't positive
+            definite, ten times as much, up to three times, each of which is logged as a warning.
         name: The layer, for messages.
-        of_inverse: The upper factor U of the inverse (``inverse = U.T @ U``) instead of the lower
+        of_inverse: Return the upper factor U of the inverse (``inverse = U.T @ U``) instead of the lower
             factor of the matrix itself.
 
+    Returns:
+        The factor, (inputs, inputs).
+
     Raises:
-        UserError: NaN or infinite inputs; not positive definite even then.
+        UserError: the matrix is NaN or infinite, or not positive definite at the largest damping.
     """
     check_inputs(gram, name)
     diagonal = gram.diagonal()
@@ -39,11 +42,11 @@ def damped_factor(gram: Tensor, damping: float, name: str, of_inverse: bool) -> 
         matrix = gram.clone()
         matrix.diagonal().add_(share * mean)
         matrix.diagonal()[unused] = 1
-        # With L L.T the matrix turned back to front, the inverse of L, turned likewise, is U.
+        # If L L.T is the matrix with both dimensions flipped, U is the inverse of L, flipped likewise.
         factor, failed = torch.linalg.cholesky_ex(matrix.flip(0, 1) if of_inverse else matrix)
         if of_inverse and not failed:
-            one = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-            factor = torch.linalg.solve_triangular(factor, one, upper=False).flip(0, 1)
+            identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+            factor = torch.linalg.solve_triangular(factor, identity, upper=False).flip(0, 1)
         if not failed and bool(torch.isfinite(factor).all()):
             return factor
         if attempt < RETRIES:
@@ -67,18 +70,26 @@ def toward_dense(
     damping: float,
     name: str,
 ) -> list[Tensor]:
-    """Weights that put out, on the inputs at hand, more of what they do on the dense model's inputs.
+    """Move weights toward those that reproduce the dense model's outputs on the pruned model's inputs.
 
-    At full strength they minimise ``||X V.T - X' W.T||^2 / n + d ||V - W||^2`` over V, X and X' being n
-    inputs at hand and in the dense model, and d ``damping`` times the mean diagonal of ``gram``.
+    That corrects the accumulated error of the pruned layers before. The result is
+    ``W + strength * (V - W)`` where V minimises ``||X V.T - X' W.T||^2 / n + d ||V - W||^2``, X and X' are
+    n input rows in the pruned and in the dense model, and d is ``damping`` times the mean diagonal of
+    ``gram``.
 
     Args:
-        weights: W of layers with the same inputs, float32 (outputs, inputs) each.
+        weights: W of layers that share an input, float32 (outputs, inputs) each.
         gram: ``X.T @ X / n``, (inputs, inputs).
         drift: ``(X' - X).T @ X / n``, (inputs, inputs).
-        strength: How far to go from W (0) to V (1).
-        damping: See above.
+        strength: In [0, 1].
+        damping: Fraction of the mean diagonal.
         name: The layers, for messages.
+
+    Returns:
+        New weights, float32 (outputs, inputs) each.
+
+    Raises:
+        UserError: see :func:`damped_factor`.
     """
     stacked = torch.cat(list(weights))
     factor = damped_factor(gram, damping, name, of_inverse=False)

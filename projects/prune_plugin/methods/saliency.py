@@ -1,4 +1,4 @@
-"""How much single weights count, and what follows for the units that they belong to."""
+"""Saliency of single weights, and what it implies for the units that they belong to."""
 
 from collections.abc import Sequence
 
@@ -12,42 +12,45 @@ from .weight_masks import keep_largest
 def remaining_shares(
     groups: Sequence[UnitGroup], tensors: dict[str, Tensor], ratio: float
 ) -> list[Tensor]:
-    """Of each unit the fraction of its computing weights that magnitude pruning over all groups leaves.
+    """Fraction of each unit's input-side weights that global magnitude pruning keeps.
+
+    The weights that compute units (the ``'in'`` side of the groups' cuts) are pruned together, over all
+    groups.
 
     Args:
         groups: Unit groups.
         tensors: The model's parameters by name.
-        ratio: Fraction removed of all weights that compute a unit of these groups.
+        ratio: Fraction of these weights removed.
 
     Returns:
-        float64 (units,) in [0, 1] per group.
+        One tensor per group, float64 (units,) in [0, 1].
     """
     cuts = [list(weight_cuts(group, tensors, 'in')) for group in groups]
-    names = list(dict.fromkeys(cut.name for own in cuts for cut in own))
+    names = list(dict.fromkeys(cut.name for group_cuts in cuts for cut in group_cuts))
     if not names:
         return [torch.zeros(group.size, dtype=torch.float64) for group in groups]
     flat = torch.cat([tensors[name].detach().abs().float().flatten() for name in names])
     parts = keep_largest(flat, ratio).split([tensors[name].numel() for name in names])
     masks = {name: part.view(tensors[name].shape) for name, part in zip(names, parts, strict=True)}
     shares = []
-    for group, own in zip(groups, cuts, strict=True):
-        left = torch.zeros(group.size, dtype=torch.float64)
+    for group, group_cuts in zip(groups, cuts, strict=True):
+        kept = torch.zeros(group.size, dtype=torch.float64)
         total = torch.zeros(group.size, dtype=torch.float64)
-        for cut in own:
-            left += sum_per_unit(masks[cut.name].double(), cut, group.size).cpu()
+        for cut in group_cuts:
+            kept += sum_per_unit(masks[cut.name].double(), cut, group.size).cpu()
             total += sum_per_unit(torch.ones(masks[cut.name].shape), cut, group.size)
-        shares.append(left / total.clamp_min(1))
+        shares.append(kept / total.clamp_min(1))
     return shares
 
 
 def wanda_elements(weight: Tensor, input_rms: Tensor) -> Tensor:
-    """``|W_ij| * ||x_j||``: each weight times the root mean square of the input it multiplies.
+    """Wanda scores ``|W_ij| * ||x_j||``: each weight times the root mean square of its input feature.
 
     Args:
         weight: (out, in, ...).
         input_rms: (in,).
 
     Returns:
-        Like ``weight``.
+        Scores, shaped as ``weight``.
     """
     return weight.abs() * input_rms.reshape(1, -1, *(1,) * (weight.dim() - 2)).to(weight)

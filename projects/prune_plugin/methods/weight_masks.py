@@ -1,4 +1,4 @@
-"""Choosing the smallest scores under a pattern: pure functions on tensors."""
+"""Weight masks from scores, unstructured or N:M: pure functions on tensors."""
 
 import re
 
@@ -9,19 +9,19 @@ from ..common.errors import UserError
 
 
 def keep_largest(scores: Tensor, ratio: float) -> Tensor:
-    """Mask that drops exactly ``round(ratio * n)`` of the smallest of all scores.
+    """Mask that removes exactly the ``round(ratio * n)`` smallest of n scores.
 
     Args:
         scores: Any shape.
         ratio: Fraction removed, in [0, 1).
 
     Returns:
-        Bool tensor like ``scores``, True where it stays.
+        Bool tensor shaped as ``scores``, True where kept.
     """
     flat = scores.flatten()
-    drop = round(ratio * flat.numel())
+    count = round(ratio * flat.numel())
     keep = torch.ones(flat.numel(), dtype=torch.bool, device=scores.device)
-    keep[flat.topk(drop, largest=False, sorted=False).indices] = False
+    keep[flat.topk(count, largest=False, sorted=False).indices] = False
     return keep.view(scores.shape)
 
 
@@ -29,16 +29,16 @@ def keep_n_of_m(scores: Tensor, n: int, m: int, name: str) -> Tensor:
     """Mask that keeps the ``n`` largest of every ``m`` consecutive scores along the inputs.
 
     Args:
-        scores: (out, in, ...); what follows the first dimension is taken as one row of inputs.
-        n: Kept.
-        m: Out of so many.
+        scores: (out, in, ...); all dimensions but the first are flattened into one row of inputs.
+        n: Number kept of every ``m``.
+        m: Size of a block.
         name: The weight's name, for messages.
 
     Returns:
-        Bool tensor like ``scores``.
+        Bool tensor shaped as ``scores``, True where kept.
 
     Raises:
-        UserError: a row isn't a multiple of ``m`` long.
+        UserError: ``m`` doesn't divide the length of a row.
     """
     rows = scores.flatten(1)
     if rows.shape[1] % m:
@@ -53,14 +53,14 @@ def keep_n_of_m(scores: Tensor, n: int, m: int, name: str) -> Tensor:
 
 
 def parse_pattern(pattern: str | None) -> tuple[int, int] | None:
-    """``'2:4'`` -> (2, 4), two of four kept; None stays None (unstructured).
+    """Parse an N:M pattern: ``'2:4'`` (two of four kept) gives (2, 4), None (unstructured) gives None.
 
     Raises:
-        UserError: anything else, or not 0 < N < M.
+        UserError: not of the form N:M, or not 0 < N < M.
     """
     if pattern is None:
         return None
-    found = re.fullmatch(r'([0-9]{1,9}):([0-9]{1,9})', str(pattern))
-    if not found or not 0 < int(found[1]) < int(found[2]):
+    match = re.fullmatch(r'([0-9]{1,9}):([0-9]{1,9})', str(pattern))
+    if not match or not 0 < int(match[1]) < int(match[2]):
         raise UserError(f"pattern is {pattern!r}; valid is 'N:M' with 0 < N < M, such as '2:4'")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])

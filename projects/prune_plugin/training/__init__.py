@@ -1,4 +1,4 @@
-"""Training a pruned model under MMEngine's Runner: settings, hooks, loops, adapters, sharding."""
+"""Training pruned models with MMEngine's Runner: settings, hooks, loops, adapters, sharding."""
 
 from . import bf16_optim_wrapper, hooks, loops, lr_schedulers
 from .lora import adapters

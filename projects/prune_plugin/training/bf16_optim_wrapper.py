@@ -1,4 +1,4 @@
-"""Mixed precision where there is no GPU."""
+"""Mixed precision in bfloat16, also on CPUs."""
 
 from contextlib import contextmanager
 
@@ -10,13 +10,13 @@ from mmengine.runner.amp import autocast
 
 @OPTIM_WRAPPERS.register_module()
 class Bf16OptimWrapper(OptimWrapper):
-    """Runs the forward pass in bfloat16 on any device; no loss scaling is needed.
+    """Runs the forward pass under bfloat16 autocast on any device; no loss scaling is needed.
 
-    MMEngine's ``AmpOptimWrapper`` insists on a GPU.
+    MMEngine's ``AmpOptimWrapper`` requires a GPU.
     """
 
     @contextmanager
     def optim_context(self, model):
-        """Autocast inside MMEngine's own context."""
+        """Adds autocast to MMEngine's context."""
         with super().optim_context(model), autocast(dtype=torch.bfloat16):
             yield

@@ -1,4 +1,4 @@
-"""From a config and a pruned checkpoint to the config of the training that follows."""
+"""Edits of configs for training after pruning, and their checks."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -13,16 +13,22 @@ from mmengine.registry import DATASETS, init_default_scope
 from ..common.errors import UserError
 from .settings import LR_SCHEDULES, RecoverySettings
 
-#: What every training of the tools gets.
+#: Hooks added to every training that the tools run.
 TRAINING_HOOKS = ('EpochSeedHook', 'FiniteGradientsHook', 'LatestCheckpointHook', 'ModelMetaHook')
-#: Sub-directory of each mode.
+#: Sub-directory of the work directory for each mode.
 FOLDERS = {'fine_tune': 'fine_tuned', 'retrain': 'retrained'}
 
 
 def settings_for(settings: RecoverySettings, retrain: bool, epochs: int | None) -> RecoverySettings:
-    """The config's settings with the command line's mode and epochs.
+    """The config's settings with the mode and epochs of the command line.
 
-    A rate, factor or warm-up that the config gives by itself stays only with the config's own mode.
+    If the mode differs from the config's, the config's ``lr``, ``lr_factor`` and ``warmup_iters`` are reset
+    to the mode's defaults.
+
+    Args:
+        settings: The config's settings.
+        retrain: Whether the mode is ``'retrain'``, else ``'fine_tune'``.
+        epochs: Epochs to train; None: the config's.
     """
     mode = 'retrain' if retrain else 'fine_tune'
     epochs = epochs or settings.epochs
@@ -34,26 +40,26 @@ def settings_for(settings: RecoverySettings, retrain: bool, epochs: int | None) 
 
 
 def add_hooks(cfg: Config, *types: str) -> None:
-    """Append hooks to ``cfg.custom_hooks`` unless they are there."""
+    """Append hooks of these types to ``cfg.custom_hooks``, except types that are already there."""
     hooks = list(cfg.get('custom_hooks') or [])
     present = {hook.get('type') for hook in hooks if hasattr(hook, 'get')}
     cfg.custom_hooks = hooks + [dict(type=t) for t in types if t not in present]
 
 
 def use_slim_model(cfg: Config, path: str) -> None:
-    """Have the Runner build the slim model that the checkpoint or file ``path`` describes."""
-    around = cfg.model if cfg.model.get('type') == 'LoraModel' else cfg
-    if around.model.get('type') != 'SlimModel':
-        around.model = dict(type='SlimModel', model=around.model, prune_state=str(path))
+    """Let the Runner build the slim model described by the checkpoint or prune state file ``path``."""
+    parent = cfg.model if cfg.model.get('type') == 'LoraModel' else cfg
+    if parent.model.get('type') != 'SlimModel':
+        parent.model = dict(type='SlimModel', model=parent.model, prune_state=str(path))
     else:
-        around.model.prune_state = str(path)
+        parent.model.prune_state = str(path)
     add_hooks(cfg, 'PruneStateHook')
 
 
 def fit_to_device(cfg: Config, launcher: str) -> None:
-    """Set the launcher; on CPUs, the wrapper options without which DDP refuses.
+    """Set the launcher and, for distributed training on CPUs, the options that DDP needs there.
 
-    Batch norm's running statistics are averaged over ranks after each epoch.
+    Under a launcher, running statistics of batch norms are averaged over ranks after each epoch.
     """
     cfg.launcher = launcher
     if launcher != 'none':
@@ -68,20 +74,28 @@ def fit_to_device(cfg: Config, launcher: str) -> None:
 
 
 def limit_epochs(cfg: Config, max_steps: int) -> None:
-    """End each epoch after so many iterations."""
+    """Limit each epoch to ``max_steps`` iterations.
+
+    Raises:
+        UserError: the train loop is of another type than MMEngine's EpochBasedTrainLoop.
+    """
     train_cfg = dict(cfg.train_cfg)
     train_cfg.pop('by_epoch', None)
     loop = train_cfg.pop('type', 'EpochBasedTrainLoop')
     if loop not in ('EpochBasedTrainLoop', 'LimitedEpochTrainLoop'):
         raise UserError(
-            f'prune_cfg.recovery.max_steps is {max_steps}, but train_cfg.type is {loop!r}; it goes '
-            'with EpochBasedTrainLoop alone'
+            f'prune_cfg.recovery.max_steps is {max_steps}, but train_cfg.type is {loop!r}; it works '
+            'only with EpochBasedTrainLoop'
         )
     cfg.train_cfg = {**train_cfg, 'type': 'LimitedEpochTrainLoop', 'max_steps': max_steps}
 
 
 def use_lora(cfg: Config, lora: Mapping) -> None:
-    """Train low-rank adapters on the config's model, slim or not, and nothing else."""
+    """Train only low-rank adapters on the config's model, slim or not.
+
+    Raises:
+        UserError: the config has an EMAHook.
+    """
     refuse_ema(cfg, 'prune_cfg.recovery.lora')
     adapters = {name: value for name, value in lora.items() if name != 'lr'}
     cfg.model = dict(type='LoraModel', model=cfg.model, **adapters)
@@ -92,7 +106,11 @@ def use_lora(cfg: Config, lora: Mapping) -> None:
 
 
 def use_sharding(cfg: Config, sharding: Mapping) -> None:
-    """Divide the model among ranks; one process trains as usual."""
+    """Shard the model among ranks; one process trains as usual.
+
+    Raises:
+        UserError: the config has an EMAHook or another ``runner_type``.
+    """
     refuse_ema(cfg, 'prune_cfg.recovery.sharding')
     if cfg.get('runner_type', 'Runner') not in ('Runner', 'ShardedRunner'):
         raise UserError(
@@ -104,7 +122,7 @@ def use_sharding(cfg: Config, sharding: Mapping) -> None:
 
 
 def refuse_ema(cfg: Config, key: str) -> None:
-    """Raise :class:`UserError` if the config averages weights, which doesn't go with ``key``."""
+    """Raise :class:`UserError` if the config has an EMAHook, which ``key`` doesn't support."""
     for hook in cfg.get('custom_hooks') or []:
         if hasattr(hook, 'get') and hook.get('type') == 'EMAHook':
             raise UserError(
@@ -116,7 +134,7 @@ def adapt_training(cfg: Config, settings: RecoverySettings) -> None:
     """Apply ``max_steps``, ``lora`` and ``sharding`` to a config.
 
     Raises:
-        UserError: the config has something that they don't go with.
+        UserError: they conflict with the config.
     """
     if settings.max_steps is not None:
         limit_epochs(cfg, settings.max_steps)
@@ -127,7 +145,7 @@ def adapt_training(cfg: Config, settings: RecoverySettings) -> None:
 
 
 def check_trainable(cfg: Config, settings: RecoverySettings | None = None) -> None:
-    """Raise :class:`UserError` unless the config can be trained by epochs, as the settings say."""
+    """Raise :class:`UserError` unless the config can be trained by epochs, with these settings if given."""
     train_cfg = cfg.get('train_cfg') or {}
     if not train_cfg or not cfg.get('optim_wrapper') or not cfg.get('train_dataloader'):
         raise UserError(
@@ -140,7 +158,7 @@ def check_trainable(cfg: Config, settings: RecoverySettings | None = None) -> No
 
 
 def check_teacher(settings: RecoverySettings, checkpoint: str | None) -> None:
-    """Raise :class:`UserError` if the settings ask for distillation and there is no teacher."""
+    """Raise :class:`UserError` if distillation is set but there is no checkpoint of a teacher."""
     if settings.distill is not None and not checkpoint:
         raise UserError(
             'prune_cfg.recovery.distill needs a trained dense model as teacher; give a checkpoint '
@@ -149,14 +167,14 @@ def check_teacher(settings: RecoverySettings, checkpoint: str | None) -> None:
 
 
 def check_data(cfg: Config, key: str) -> None:
-    """Build a data set once, so that missing data shows before anything is written.
+    """Build a data set once, so that missing data is an error before anything is written.
 
     Args:
         cfg: The config.
-        key: Its dataloader, ``'train_dataloader'`` or ``'test_dataloader'``.
+        key: The dataloader's key, ``'train_dataloader'`` or ``'test_dataloader'``.
 
     Raises:
-        UserError: the data set isn't there.
+        UserError: a file of the data set is missing.
     """
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     try:
@@ -173,15 +191,15 @@ def recovery_config(
     work_dir: Path,
     teacher: str | None = None,
 ) -> Config:
-    """Config of the fine-tuning or retraining of a pruned checkpoint.
+    """The config for fine-tuning or retraining a pruned checkpoint.
 
     Args:
         cfg: The user's config; not changed.
-        settings: Mode, epochs, learning rate, warm-up, distillation, adapters, sharding.
-        checkpoint: The pruned checkpoint, for its epoch number.
-        path: Where it lies.
-        work_dir: Where the training writes.
-        teacher: The checkpoint that was pruned, for distillation.
+        settings: The settings of this training.
+        checkpoint: The pruned checkpoint.
+        path: Path of the pruned checkpoint.
+        work_dir: Work directory of the training.
+        teacher: Path of the dense checkpoint, for distillation.
 
     Raises:
         UserError: the config doesn't train by epochs, has no optimizer, or no teacher.
@@ -190,8 +208,8 @@ def recovery_config(
     check_trainable(cfg)
     check_teacher(settings, teacher)
     dense_model = deepcopy(cfg.model)
-    goes_on = settings.mode == 'fine_tune'
-    start = checkpoint['meta'].get('epoch', 0) if goes_on else 0
+    fine_tune = settings.mode == 'fine_tune'
+    start = checkpoint['meta'].get('epoch', 0) if fine_tune else 0
     cfg.train_cfg.max_epochs = start + settings.epochs
     optimizer = cfg.optim_wrapper.optimizer
     fixed = settings.fixed_lr
@@ -206,10 +224,10 @@ def recovery_config(
         )
     ]
     hooks = dict(cfg.get('default_hooks') or {})
-    saving = dict(hooks.get('checkpoint') or dict(type='CheckpointHook', interval=1))
+    checkpoint_hook = dict(hooks.get('checkpoint') or dict(type='CheckpointHook', interval=1))
     cfg.default_hooks = {
         **hooks,
-        'checkpoint': {**saving, 'max_keep_ckpts': settings.max_keep_ckpts},
+        'checkpoint': {**checkpoint_hook, 'max_keep_ckpts': settings.max_keep_ckpts},
     }
     cfg.load_from = str(path)
     cfg.resume = False
@@ -218,7 +236,7 @@ def recovery_config(
         use_slim_model(cfg, str(path))
     if checkpoint.get('masks'):
         add_hooks(cfg, 'MaskHook')
-    add_hooks(cfg, *TRAINING_HOOKS, *(['CarryOverHook'] if goes_on else []))
+    add_hooks(cfg, *TRAINING_HOOKS, *(['CarryOverHook'] if fine_tune else []))
     adapt_training(cfg, settings)
     if settings.distill is not None:
         distill = dict(type='DistillHook', checkpoint=str(teacher), model=dense_model)

@@ -1,4 +1,4 @@
-"""Distillation: what a student is to copy from its teacher, and how far it is from it."""
+"""Distillation: targets (tensors that a student matches to its teacher's) and their losses."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from ..structure.prune_state import PruneState
 
 
 def mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference in units of the teacher's variance: 1 is no better than its mean."""
+    """Mean squared error divided by the teacher's variance: 1 for a student that outputs the mean."""
     return F.mse_loss(student, teacher) / teacher.var(correction=0).clamp_min(1e-12)
 
 
 def l1(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean absolute difference, in the tensors' own unit."""
+    """Mean absolute error, in the tensors' unit."""
     return F.l1_loss(student, teacher)
 
 
 def bce(student: Tensor, teacher: Tensor) -> Tensor:
-    """Divergence of sigmoid logits: binary cross-entropy less the teacher's entropy, per entry.
+    """Kullback-Leibler divergence of sigmoid logits: binary cross-entropy minus the teacher's entropy.
 
-    The mean over all entries, in nats; 0 where the two agree.
+    The mean over all entries, in nats; 0 if student and teacher agree.
     """
     p = teacher.sigmoid()
     yes = p * (F.logsigmoid(teacher) - F.logsigmoid(student))
@@ -40,28 +40,32 @@ def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
 
     The mean over all other dimensions, in nats; see https://arxiv.org/abs/1503.02531.
     """
-    ours = F.log_softmax(student / temperature, -1)
-    theirs = F.log_softmax(teacher / temperature, -1)
-    return (theirs.exp() * (theirs - ours)).sum(-1).mean() * temperature**2
+    log_q = F.log_softmax(student / temperature, -1)
+    log_p = F.log_softmax(teacher / temperature, -1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).mean() * temperature**2
 
 
-#: (student, teacher) -> scalar, both float32 and of one shape, no gradient in the teacher.
+#: By name: (student, teacher) -> scalar; both are float32 of equal shape, the teacher without gradient.
 LOSSES: dict[str, Callable[..., Tensor]] = dict(mse=mse, l1=l1, bce=bce, kl=kl)
 
 
 @dataclass(frozen=True)
 class Target:
-    """A tensor that the student is to copy.
+    """A tensor of the model whose distance between student and teacher is a loss.
 
     Attributes:
         module: Name of the module that returns it; ``''`` is the model.
         loss: A name in :data:`LOSSES`.
-        key: Its place in what the module returns, if that is a dict, list or tuple.
+        key: Key or index in the module's output, if that is a dict, list or tuple.
         weight: Factor on the loss.
-        temperature: Of ``'kl'``.
-        name: The loss is called ``loss_distill_<name>``; the key, or the end of the module's name.
-        align: ``dict(dim=2, group='head.queries')``: along ``dim`` the tensor has one entry per
-            unit of that group, so a pruned student is compared with what it has kept.
+        temperature: Temperature of the ``'kl'`` loss; None: 1.
+        name: The loss is named ``loss_distill_<name>``; None: the key, or the last part of the module's
+            name.
+        align: ``dict(dim=2, group='head.queries')``: along ``dim`` the tensor has one entry per unit of
+            that group, and a pruned student is compared with the teacher's entries for the units kept.
+
+    Raises:
+        UserError: a value isn't valid.
     """
 
     module: str
@@ -92,25 +96,25 @@ class Target:
 
     @property
     def label(self) -> str:
-        """The key of the loss."""
-        own = self.key if self.key is not None else self.module.rpartition('.')[2] or 'output'
-        return f'loss_distill_{own if self.name is None else self.name}'
+        """Name of the loss."""
+        default = self.key if self.key is not None else self.module.rpartition('.')[2] or 'output'
+        return f'loss_distill_{default if self.name is None else self.name}'
 
     @property
-    def place(self) -> str:
-        """The tensor, for messages."""
+    def tensor_name(self) -> str:
+        """Module and key of the tensor, for messages."""
         return f'{self.module or "model"}{"" if self.key is None else f"[{self.key!r}]"}'
 
-    def of(self, output: Any) -> Tensor:
-        """The tensor in what the module returned.
+    def select_from(self, output: Any) -> Tensor:
+        """The tensor in the module's output.
 
         Raises:
-            UserError: there is none.
+            UserError: the output has no such key, or that isn't a tensor.
         """
-        found = output
+        tensor = output
         if self.key is not None:
             try:
-                found = output[self.key]
+                tensor = output[self.key]
             except (KeyError, IndexError, TypeError) as error:
                 valid = (
                     f'; valid are {", ".join(map(str, output))}' if hasattr(output, 'keys') else ''
@@ -118,59 +122,67 @@ class Target:
                 raise UserError(
                     f'distill: {self.module!r} returns no {self.key!r}{valid}'
                 ) from error
-        if not isinstance(found, Tensor):
+        if not isinstance(tensor, Tensor):
             raise UserError(
-                f'distill: {self.place} is a {type(found).__name__}; key must name a tensor'
+                f'distill: {self.tensor_name} is a {type(tensor).__name__}; key must name a tensor'
             )
-        return found
+        return tensor
 
     def distance(self, student: Tensor, teacher: Tensor, kept: Tensor | None) -> Tensor:
-        """The weighted loss.
+        """The weighted loss, a scalar.
 
         Args:
             student: The student's tensor.
-            teacher: The teacher's.
-            kept: Which of the teacher's entries along ``align['dim']`` the student has; None: all.
+            teacher: The teacher's tensor.
+            kept: Indices of the teacher's entries along ``align['dim']`` that the student has; None: all.
 
         Raises:
             UserError: the shapes differ.
         """
         teacher = teacher.detach()
-        if kept is not None:
-            teacher = select(teacher, self.align, kept, self.place)
+        if kept is not None and self.align:
+            teacher = select(teacher, self.align, kept, self.tensor_name)
         if student.shape != teacher.shape:
             hint = (
                 '' if self.align else '; align=dict(dim=..., group=...) would select what is kept'
             )
             raise UserError(
-                f'distill: {self.place} is {tuple(student.shape)} in the student and '
+                f'distill: {self.tensor_name} is {tuple(student.shape)} in the student and '
                 f'{tuple(teacher.shape)} in the teacher{hint}'
             )
         extra = {} if self.temperature is None else {'temperature': self.temperature}
         return self.weight * LOSSES[self.loss](student.float(), teacher.float(), **extra)
 
 
-def select(teacher: Tensor, align: Mapping[str, Any], kept: Tensor, place: str) -> Tensor:
-    """The entries ``kept`` of ``teacher`` along ``align['dim']``."""
+def select(teacher: Tensor, align: Mapping[str, Any], kept: Tensor, name: str) -> Tensor:
+    """The entries ``kept`` of ``teacher`` along ``align['dim']``; ``name`` names it in messages.
+
+    Raises:
+        UserError: there is no such dimension, or it is too short.
+    """
     dim = align['dim']
     if not -teacher.dim() <= dim < teacher.dim() or (
         len(kept) and int(kept[-1]) >= teacher.shape[dim]
     ):
         raise UserError(
-            f'distill: align={dict(align)} does not fit {place} of shape {tuple(teacher.shape)}'
+            f'distill: align={dict(align)} does not fit {name} of shape {tuple(teacher.shape)}'
         )
     return teacher.index_select(dim, kept.to(teacher.device))
 
 
 def read_targets(targets: Any, key: str) -> list[Target]:
-    """Targets from a config, checked; ``key`` names them in messages.
+    """Build targets from a config.
+
+    Args:
+        targets: A list of dicts.
+        key: Key of the list in the config, for messages.
 
     Raises:
-        UserError: unknown keys, values that aren't valid, two losses of one name.
+        UserError: unknown keys, invalid values, or two losses with one name.
     """
     if isinstance(targets, str | Mapping) or not isinstance(targets, Sequence) or not targets:
         raise UserError(f'{key} is {targets!r}; it must be a list of dicts')
-    found: list[Target] = []
+    result: list[Target] = []
     valid = list(Target.__dataclass_fields__)
     for i, target in enumerate(targets):
         where = f'{key}[{i}]'
@@ -182,18 +194,18 @@ def read_targets(targets: Any, key: str) -> list[Target]:
         if 'module' not in target:
             raise UserError(f'{where}.module is missing; it names a module of the model')
         try:
-            found.append(Target(**target))
+            result.append(Target(**target))
         except UserError as error:
             raise UserError(f'{where}.{error}') from error
-    labels = [target.label for target in found]
+    labels = [target.label for target in result]
     for i, label in enumerate(labels):
         if label in labels[:i]:
             raise UserError(f"{key}[{i}]: there are two losses '{label}'; give it another name")
-    return found
+    return result
 
 
 def check_distill(distill: Any) -> None:
-    """Raise :class:`UserError` unless ``distill`` may stand in ``prune_cfg.recovery``."""
+    """Raise :class:`UserError` unless ``distill`` is a valid ``prune_cfg.recovery.distill``."""
     if not isinstance(distill, Mapping):
         raise UserError(
             f"distill is {distill!r}; it must be a dict, dict() for the model's targets"
@@ -206,52 +218,54 @@ def check_distill(distill: Any) -> None:
 
 
 def targets_for(model: nn.Module, targets: Sequence[Mapping] | None) -> list[Target]:
-    """The targets given, or those the model's class names; all their modules are in the model.
+    """Build the targets of a config, or the default ones of the model's class.
 
     Args:
         model: The student or the teacher.
-        targets: As in a config; None: ``model.distill_targets``.
+        targets: A list of dicts, as in a config; None: ``model.distill_targets``.
 
     Raises:
-        UserError: there are none, or the model has no such module.
+        UserError: there are none, they aren't valid, or the model lacks one of the modules.
     """
     key = 'prune_cfg.recovery.distill.targets'
     if targets is None:
         targets = getattr(model, 'distill_targets', None)
         if not targets:
             raise UserError(f'{key} is missing, and {type(model).__name__} names none itself')
-    found = read_targets(targets, key)
+    result = read_targets(targets, key)
     modules = dict(model.named_modules())
-    for i, target in enumerate(found):
+    for i, target in enumerate(result):
         if target.module not in modules:
             raise UserError(f'{key}[{i}].module: the model has no module {target.module!r}')
-    return found
+    return result
 
 
 def kept_entries(
     target: Target, student: PruneState | None, teacher: PruneState | None
 ) -> Tensor | None:
-    """Which entries of the teacher's tensor the student has along the target's ``align``.
+    """Indices of the entries of the teacher's tensor that the student has, along ``align['dim']``.
 
     Args:
         target: The target.
-        student: Prune state of the student, or None.
-        teacher: Likewise, if the teacher is slim itself.
+        student: Prune state of the student; None if it is dense.
+        teacher: Prune state of the teacher; None if it is dense.
 
     Returns:
-        Ascending indices into the teacher's tensor, or None for all.
+        Ascending indices, or None for all entries.
 
     Raises:
-        UserError: the student has units that the teacher has lost.
+        UserError: the student has units that were removed from the teacher.
     """
     group = target.align['group'] if target.align else None
     if group is None or student is None or group not in student.kept:
         return None
-    ours = student.kept[group]
+    kept = student.kept[group]
     if teacher is None or group not in teacher.kept:
-        return ours
-    theirs = teacher.kept[group]
-    places = torch.searchsorted(theirs, ours)
-    if len(ours) and (int(places[-1]) >= len(theirs) or not torch.equal(theirs[places], ours)):
-        raise UserError(f'distill: the student has units of {group!r} that its teacher has not')
-    return places
+        return kept
+    in_teacher = teacher.kept[group]
+    indices = torch.searchsorted(in_teacher, kept)
+    if len(kept) and (
+        int(indices[-1]) >= len(in_teacher) or not torch.equal(in_teacher[indices], kept)
+    ):
+        raise UserError(f'distill: the student has units of {group!r} that its teacher lacks')
+    return indices

@@ -1,4 +1,4 @@
-"""The learning rate of recovery: a warm-up that fits any run, then a cosine to zero, or no change."""
+"""Learning-rate schedules of recovery: linear warm-up, then a half cosine to zero or a constant rate."""
 
 import math
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from mmengine.registry import PARAM_SCHEDULERS
 
 
 def fitting_warmup(total: int, warmup: int) -> int:
-    """``warmup`` steps, or a tenth of a run of ``total`` steps that isn't longer than that."""
+    """Steps of warm-up: ``warmup``, or a tenth of ``total`` if the run isn't longer than ``warmup``."""
     return total // 10 if total <= warmup else warmup
 
 
 def warmup_cosine(step: int, total: int, warmup: int) -> float:
-    """Factor on the learning rate at ``step`` of ``total``, in (0, 1].
+    """Factor on the learning rate at ``step`` (from 0) of ``total``, in (0, 1].
 
-    Rises linearly over the :func:`fitting_warmup`, then follows half a cosine towards zero.
+    It rises linearly over :func:`fitting_warmup` steps, then decreases to zero along a half cosine.
     """
     warmup = fitting_warmup(total, warmup)
     if step < warmup:
@@ -25,24 +25,28 @@ def warmup_cosine(step: int, total: int, warmup: int) -> float:
 
 
 def warmup_constant(step: int, total: int, warmup: int) -> float:
-    """As :func:`warmup_cosine`, but after the warm-up it stays 1."""
+    """As :func:`warmup_cosine`, but constant at 1 after the warm-up."""
     warmup = fitting_warmup(total, warmup)
     return min(1.0, (step + 1) / (warmup + 1))
 
 
 class WarmupParamScheduler(_ParamScheduler):
-    """Any parameter by a factor of step, number of steps, and steps of warm-up.
+    """Base of the schedulers that multiply an optimizer parameter by a function of the step.
 
     Args:
         optimizer: Optimizer or OptimWrapper.
-        param_name: The parameter.
+        param_name: Name of the parameter, such as ``'lr'``.
         total: Steps of the run.
-        warmup: Steps of warm-up asked for.
+        warmup: Steps of warm-up; see :func:`fitting_warmup`.
+        **kwargs: See MMEngine's ``_ParamScheduler``.
+
+    Class attributes:
+        factor: ``(step, total, warmup) -> factor``.
     """
 
     factor: Callable[[int, int, int], float]
 
-    def __init__(self, optimizer, param_name: str, total: int, warmup: int, **kwargs):
+    def __init__(self, optimizer, param_name: str, *, total: int, warmup: int, **kwargs):
         self.total, self.warmup = total, warmup
         super().__init__(optimizer, param_name, **kwargs)
 
@@ -52,17 +56,17 @@ class WarmupParamScheduler(_ParamScheduler):
 
     @classmethod
     def build_iter_from_epoch(cls, *args, end: int, epoch_length: int, by_epoch=True, **kwargs):
-        """Build with ``end`` epochs of ``epoch_length`` iterations."""
+        """Build a scheduler by iterations for ``end`` epochs of ``epoch_length`` iterations."""
         return cls(*args, total=end * epoch_length, by_epoch=False, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class WarmupCosineLR(LRSchedulerMixin, WarmupParamScheduler):
-    """Learning rate by :func:`warmup_cosine`, iteration by iteration.
+    """Multiplies the learning rate by :func:`warmup_cosine` in every iteration.
 
     Args:
-        kwargs: ``end`` and ``warmup``, as below (``end`` in epochs under ``by_epoch=True``), and what
-            MMEngine's schedulers of the learning rate take.
+        kwargs: ``end`` (in epochs with ``by_epoch=True``) and ``warmup`` (in iterations) as in the example,
+            and the arguments of MMEngine's learning-rate schedulers.
 
     Example:
         >>> param_scheduler = dict(type='WarmupCosineLR', end=12, warmup=500, by_epoch=True,
@@ -74,10 +78,10 @@ class WarmupCosineLR(LRSchedulerMixin, WarmupParamScheduler):
 
 @PARAM_SCHEDULERS.register_module()
 class WarmupConstantLR(LRSchedulerMixin, WarmupParamScheduler):
-    """Learning rate by :func:`warmup_constant`, iteration by iteration.
+    """Multiplies the learning rate by :func:`warmup_constant` in every iteration.
 
     Args:
-        kwargs: As of :class:`WarmupCosineLR`.
+        kwargs: As for :class:`WarmupCosineLR`.
 
     Example:
         >>> param_scheduler = dict(type='WarmupConstantLR', end=12, warmup=500, by_epoch=True,

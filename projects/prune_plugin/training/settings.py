@@ -1,4 +1,4 @@
-"""The plain blocks of ``prune_cfg``: calibration, recovery, profile."""
+"""``prune_cfg.recovery``: the settings of training after pruning."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from .distillation import check_distill
 from .lora.adapters import check_lora
 from .sharding.fully_shard import check_sharding
 
-#: Learning-rate factor and warm-up iterations of each way to recover.
+#: Learning-rate factor and warm-up iterations of each mode.
 RECOVERY_MODES = {'fine_tune': (0.1, 500), 'retrain': (0.5, 1000)}
-#: What the learning rate does after the warm-up, as a registered scheduler.
+#: The registered scheduler of each learning-rate schedule.
 LR_SCHEDULES = {'cosine': 'WarmupCosineLR', 'constant': 'WarmupConstantLR'}
 
 
@@ -24,23 +24,26 @@ class RecoverySettings:
     """Training after pruning.
 
     Attributes:
-        mode: ``'fine_tune'`` (goes on: 0.1 x the learning rate, optimizer state and epoch number
-            carried over) or ``'retrain'`` (0.5 x, from epoch 0, a fresh optimizer).
+        mode: ``'fine_tune'`` (continues the dense model's training: 0.1 x its learning rate, its optimizer
+            state and epoch number) or ``'retrain'`` (0.5 x, from epoch 0, with a new optimizer).
         epochs: Epochs to train.
-        max_steps: Iterations per epoch on each rank, at most; None: the whole data set.
-        lr: The learning rate itself, instead of a factor.
+        max_steps: Maximum number of iterations per epoch on each rank; None: the whole data set.
+        lr: The learning rate, instead of a factor on the config's.
         lr_factor: Overrides the mode's factor on the config's learning rate.
-        warmup_iters: Overrides the mode's warm-up (500, 1000); a run shorter than its warm-up
-            warms up over a tenth of itself.
-        lr_schedule: After the warm-up, ``'cosine'`` (half of one, to zero) or ``'constant'``.
-        distill: None, or a dict to train beside the dense model: ``targets``, those of the model's
-            class without; see :class:`projects.prune_plugin.training.distillation.Target`.
-        max_keep_ckpts: Checkpoints of epochs that are kept, the newest; -1: all.
-        lora: None, or a dict to train low-rank adapters alone: ``r``, ``alpha``, ``dropout``,
+        warmup_iters: Overrides the mode's iterations of warm-up (500, 1000); a run that isn't longer than
+            its warm-up warms up over a tenth of its iterations.
+        lr_schedule: After the warm-up, ``'cosine'`` (a half cosine to zero) or ``'constant'``.
+        distill: None, or a dict to distil from the dense model: ``targets`` (by default those of the
+            model's class); see :class:`projects.prune_plugin.training.distillation.Target`.
+        max_keep_ckpts: Number of epoch checkpoints to keep, the newest ones; -1: all.
+        lora: None, or a dict to train only low-rank adapters: ``r``, ``alpha``, ``dropout``,
             ``targets``, ``lr``; see :func:`projects.prune_plugin.training.lora.adapters.add_adapters`.
-        sharding: None, or a dict to divide parameters and optimizer state among ranks: ``blocks``,
+        sharding: None, or a dict to shard parameters and optimizer state among ranks: ``blocks``,
             ``mixed_precision``; see
             :class:`projects.prune_plugin.training.sharding.fully_shard.FullyShard`.
+
+    Raises:
+        UserError: a value isn't valid.
     """
 
     mode: str = 'fine_tune'
@@ -76,7 +79,7 @@ class RecoverySettings:
             check_sharding(self.sharding)
 
     def check_rates(self) -> None:
-        """Raise :class:`UserError` unless there is one learning rate, or one factor, or neither."""
+        """Raise :class:`UserError` if more than one of ``lr``, ``lr_factor`` and ``lora.lr`` is given."""
         if self.lora is not None:
             check_lora(self.lora)
         rates = dict(lr=self.lr, lr_factor=self.lr_factor)
@@ -93,5 +96,5 @@ class RecoverySettings:
 
     @property
     def fixed_lr(self) -> float | None:
-        """The learning rate, where it doesn't depend on the config's."""
+        """``lora.lr`` or ``lr``; None if the learning rate is a factor on the config's."""
         return self.lora['lr'] if self.lora and self.lora.get('lr') is not None else self.lr

@@ -1,4 +1,4 @@
-"""Batches that halt together at layers: what is visited, what is seen, and what is left behind."""
+"""Batches that run layer by layer: what is visited with which inputs, and what is left behind."""
 
 import gc
 import weakref
@@ -37,7 +37,7 @@ class Chain(nn.Module):
 
 
 RUNNING = ('a', 'b', 'twice', 'after', 'last')
-STOPS = [('a', 'b'), ('twice',), ('after',), ('last',)]
+STEPS = [('a', 'b'), ('twice',), ('after',), ('last',)]
 
 
 @pytest.fixture
@@ -63,23 +63,23 @@ def halve(model):
     """A visit that changes the layers and notes what they read."""
     seen = {}
 
-    def visit(station, inputs, dense):
-        seen[station] = [x.clone() for x in inputs]
-        for name in station:
+    def visit(layers, inputs, dense):
+        seen[layers] = [x.clone() for x in inputs]
+        for name in layers:
             model.get_submodule(name).weight.mul_(0.5)
 
     return visit, seen
 
 
-def test_stations_in_the_order_of_running(model):
+def test_steps_in_the_order_of_running(model):
     found = group_by_input(
         model, ['last', 'after', 'twice', 'b', 'a'], partial(model, batches()[0])
     )
-    assert found == STOPS
+    assert found == STEPS
     assert model.tail == 0 and hooks_of(model) == 0
 
 
-def test_layers_changed_in_place_between_are_two_stations(model):
+def test_layers_changed_in_place_between_are_two_steps(model):
     assert group_by_input(model, ['after', 'last'], partial(model, batches()[0])) == [
         ('after',),
         ('last',),
@@ -100,7 +100,7 @@ def test_convolutions_of_other_shape_read_other_rows():
     assert group_by_input(call.func, ['a', 'b', 'c'], call) == [('a', 'b'), ('c',)]
 
 
-def test_query_key_and_value_are_one_station():
+def test_query_key_and_value_are_one_step():
     model = tiny.llama().eval()
     names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and 'layers' in n]
     found = group_by_input(model, names[::-1], partial(model, *tiny.tokens()))
@@ -120,11 +120,11 @@ def test_a_layer_that_never_runs(model):
     assert hooks_of(model) == 0 and model.tail == 1
 
 
-def test_each_station_once_with_all_inputs(model):
+def test_each_step_once_with_all_inputs(model):
     visit, seen = halve(model)
     before = {name: model.get_submodule(name).weight.clone() for name in RUNNING}
-    run_layer_by_layer(model, calls_on(model, batches()), STOPS, visit)
-    assert list(seen) == STOPS
+    run_layer_by_layer(model, calls_on(model, batches()), STEPS, visit)
+    assert list(seen) == STEPS
     assert [len(x) for x in seen['a', 'b']] == [2, 3, 4]
     assert all(torch.equal(model.get_submodule(n).weight, before[n] * 0.5) for n in RUNNING)
     assert model.tail == 0 and hooks_of(model) == 0
@@ -134,7 +134,7 @@ def test_each_station_once_with_all_inputs(model):
 def test_inputs_are_those_of_a_plain_pass_with_changed_layers(model, number):
     """Bit for bit: what each layer first reads in a forward pass of the changed model."""
     visit, seen = halve(model)
-    run_layer_by_layer(model, calls_on(model, batches(number)), STOPS, visit)
+    run_layer_by_layer(model, calls_on(model, batches(number)), STEPS, visit)
     read: dict[str, list] = {name: [] for name in RUNNING}
     for x in batches(number):
         first = {}
@@ -155,17 +155,17 @@ def test_inputs_are_those_of_a_plain_pass_with_changed_layers(model, number):
             handle.remove()
         for name in RUNNING:
             read[name].append(first[name])
-    for station, inputs in seen.items():
-        for name in station:
+    for layers, inputs in seen.items():
+        for name in layers:
             assert all(torch.equal(a, b) for a, b in zip(inputs, read[name], strict=True))
 
 
 def test_inputs_of_a_language_model():
     model, inputs = tiny.llama().eval(), [torch.randint(0, 96, (1, 5 + i)) for i in range(3)]
     names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and 'layers' in n]
-    stops = group_by_input(model, names, partial(model, inputs[0]))
+    steps = group_by_input(model, names, partial(model, inputs[0]))
     visit, seen = halve(model)
-    run_layer_by_layer(model, calls_on(model, inputs), stops, visit)
+    run_layer_by_layer(model, calls_on(model, inputs), steps, visit)
     last = 'model.layers.2.mlp.down_proj'
     read = []
     handle = model.get_submodule(last).register_forward_pre_hook(lambda m, a: read.append(a[0]))
@@ -188,11 +188,11 @@ def test_another_order_in_one_batch(model):
 
     calls = calls_on(model, inputs)
     calls[1] = swapped
-    stops = [('a',), ('b',), ('last',)]
+    steps = [('a',), ('b',), ('last',)]
     visited = []
     with pytest.raises(UserError, match='^a is not called in the same order .* prune_cfg.exclude'):
         run_layer_by_layer(
-            model, calls, stops, lambda station, inputs, dense: visited.append(station)
+            model, calls, steps, lambda layers, inputs, dense: visited.append(layers)
         )
     assert visited == [] and hooks_of(model) == 0 and not model.swapped
 
@@ -209,7 +209,7 @@ def test_a_batch_that_ends_early(model):
     visited = []
     with pytest.raises(UserError, match='^twice is not called in the same order'):
         run_layer_by_layer(
-            model, calls, STOPS, lambda station, inputs, dense: visited.append(station)
+            model, calls, STEPS, lambda layers, inputs, dense: visited.append(layers)
         )
     assert visited == [('a', 'b')] and hooks_of(model) == 0
 
@@ -237,12 +237,12 @@ def test_an_exception_leaves_nothing_behind(model, where):
     if where == 'first call':
         calls[0] = lambda: 1 / 0
 
-    def visit(station, inputs, dense):
-        if where == 'visit' and station == ('after',):
+    def visit(layers, inputs, dense):
+        if where == 'visit' and layers == ('after',):
             raise ZeroDivisionError('in a visit')
 
     with pytest.raises(ZeroDivisionError):
-        run_layer_by_layer(model, calls, STOPS, visit)
+        run_layer_by_layer(model, calls, STEPS, visit)
     gc.collect()
     assert not alive and hooks_of(model) == 0
     assert len(left) == (0 if where == 'first call' else 3)  # every pass ran its ``finally``
@@ -257,8 +257,8 @@ def test_models_that_catch_exceptions_end_too(model):
             return model(x)
 
     calls = [partial(stubborn, x) for x in batches()]
-    assert group_by_input(model, RUNNING, calls[0]) == STOPS
-    run_layer_by_layer(model, calls, STOPS, lambda *_: None)
+    assert group_by_input(model, RUNNING, calls[0]) == STEPS
+    run_layer_by_layer(model, calls, STEPS, lambda *_: None)
     assert model.tail == 0
 
 
@@ -266,15 +266,15 @@ def test_inputs_are_let_go_after_a_visit(model):
     """Only what is in flight stays in memory."""
     alive = []
 
-    def visit(station, inputs, dense):
+    def visit(layers, inputs, dense):
         gc.collect()
         assert all(ref() is None for ref in alive)
         alive[:] = [weakref.ref(x) for x in inputs]
 
     # Each batch's very first input is held by its caller.
     chain = nn.Sequential(nn.Identity(), *(nn.Linear(6, 6) for _ in range(4)), nn.Identity())
-    stops = [(str(i),) for i in range(2, 5)]
-    run_layer_by_layer(chain, calls_on(chain, batches()), stops, visit)
+    steps = [(str(i),) for i in range(2, 5)]
+    run_layer_by_layer(chain, calls_on(chain, batches()), steps, visit)
     assert len(alive) == 3
 
 
@@ -296,11 +296,11 @@ def test_state_of_the_thread_is_each_call_own(model):
             assert y.dtype == (torch.float32 if number == 1 else torch.bfloat16)
             model.last(torch.rand(1, 6))
 
-    def visit(station, inputs, dense):
+    def visit(layers, inputs, dense):
         assert not torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu')
         assert NAME.get() == 'outside'
         torch.rand(7)
-        read[station] = list(inputs)
+        read[layers] = list(inputs)
 
     run_layer_by_layer(
         model, [partial(call, number) for number in range(3)], [('a',), ('last',)], visit
@@ -318,15 +318,15 @@ def test_autocast_sees_the_changed_weights(model):
     model.requires_grad_()
     read = []
 
-    def visit(station, inputs, dense):
+    def visit(layers, inputs, dense):
         read.append(inputs[0])
-        for name in station:
+        for name in layers:
             model.get_submodule(name).weight.zero_()
             model.get_submodule(name).bias.zero_()
 
     with torch.autocast('cpu', torch.bfloat16):
         call = partial(model, batches()[0])
-        stops = group_by_input(model, ['a', 'b', 'twice'], call)
-        run_layer_by_layer(model, [call], stops, visit)
+        steps = group_by_input(model, ['a', 'b', 'twice'], call)
+        run_layer_by_layer(model, [call], steps, visit)
         assert torch.is_autocast_enabled('cpu')
     assert (read[1] == 0).all()

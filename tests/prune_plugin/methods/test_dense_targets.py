@@ -17,7 +17,7 @@ from projects.prune_plugin.calibration.sequential import layers_that_run_later, 
 from projects.prune_plugin.methods.pruners.layer_progress import LayerProgress
 from projects.prune_plugin.methods.sparsifiers import SparseGPT
 
-STOPS = [('a', 'b'), ('after',), ('last',)]
+STEPS = [('a', 'b'), ('after',), ('last',)]
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def chain():
 def halving(model, seen):
     """A visit that halves the weights and notes what they read."""
 
-    def visit(station, inputs, dense):
-        seen[station] = [x.clone() for x in inputs], [x.clone() for x in dense]
-        for name in station:
+    def visit(layers, inputs, dense):
+        seen[layers] = [x.clone() for x in inputs], [x.clone() for x in dense]
+        for name in layers:
             model.get_submodule(name).weight.mul_(0.5)
 
     return visit
@@ -57,16 +57,16 @@ def test_dense_calls_read_as_if_nothing_was_changed(chain):
     expected = {name: reads(chain, name, batches()) for name in ('a', 'b', 'after', 'last')}
     state = {name: value.clone() for name, value in chain.state_dict().items()}
     alone, seen = {}, {}
-    run_layer_by_layer(chain, calls_on(chain, batches()), STOPS, halving(chain, alone))
+    run_layer_by_layer(chain, calls_on(chain, batches()), STEPS, halving(chain, alone))
     changed = {name: value.clone() for name, value in chain.state_dict().items()}
     chain.load_state_dict(state)
     calls = calls_on(chain, batches())
-    run_layer_by_layer(chain, calls, STOPS, halving(chain, seen), calls)
-    assert list(seen) == STOPS
-    for station, (inputs, dense) in seen.items():
-        assert alone[station][1] == [] and len(dense) == 3
-        assert all(torch.equal(a, b) for a, b in zip(inputs, alone[station][0], strict=True))
-        for name in station:
+    run_layer_by_layer(chain, calls, STEPS, halving(chain, seen), calls)
+    assert list(seen) == STEPS
+    for layers, (inputs, dense) in seen.items():
+        assert alone[layers][1] == [] and len(dense) == 3
+        assert all(torch.equal(a, b) for a, b in zip(inputs, alone[layers][0], strict=True))
+        for name in layers:
             assert all(torch.equal(a, b) for a, b in zip(dense, expected[name], strict=True))
     assert all(torch.equal(value, changed[name]) for name, value in chain.state_dict().items())
     assert hooks_of(chain) == 0
@@ -76,7 +76,7 @@ def test_other_batches_may_run_dense(chain):
     others = [x + 1 for x in batches(2)]
     expected, seen = reads(chain, 'last', others), {}
     calls = calls_on(chain, batches())
-    run_layer_by_layer(chain, calls, STOPS, halving(chain, seen), calls_on(chain, others))
+    run_layer_by_layer(chain, calls, STEPS, halving(chain, seen), calls_on(chain, others))
     assert all(torch.equal(a, b) for a, b in zip(seen[('last',)][1], expected, strict=True))
 
 
@@ -92,14 +92,14 @@ def test_a_layer_that_runs_again_later(chain):
         return chain.idle(chain.twice(chain(x)))
 
     calls = [partial(again, x) for x in batches()]
-    stops = [('a', 'b'), ('twice',), ('after',), ('idle',)]
+    steps = [('a', 'b'), ('twice',), ('after',), ('idle',)]
     expected, seen = reads(chain, 'idle', batches(), again), {}
     with pytest.raises(UserError, match='^twice runs again in some .* dense_targets'):
-        run_layer_by_layer(chain, calls, stops, lambda *_: None, calls)
+        run_layer_by_layer(chain, calls, steps, lambda *_: None, calls)
     assert hooks_of(chain) == 0
-    later = layers_that_run_later(chain, stops, calls[0])
+    later = layers_that_run_later(chain, steps, calls[0])
     assert later == {'twice'} and hooks_of(chain) == 0
-    run_layer_by_layer(chain, calls, stops, halving(chain, seen), calls, later)
+    run_layer_by_layer(chain, calls, steps, halving(chain, seen), calls, later)
     assert all(torch.equal(a, b) for a, b in zip(seen[('idle',)][1], expected, strict=True))
 
 
@@ -108,10 +108,10 @@ def test_an_exception_leaves_the_changed_weights(chain):
     visit = halving(chain, seen)
     before = chain.a.weight.clone()
 
-    def fails(station, inputs, dense):
-        if station == ('after',):
+    def fails(layers, inputs, dense):
+        if layers == ('after',):
             raise ZeroDivisionError
-        visit(station, inputs, dense)
+        visit(layers, inputs, dense)
 
     def boom(x):
         chain.a(x)
@@ -122,7 +122,7 @@ def test_an_exception_leaves_the_changed_weights(chain):
         with torch.no_grad():
             chain.a.weight.copy_(before)
         with pytest.raises(ZeroDivisionError):
-            run_layer_by_layer(chain, calls_on(chain, batches()), STOPS, fails, dense)
+            run_layer_by_layer(chain, calls_on(chain, batches()), STEPS, fails, dense)
         assert torch.equal(chain.a.weight, before * 0.5) and hooks_of(chain) == 0
 
 
@@ -130,9 +130,9 @@ def test_autocast_runs_dense_calls_with_the_weights_as_they_were(chain):
     chain.requires_grad_()
     calls, read = calls_on(chain, batches()[:1]), []
 
-    def visit(station, inputs, dense):
+    def visit(layers, inputs, dense):
         read.append((inputs[0].clone(), dense[0].clone()))
-        for name in station:
+        for name in layers:
             chain.get_submodule(name).weight.zero_()
             chain.get_submodule(name).bias.zero_()
 

@@ -105,12 +105,12 @@ FAMILIES = [
 class Watched(LeastSquares):
     """Notes how far each reader's output is off, by plain removal and after refitting."""
 
-    def refit_layers(self, model, station, inputs, kept):
-        modules = {path: model.get_submodule(path) for path in station}
-        rows = torch.cat([input_rows(modules[station[0]], x) for x in inputs])
+    def refit_layers(self, model, layers, inputs, kept):
+        modules = {path: model.get_submodule(path) for path in layers}
+        rows = torch.cat([input_rows(modules[layers[0]], x) for x in inputs])
         before = {p: (weight_matrix(m).clone(), m.bias) for p, m in modules.items()}
         before = {p: (w, 0 if b is None else b.clone()) for p, (w, b) in before.items()}
-        count = super().refit_layers(model, station, inputs, kept)
+        count = super().refit_layers(model, layers, inputs, kept)
         for path, module in modules.items():
             old, bias = before[path]
             target = rows @ old.T + bias
@@ -204,13 +204,13 @@ def test_too_few_rows_are_told(number, monkeypatch):
 
 
 def first_hidden_states(model, state, data, path) -> list[torch.Tensor]:
-    """What the lockstep hands to the reader ``path`` of a model, batch by batch."""
+    """The inputs that the reader ``path`` of a model is refitted on, batch by batch."""
     seen = {}
 
     class Noting(LeastSquares):
-        def refit_layers(self, model, station, inputs, kept):
-            seen.update({p: [x.clone() for x in inputs] for p in station})
-            return super().refit_layers(model, station, inputs, kept)
+        def refit_layers(self, model, layers, inputs, kept):
+            seen.update({p: [x.clone() for x in inputs] for p in layers})
+            return super().refit_layers(model, layers, inputs, kept)
 
     Noting().apply(model, state, data, run)
     return seen[path]

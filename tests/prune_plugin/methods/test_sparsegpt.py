@@ -277,6 +277,8 @@ def test_a_later_round_removes_exactly_its_share(seed):
     before = sparsegpt([weight], factor, [0.94], mask_block_size=4)[0][1]
     assert int((~before).sum()) == 20
     for ratio, count in ((0.94, 20), (0.97, 20), (0.98, 21)):
-        keep = sparsegpt([weight], factor, [ratio], mask_block_size=4, before=[before])[0][1]
+        keep = sparsegpt([weight], factor, [ratio], mask_block_size=4, previous_masks=[before])[0][
+            1
+        ]
         assert int((~keep).sum()) == count
         assert not (keep & ~before).any()

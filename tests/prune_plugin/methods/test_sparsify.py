@@ -115,13 +115,13 @@ def test_as_layer_by_layer_with_plain_passes(family, sparsifier):
     found, masks = pruned(family, sparsifier, budget=dict(ratio=0.5))
     model = fresh(family)
     method = WeightPruner(sparsifier, budget=dict(ratio=0.5)).sparsifier
-    for station in ORDER[family]:
-        if f'{station[0]}.weight' not in masks:
+    for layers in ORDER[family]:
+        if f'{layers[0]}.weight' not in masks:
             continue
-        layer = model.get_submodule(station[0])
-        statistic = method.statistic(layer, first_inputs(model, station[0], family))
-        weights = {path: model.get_submodule(path).weight.detach().flatten(1) for path in station}
-        for path, done in method.prune(weights, statistic, dict.fromkeys(station, 0.5)).items():
+        layer = model.get_submodule(layers[0])
+        statistic = method.statistic(layer, first_inputs(model, layers[0], family))
+        weights = {path: model.get_submodule(path).weight.detach().flatten(1) for path in layers}
+        for path, done in method.prune(weights, statistic, dict.fromkeys(layers, 0.5)).items():
             weight = model.get_submodule(path).weight
             weight.data.copy_(done[0].view(weight.shape))
             assert torch.equal(masks[f'{path}.weight'], done[1].view(weight.shape)), path
@@ -386,7 +386,7 @@ def test_random_numbers_of_a_batch_are_its_own():
             module.weight[0].numel(), dtype=torch.float64
         )
         pruner.sparsify(model, lambda _: data, partial(noisy, drawn=[]))
-        return read[1:]  # without the pass that looks for the stations
+        return read[1:]  # without the pass that looks for the steps
 
     alone, beside = seen([0]), seen([0, 1, 2])
     assert len(alone) == 1 and len(beside) == 3 and torch.equal(alone[0], beside[0])

@@ -131,7 +131,7 @@ def test_kept_entries_are_indices_into_the_teacher():
     assert kept_entries(target, state(other=[0]), None) is None
     assert kept_entries(Target('head'), student, None) is None
     for theirs in ([1, 3, 4], [0, 1, 4]):
-        with pytest.raises(UserError, match="has units of 'q' that its teacher has not"):
+        with pytest.raises(UserError, match="has units of 'q' that its teacher lacks"):
             kept_entries(target, student, state(q=theirs))
 
 
@@ -196,14 +196,17 @@ def test_the_models_own_targets():
 
 def test_outputs_are_looked_up():
     x = torch.zeros(2)
-    assert Target('m').of(x) is x
-    assert Target('m', key='a').of({'a': x}) is x and Target('m', key=1).of((0, x)) is x
+    assert Target('m').select_from(x) is x
+    assert (
+        Target('m', key='a').select_from({'a': x}) is x
+        and Target('m', key=1).select_from((0, x)) is x
+    )
     with pytest.raises(UserError, match="'m' returns no 'b'; valid are a"):
-        Target('m', key='b').of({'a': x})
+        Target('m', key='b').select_from({'a': x})
     with pytest.raises(UserError, match="'m' returns no 2"):
-        Target('m', key=2).of((x,))
+        Target('m', key=2).select_from((x,))
     with pytest.raises(UserError, match='distill: m is a dict; key must name a tensor'):
-        Target('m').of({'a': x})
+        Target('m').select_from({'a': x})
 
 
 def test_vads_targets_are_valid_and_aligned():

@@ -196,7 +196,7 @@ def test_checkpoints_of_another_structure_are_refused(tmp_path, slimmed):
         run = toy.runner(
             tmp_path / 'work', hooks=[dict(type='PruneStateHook')], model=model, load_from=load_from
         )
-        with pytest.raises(UserError, match='was pruned otherwise than the model'):
+        with pytest.raises(UserError, match='was pruned differently from the model'):
             run.train()
 
 

@@ -1,4 +1,4 @@
-"""Parameters divided among two processes over gloo: the same training, the same checkpoints."""
+"""Parameters sharded among two processes over gloo: the same training, the same checkpoints."""
 
 import json
 from pathlib import Path
@@ -153,7 +153,7 @@ def test_killed_and_resumed_is_uninterrupted(folder):
     assert same(ours['lora']['adapters'], theirs['lora']['adapters'])
 
 
-def test_others_resume_what_was_divided(folder, alone):
+def test_others_resume_what_was_sharded(folder, alone):
     assert_close(last(folder, 'ddp_resumes_fsdp')['state_dict'], alone['state_dict'])
     resume = folder / 'fsdp_part' / 'epoch_3.pth'
     recovered(folder / 'masked_pruned.pth', folder / 'alone_resumes', cfg=user('masked', CLIPPED),
@@ -170,7 +170,7 @@ def test_the_dense_model_teaches(name, folder):
 
 
 @pytest.mark.parametrize('name', ['distilled', 'lora', 'slim'])
-def test_divided_or_not_is_the_same(name, folder):
+def test_sharded_or_not_is_the_same(name, folder):
     ours, theirs = last(folder, f'fsdp_{name}'), last(folder, f'ddp_{name}')
     assert_close(ours['state_dict'], theirs['state_dict'])
     assert ours['meta'].get('prune_state') == theirs['meta'].get('prune_state')

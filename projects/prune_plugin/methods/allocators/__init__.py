@@ -1,4 +1,4 @@
-"""Who loses how many units, one rule per file."""
+"""Allocators: how many units each group keeps, one allocator per file."""
 
 from .base import Allocator, check_reachable, greedy, rounded_floors
 from .global_ranking import Global

@@ -1,4 +1,4 @@
-"""Importance alone, over all layers."""
+"""Global ranking by importance."""
 
 from ...common.registry import ALLOCATORS
 from .base import Allocator, greedy
@@ -6,7 +6,7 @@ from .base import Allocator, greedy
 
 @ALLOCATORS.register_module()
 class Global(Allocator):
-    """One ranking over every unit by importance, whatever it costs.
+    """One ranking of all units by importance, regardless of their cost.
 
     Example:
         >>> prune_cfg = dict(allocator=dict(type='Global'), budget=dict(type='units', ratio=0.5))

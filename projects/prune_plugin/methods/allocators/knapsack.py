@@ -1,4 +1,4 @@
-"""Score per cost, over all layers and kinds."""
+"""Global ranking by importance per cost."""
 
 from ...common.registry import ALLOCATORS
 from .base import Allocator, greedy
@@ -6,10 +6,10 @@ from .base import Allocator, greedy
 
 @ALLOCATORS.register_module()
 class Knapsack(Allocator):
-    """One ranking over every unit by importance per cost: the fractional-knapsack greedy.
+    """One ranking of all units by importance per cost: the greedy solution of the fractional knapsack.
 
-    Units of unlike cost (a GQA group, an MLP channel) compete in one table, so the split between
-    attention and MLP, and between layers, comes out by itself.
+    Units of different cost (a GQA group, an MLP channel) compete in one ranking, which so determines the
+    split between attention and MLP, and between layers.
 
     Example:
         >>> prune_cfg = dict(allocator=dict(type='Knapsack'), budget=dict(type='params', ratio=0.25))

@@ -1,4 +1,4 @@
-"""Every layer its own share, by how important the layer is."""
+"""Layer-wise ratios by the importance of each layer."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,18 +14,21 @@ from .base import Allocator, check_reachable, least_scale, restore_rounded_units
 
 @ALLOCATORS.register_module()
 class LayerWise(Allocator):
-    """Unimportant layers lose a larger share; within a layer every group is pruned by itself.
+    """Remove a larger fraction from less important layers; within a layer, groups are pruned separately.
 
-    The method that global ranking is compared with. A layer's importance ``I`` is the sum of its
-    units' scores, divided by the mean of that over layers. A group of kind ``k`` in it loses the share
-    ``min(1, t * factor[k] / I)`` of its units, rounded to whole units (or chunks of ``round_to``),
-    but stops at its floor. The scale ``t`` is the smallest that keeps the budget, found by bisection.
-    Groups whose units cost most are settled first: those rounded down get a unit back, largest
-    remainder first, as long as the budget is kept. Then ``t`` is fitted anew for the others, so that
-    cheap units make up for what rounding dear ones gave or took.
+    A baseline for global ranking. A layer's importance ``I`` is the sum of its units' scores, divided by
+    the mean of these sums over layers. A group of kind ``k`` loses the fraction
+    ``min(1, t * factor[k] / I)`` of its units, rounded to whole units (or chunks of ``round_to``), but
+    keeps at least its floor. The scale ``t`` is the smallest that meets the budget, found by bisection.
+    Counts are fixed group by group, those with the most expensive units first: groups that were rounded
+    down get a unit back, largest remainder first, as long as the budget is met. Then ``t`` is recomputed
+    for the remaining groups, whose cheaper units absorb the rounding error.
 
     Args:
-        factors: The factors of some kinds, such as ``dict(attention=0.5, mlp=1.0)``; 1 for others.
+        factors: Factors by kind, such as ``dict(attention=0.5, mlp=1.0)``; 1 for other kinds.
+
+    Raises:
+        UserError: the factors aren't a dict of numbers >= 0.
 
     Example:
         >>> prune_cfg = dict(allocator=dict(type='LayerWise', factors=dict(attention=0.5)))
@@ -39,7 +42,7 @@ class LayerWise(Allocator):
         self.factors = dict(factors)
 
     def check(self, groups):
-        """See :meth:`Allocator.check`: every kind named must be there."""
+        """See :meth:`Allocator.check`; every kind in ``factors`` must be in the model."""
         kinds = dict.fromkeys(group.kind for group in groups)
         for kind in self.factors:
             if kind not in kinds:
@@ -55,35 +58,34 @@ class LayerWise(Allocator):
         floors = torch.where(weights > 0, rounded_floors(floors, sizes, round_to), sizes)
         check_reachable(constraint, floors)
 
-        def left(scale: float) -> Tensor:
+        def remaining(scale: float) -> Tensor:
             return sizes * (1 - (scale * weights).clamp(max=1))
 
         def counts(scale: float) -> Tensor:
-            fresh = nearest_units(left(scale), sizes, floors, round_to)
-            return torch.where(settled, kept, fresh)
+            rounded = nearest_units(remaining(scale), sizes, floors, round_to)
+            return torch.where(fixed, kept, rounded)
 
-        kept, settled = sizes, torch.zeros(len(sizes), dtype=torch.bool)
+        kept, fixed = sizes, torch.zeros(len(sizes), dtype=torch.bool)
         most = 1 / float(weights[weights > 0].min()) if bool((weights > 0).any()) else 0.0
         prices = constraint.cost.marginal(sizes)
         for price in prices.unique().flip(0):
             scale = least_scale(lambda t: constraint.cost.total(counts(t)), constraint.limit, most)
             kept = counts(scale)
-            fractional = torch.where(prices == price, left(scale), kept)
+            fractional = torch.where(prices == price, remaining(scale), kept)
             kept = restore_rounded_units(fractional, kept, sizes, constraint, round_to)
-            settled = settled | (prices == price)
+            fixed = fixed | (prices == price)
         return kept
 
     def weights(self, scores: Sequence[Tensor], members: Sequence) -> Tensor:
-        """``factor / I`` of every group, float64; without ``members`` each group is a layer."""
+        """``factor / I`` of every group, float64 (groups,); without ``members`` each group is a layer."""
         kinds = [group.kind for group in members]
         layers = [group.layer_idx for group in members] or list(range(len(scores)))
         sums: dict[int, float] = {}
         for layer, score in zip(layers, scores, strict=True):
             sums[layer] = sums.get(layer, 0.0) + float(score.sum())
         mean = math.fsum(sums.values()) / len(sums)
-        least = (
-            1e-6 * mean if mean > 0 else 1.0
-        )  # a layer of no importance goes first, not infinitely
+        # Keeps the weight of a layer without importance finite.
+        least = 1e-6 * mean if mean > 0 else 1.0
         factors = [self.factors.get(kind, 1.0) for kind in kinds] or [1.0] * len(scores)
         weights = [
             factor * max(mean, least) / max(sums[layer], least)
@@ -92,8 +94,15 @@ class LayerWise(Allocator):
         return torch.tensor(weights, dtype=torch.float64)
 
 
-def nearest_units(left: Tensor, sizes: Tensor, floors: Tensor, round_to: int) -> Tensor:
-    """Fractional counts rounded to multiples of ``round_to`` or the whole group, halves down."""
-    kept = (left / round_to - 0.5 - 1e-9).ceil().clamp(min=0).long() * round_to
-    kept = torch.where((left - kept).abs() >= sizes - left, sizes, kept)
+def nearest_units(remaining: Tensor, sizes: Tensor, floors: Tensor, round_to: int) -> Tensor:
+    """Round fractional counts to the nearest multiple of ``round_to`` or the whole group, halves down.
+
+    Args:
+        remaining: Fractional numbers of units, float64 (groups,).
+        sizes: Units of each group, LongTensor (groups,).
+        floors: Lower bounds of the result, LongTensor (groups,).
+        round_to: Size of a chunk.
+    """
+    kept = (remaining / round_to - 0.5 - 1e-9).ceil().clamp(min=0).long() * round_to
+    kept = torch.where((remaining - kept).abs() >= sizes - remaining, sizes, kept)
     return torch.maximum(kept, floors)

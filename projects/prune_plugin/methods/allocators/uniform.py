@@ -1,4 +1,4 @@
-"""The same share of every layer."""
+"""The same ratio in every group."""
 
 import torch
 
@@ -18,12 +18,15 @@ from .base import (
 class Uniform(Allocator):
     """Remove the same fraction of the units of every group.
 
-    The fraction is the smallest that keeps the limit; groups stop at their floors. What is left of
-    a group is rounded down, so groups of one size keep equal numbers.
+    The fraction is the smallest that meets the limit; a group keeps at least its floor. The number of units
+    kept is rounded down, so groups of equal size keep equal numbers.
 
     Args:
-        exact: Then give units back, at most one (with ``round_to``: one chunk) to a group, to those
-            first that rounding cost most, as long as the limit is kept.
+        exact: Restore up to one unit (with ``round_to``: one chunk) per group after rounding, those with
+            the largest remainder first, as long as the limit is met.
+
+    Raises:
+        UserError: ``exact`` is no bool.
 
     Example:
         >>> prune_cfg = dict(allocator=dict(type='Uniform'), budget=dict(type='params', ratio=0.25))

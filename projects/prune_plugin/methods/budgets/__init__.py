@@ -1,4 +1,4 @@
-"""What may be limited, one quantity per file."""
+"""Budgets: the quantities that pruning can limit, one per file."""
 
 from ...common.validation import checked_ratio
 from ..constraint import Constraint

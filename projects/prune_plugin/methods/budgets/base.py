@@ -1,37 +1,55 @@
-"""What a budget is."""
+"""Base class of the budgets."""
 
 from collections.abc import Sequence
 from copy import copy
 
 from torch import nn
 
+from ...common.errors import UserError
 from ...common.validation import checked_ratio
 from ...structure.unit_group import UnitGroup
 from ..constraint import Constraint, Cost, sizes
 
 
 class Budget:
-    """Base of the budgets: ``ratio`` is the fraction of something that is to be REMOVED.
+    """Base of the budgets: ``ratio`` is the fraction of a quantity to be REMOVED.
 
     Args:
         ratio: Fraction removed, in (0, 1), relative to the model as given.
 
     Raises:
-        UserError: a ratio that is no number, outside [0, 1), or 0, which would remove nothing.
+        UserError: the ratio isn't a number in (0, 1).
     """
 
     #: The quantity's name, as in ``budget=dict(type=...)`` and the reports.
     quantity = ''
-    #: Whether the cost of whole layers may be counted beside that of the units in them.
+    #: Whether :meth:`cost` can count layers removed by ``remove_empty_layers`` besides units.
     counts_layers = False
     #: Whether the cost is measured by a clock, on a model with weights.
     measured = False
-    #: Whether the ratio is still to be found by evaluating models: then it is None, and :meth:`at` gives
-    #: the budget with one.
+    #: Whether the ratio is searched for by evaluating pruned models: :meth:`at` then returns the budget to
+    #: prune by at a given ratio.
     searched = False
+
+    #: The fraction removed; None before a search has found one (``searched``).
+    ratio: float | None
 
     def __init__(self, ratio: float = 0.3):
         self.ratio = checked_ratio(ratio)
+
+    @property
+    def known_ratio(self) -> float:
+        """The fraction removed.
+
+        Raises:
+            UserError: it is still to be searched for.
+        """
+        if self.ratio is None:
+            raise UserError(
+                f'prune_cfg.budget.type is {self.quantity!r}, whose ratio is not known before a search '
+                'has found one'
+            )
+        return self.ratio
 
     def at(self, ratio: float) -> 'Budget':
         """The same budget with another ratio, the fraction removed."""
@@ -50,8 +68,8 @@ class Budget:
         raise NotImplementedError
 
     def constraints(self, groups: Sequence[UnitGroup], cost: Cost) -> list[Constraint]:
-        """The limits to keep: here, one over all groups."""
+        """The constraints that the allocators must meet: by default one over all groups."""
         dense = cost.total(sizes(groups))
-        everything, limit = list(range(len(groups))), dense * (1 - self.ratio)
+        everything, limit = list(range(len(groups))), dense * (1 - self.known_ratio)
         what = self.quantity
         return [Constraint(everything, cost, limit, dense, self.ratio, what, tuple(groups))]

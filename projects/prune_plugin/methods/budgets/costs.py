@@ -1,4 +1,4 @@
-"""What a model costs when each group keeps a given number of units: pure arithmetic on shapes."""
+"""Costs of a model as functions of the units that each group keeps: arithmetic on shapes or tables."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from ...structure.unit_group import Cut, UnitGroup, named_tensors, owners_along
 
 
 class ProductCost:
-    """A sum of products of widths: parameters and FLOPs are of this form.
+    """A cost that is a sum of products of widths, as parameters and FLOPs are.
 
     Term ``t`` costs ``multiplier[t] * prod_k (width[t, k] - sum_g share[t, k, g] * removed[g])``: a
     weight costs its rows times its columns, and a group may cut either.
@@ -21,7 +21,7 @@ class ProductCost:
     Args:
         multipliers: float64 (terms,).
         widths: Dense widths, float64 (terms, dims).
-        shares: What one unit of a group takes from a width, float64 (terms, dims, groups).
+        shares: By how much one removed unit of a group reduces a width, float64 (terms, dims, groups).
         sizes: Dense number of units, LongTensor (groups,).
         constant: Cost of everything that no group cuts.
     """
@@ -32,31 +32,33 @@ class ProductCost:
         self.multipliers, self.widths, self.shares = multipliers, widths, shares
         self.sizes, self.constant = sizes, constant
 
-    def _left(self, counts: Tensor) -> Tensor:
+    def _remaining_widths(self, counts: Tensor) -> Tensor:
         return self.widths - self.shares @ (self.sizes - counts).double()
 
     def total(self, counts: Tensor) -> float:
         """See :class:`Cost`."""
-        return float(self.constant + (self.multipliers * self._left(counts).prod(1)).sum())
+        return float(
+            self.constant + (self.multipliers * self._remaining_widths(counts).prod(1)).sum()
+        )
 
     def marginal(self, counts: Tensor) -> Tensor:
-        """See :class:`Cost`; exact where a group cuts only one dimension of each tensor."""
-        left = self._left(counts)
+        """See :class:`Cost`; exact if a group cuts only one dimension of each tensor."""
+        widths = self._remaining_widths(counts)
         result = torch.zeros(len(self.sizes), dtype=torch.float64)
-        for dim in range(left.shape[1]):
-            others = left[:, [d for d in range(left.shape[1]) if d != dim]].prod(1)
+        for dim in range(widths.shape[1]):
+            others = widths[:, [d for d in range(widths.shape[1]) if d != dim]].prod(1)
             result += (self.multipliers * others) @ self.shares[:, dim]
         return result
 
 
 @dataclass
 class Term:
-    """One product of widths; a group's units may take from each of them.
+    """One product of widths, each of which shrinks with the removed units of some groups.
 
     Attributes:
         multiplier: Cost of one element.
         widths: The dense widths.
-        shares: ``(group, position among the widths, what one unit takes)``.
+        shares: ``(group, index of the width, by how much one removed unit reduces it)``.
     """
 
     multiplier: float
@@ -64,7 +66,7 @@ class Term:
     shares: list[tuple[int, int, int]] = field(default_factory=list)
 
     def scaled_by(self, group: int, size: int) -> None:
-        """Make the whole term proportional to the units that ``group`` keeps of ``size``."""
+        """Make the whole term proportional to the number of units that ``group`` keeps of ``size``."""
         self.shares.append((group, len(self.widths), 1))
         self.widths.append(size)
         self.multiplier /= size
@@ -80,7 +82,7 @@ def parameter_term(
 
     Args:
         parameter: The parameter.
-        cuts: The cuts through it, each with its group's number.
+        cuts: The cuts of it, each with the index of its group.
         groups: All groups.
         multiplier: Cost of one element.
     """
@@ -119,12 +121,12 @@ def product_cost(
     """Build the cost of ``model`` as a function of the units kept.
 
     Args:
-        model: The model; meta tensors will do.
+        model: The model; it may be on the meta device.
         groups: Its unit groups.
-        uses: Cost of each element of a parameter, by ``id``; 1 for all parameters if None. Where it
-            is given, what a group's ``repeated`` names is proportional to its units too.
-        own: Cost of modules' own operations, by module name: shared out among the units of the
-            groups that the module owns, constant elsewhere.
+        uses: Cost of each element of a parameter, by ``id``; None: 1 for all parameters. If given, the
+            cost of modules that match a group's ``repeated`` is proportional to its units too.
+        own: Cost of modules' operations without parameters, by module name: proportional to the units
+            of the groups that the module owns, constant for other modules.
 
     Returns:
         The cost.
@@ -163,7 +165,7 @@ def product_cost(
 
 
 def stacked(terms: Sequence[Term], groups: Sequence[UnitGroup]) -> ProductCost:
-    """The terms as tensors; those that no group shares are one constant."""
+    """The terms as a :class:`ProductCost`; those that no group cuts are summed to its constant."""
     constant = sum(t.multiplier * math.prod(t.widths) for t in terms if not t.shares)
     terms = [term for term in terms if term.shares]
     dims = max((len(term.widths) for term in terms), default=1)
@@ -179,7 +181,7 @@ def stacked(terms: Sequence[Term], groups: Sequence[UnitGroup]) -> ProductCost:
 
 
 class UnitCost:
-    """One for every unit: the budget counts units, whatever they hold."""
+    """A cost of 1 for every unit, regardless of its size."""
 
     def total(self, counts: Tensor) -> float:
         """See :class:`Cost`."""
@@ -191,12 +193,13 @@ class UnitCost:
 
 
 class TableCost:
-    """Measured costs of each group at a few widths, interpolated between them.
+    """Costs measured for each group at a few numbers of units, linearly interpolated.
+
+    The cost of the model is estimated as ``base - sum_g (costs_g[dense] - costs_g[kept])``.
 
     Args:
         base: Cost of the dense model.
-        tables: For each group ``(counts, costs)``, ascending, ending at the dense count; the model
-            is taken to cost ``base - sum_g (costs_g[dense] - costs_g[kept])``.
+        tables: For each group ``(counts, costs)``, both ascending, up to the dense count.
     """
 
     def __init__(self, base: float, tables: Sequence[tuple[Tensor, Tensor]]):
@@ -215,7 +218,7 @@ class TableCost:
         return self.base - sum(self._saved(g, int(kept)) for g, kept in enumerate(counts))
 
     def marginal(self, counts: Tensor) -> Tensor:
-        """See :class:`Cost`: the mean saving per unit down to the smallest width of the table."""
+        """See :class:`Cost`: the mean saving per unit over the whole table, whatever ``counts`` are."""
         slopes = [
             float((costs[-1] - costs[0]) / (widths[-1] - widths[0]))
             for widths, costs in self.tables

@@ -30,14 +30,20 @@ class FlopsBudget(Budget):
 
 
 def flops_cost(model: nn.Module, groups: Sequence[UnitGroup], example: Example) -> ProductCost:
-    """FLOPs as a function of the units kept.
+    """FLOPs of one forward call as a function of the units kept.
 
-    The FLOPs of a layer with one weight are spread over the weight's elements, so they shrink with
-    both its dimensions; those of other modules (attention's own products) over the units they own.
+    The FLOPs of a layer with a weight are proportional to the weight's number of elements; those of other
+    modules (the products inside attention) to the number of the units that they own.
+
+    Args:
+        model: The model.
+        groups: Its unit groups.
+        example: Arguments of the forward call.
     """
     own = module_flops(model, example)
     owners = {group.owner for group in groups}
-    uses, rest = {}, {}
+    uses: dict[int, float] = {}
+    rest: dict[str, float] = {}
     for name, flops in own.items():
         weight = getattr(model.get_submodule(name), 'weight', None)
         if isinstance(weight, nn.Parameter) and weight.dim() > 1 and name not in owners:

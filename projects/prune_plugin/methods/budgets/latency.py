@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,17 +28,17 @@ from .costs import TableCost
 
 @BUDGETS.register_module(name='latency')
 class LatencyBudget(Budget):
-    """Remove a fraction of the forward time, as measured on this device.
+    """Remove a fraction of the forward time, measured on the model's device.
 
-    Each module that owns units is timed at a few widths on the inputs of its first call; between them
-    the time is interpolated. Modules alike in shape are timed once. The device is the model's: the tools
-    take a GPU if there is one. ``prune_cfg.profile`` says the batch size and the number of CPU threads. On
-    several ranks rank 0 alone measures.
+    Each module that owns units is timed at a few numbers of units, on the inputs of its first call; times
+    in between are interpolated. Modules of equal shapes are timed once. The tools use a GPU if there is
+    one. ``prune_cfg.profile`` sets the batch size and the number of CPU threads. On several ranks only
+    rank 0 measures.
 
     Args:
         ratio: Fraction of the time to remove.
-        points: Widths measured per module.
-        seconds: Time to spend on each module.
+        points: Numbers of units measured per module.
+        seconds: Time to spend on each module, in seconds.
 
     Example:
         >>> prune_cfg = dict(budget=dict(type='latency', ratio=0.3), profile=dict(batch_size=8))
@@ -78,8 +79,10 @@ class LatencyBudget(Budget):
         )
         return TableCost(base, tables)
 
-    def _table(self, model, group, call, threads) -> tuple[Tensor, Tensor]:
-        """Counts and milliseconds of the group's owner, ascending."""
+    def _table(
+        self, model: nn.Module, group: UnitGroup, call: Example, threads: int
+    ) -> tuple[Tensor, Tensor]:
+        """Time of the group's owner by its number of units: counts and milliseconds, both ascending."""
         args, kwargs = call
         least = max(1, group.least)
         counts = (
@@ -97,14 +100,14 @@ class LatencyBudget(Budget):
             modules.append(holder['m'])
         with torch.inference_mode():
             times = interleaved_latency(
-                [lambda m=m: m(*args, **kwargs) for m in modules], self.seconds, threads
+                [partial(module, *args, **kwargs) for module in modules], self.seconds, threads
             )
-        # More units never cost less; what measures otherwise is noise.
+        # More units don't take less time; measurements that say so are noise.
         return counts.double(), torch.tensor(times, dtype=torch.float64).cummax(0).values
 
 
 def relative_to(group: UnitGroup, owner: str) -> UnitGroup:
-    """``group`` with names as they are when its owner stands at ``m``."""
+    """The group as it is in a model whose only module is its owner, named ``m``."""
 
     def local(name: str) -> str:
         return f'm.{name.removeprefix(owner).removeprefix(".")}'.rstrip('.')
@@ -119,15 +122,18 @@ def relative_to(group: UnitGroup, owner: str) -> UnitGroup:
 
 @torch.no_grad()
 def module_calls(model: nn.Module, names: set[str], example: Example) -> dict[str, Example]:
-    """The arguments with which each named module is first called in one forward pass."""
+    """The arguments of each named module's first call in a forward pass on ``example``."""
     calls: dict[str, Example] = {}
     handles = []
     for name in names:
 
-        def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any], name: str = name) -> None:
+        def record(
+            module: nn.Module, args: tuple, kwargs: dict[str, Any], name: str = name
+        ) -> None:
             calls.setdefault(name, (args, kwargs))
 
-        handles.append(model.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True))
+        module = model.get_submodule(name)
+        handles.append(module.register_forward_pre_hook(record, with_kwargs=True))
     try:
         with evaluation_mode(model, fused=True):
             model(*example[0], **example[1])
@@ -138,7 +144,7 @@ def module_calls(model: nn.Module, names: set[str], example: Example) -> dict[st
 
 
 def signature(model: nn.Module, group: UnitGroup, call: Example) -> tuple:
-    """What two groups must have in common to take the same time."""
+    """A key that is equal for groups whose owners take the same time: class, shapes and cuts."""
     owner = model.get_submodule(group.owner)
     inputs: Sequence[Any] = (*call[0], *call[1].values())
     return (

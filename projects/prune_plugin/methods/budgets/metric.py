@@ -1,4 +1,4 @@
-"""A budget of quality: as much as the metric allows."""
+"""A budget of accuracy: the largest ratio that a metric allows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from ...common.validation import at_least, check_number, checked_ratio
 from .base import Budget
 
 SPLITS = ('test', 'val')
-#: Metrics closer than this share of the dense value count as equal: they may be sums in float32.
+#: Metrics that differ by less than this fraction of the dense value are equal: float32 sums are rounded.
 ROUNDING = 1e-6
 
 
@@ -17,22 +17,22 @@ ROUNDING = 1e-6
 class MetricBudget(Budget):
     """Remove as much as a metric allows: the largest ratio at which it gets worse by at most ``max_drop``.
 
-    The ratio is one of another budget, ``of``, and is found by bisection: at each ratio tried the model
-    is pruned and evaluated as it is, before any training. Scores are computed once. The metric is taken
-    to get worse as the ratio grows; where it doesn't, the ratio found holds, but a larger one may too.
+    The ratio of another budget, ``of``, is searched for by bisection: at each trial ratio the model is
+    pruned and evaluated without training. Scores are computed once. Bisection assumes that the metric gets
+    worse as the ratio grows; if not, the ratio found still meets ``max_drop``, but a larger one may too.
 
     Args:
-        metric: A result of the evaluator, by its whole name or what stands behind a ``/`` in it.
-        max_drop: How much worse than in the dense model it may be, in its own unit, >= 0.
+        metric: A result of the evaluator, by its full name or the part after a ``/``.
+        max_drop: By how much the metric may be worse than the dense model's, in its own unit, >= 0.
         relative: Whether ``max_drop`` is a fraction of the dense model's value instead.
-        lower_is_better: Which way is worse; None: as the metric's class or its name says.
-        of: The budget whose ratio is looked for, a type or a dict; None: the pruner's default.
+        lower_is_better: The metric's direction; None: as defined by the metric's class or its name.
+        of: The budget whose ratio is searched for, a type or a dict; None: the pruner's default.
         low: The smallest ratio to try.
-        high: The largest.
-        tolerance: How closely the ratio is found.
-        trials: Evaluate at most so many pruned models; None: as many as the tolerance takes.
-        num_samples: Evaluate the trials on the first so many samples; None: on all.
-        split: Evaluate them on the config's ``'test'`` or ``'val'`` data.
+        high: The largest ratio to try.
+        tolerance: The search ends when the ratio is known to this precision.
+        trials: Maximum number of pruned models to evaluate; None: as many as the tolerance takes.
+        num_samples: Number of samples, from the first on, to evaluate trials on; None: all.
+        split: The data to evaluate trials on: the config's ``'test'`` or ``'val'`` data.
 
     Example:
         >>> prune_cfg = dict(budget=dict(type='metric', metric='NDS', max_drop=0.01))
@@ -85,11 +85,11 @@ class MetricBudget(Budget):
         self.ratio = None
 
     def at(self, ratio):
-        """The budget ``of`` with a ratio."""
+        """The budget ``of`` at a ratio, the fraction removed."""
         return self.of.at(ratio)
 
     def cost(self, model, groups, profile):
-        """Not defined: a ratio has to be found first."""
+        """Not defined: the ratio has to be searched for first."""
         raise UserError(
             "prune_cfg.budget.type is 'metric', which evaluates models to find a ratio; that takes "
             'tools/analysis_struct.py or tools/train.py'
@@ -97,7 +97,7 @@ class MetricBudget(Budget):
 
     @property
     def asked(self) -> dict[str, Any]:
-        """The settings, as in the reports."""
+        """The settings of the search, for the reports."""
         keys = ('metric', 'max_drop', 'relative', 'low', 'high', 'tolerance', 'trials')
         settings = {key: getattr(self, key) for key in keys}
         samples = {'samples': self.num_samples, 'split': self.split}
@@ -109,40 +109,42 @@ class MetricBudget(Budget):
         return self.split == 'test' and self.num_samples is None
 
     def limit(self, dense: float, better: str) -> float:
-        """The worst value that is still allowed.
+        """The worst value of the metric that is still allowed.
 
         Args:
-            dense: The metric of the dense model.
-            better: Its better direction, ``'max'`` or ``'min'``.
+            dense: The dense model's value.
+            better: Direction of better values, ``'max'`` or ``'min'``.
         """
         drop = self.max_drop * abs(dense) if self.relative else self.max_drop
         return dense - drop if better == 'max' else dense + drop
 
 
 def worse_by(dense: float, value: float, better: str) -> float:
-    """How much worse ``value`` is than ``dense``; below 0 if it is better."""
+    """How much worse ``value`` is than ``dense``; negative if it is better."""
     return dense - value if better == 'max' else value - dense
 
 
 def within(limit: float, dense: float, value: float | None, better: str) -> bool:
-    """Whether a value is no worse than the limit, but for rounding; None, no number, never is."""
+    """Whether ``value`` is no worse than the limit, up to rounding; False for None (no finite value)."""
     return value is not None and worse_by(limit, value, better) <= ROUNDING * abs(dense)
 
 
 def inner_budget(of: str | Mapping | None, ratio: float) -> Budget:
-    """The budget that ``of`` names, with a ratio to begin with.
+    """Build the budget that ``of`` describes, at an initial ratio.
+
+    Args:
+        of: A type or a dict; None: params.
+        ratio: The fraction removed.
 
     Raises:
-        UserError: it has a ratio of its own, or is searched itself.
+        UserError: ``of`` gives a ratio, or its ratio is searched for itself.
     """
     key = 'prune_cfg.budget.of'
     cfg = {'type': of or 'params'} if of is None or isinstance(of, str) else of
     if isinstance(cfg, Mapping):
         for name in ('ratio', 'density', 'sparsity'):
             if name in cfg:
-                raise UserError(
-                    f'{key}.{name} is {cfg[name]!r}, but the ratio is what is looked for'
-                )
+                raise UserError(f'{key}.{name} is {cfg[name]!r}, but the ratio is searched for')
         valid = [name for name, cls in BUDGETS.module_dict.items() if not cls.searched]
         if cfg.get('type') not in valid:
             raise UserError(f'{key} is {cfg.get("type")!r}; valid are {", ".join(sorted(valid))}')

@@ -7,7 +7,7 @@ from .costs import product_cost
 
 @BUDGETS.register_module(name='params')
 class ParamsBudget(Budget):
-    """Remove a fraction of all the model's parameters (tied ones counted once).
+    """Remove a fraction of the model's parameters (tied ones are counted once).
 
     Example:
         >>> prune_cfg = dict(budget=dict(type='params', ratio=0.25))

@@ -18,6 +18,6 @@ class WeightsBudget(Budget):
     def cost(self, model, groups, profile):
         """Not defined: whole units aren't single weights."""
         raise UserError(
-            "prune_cfg.budget.type is 'weights', which counts no units; take params, flops, units or "
+            "prune_cfg.budget.type is 'weights', which counts no units; use params, flops, units or "
             'latency'
         )

@@ -1,4 +1,4 @@
-"""Making up for removed units with the weights that stay, one method per file."""
+"""Compensating removed units by updating the remaining weights, one method per file."""
 
 from .base import Compensation
 from .least_squares import LeastSquares

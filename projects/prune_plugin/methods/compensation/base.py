@@ -1,4 +1,4 @@
-"""What a compensation is."""
+"""Base class of the compensations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from ...structure.prune_state import PruneState
 
 
 class Compensation:
-    """Base of the compensations: changes weights so that the model misses removed units less."""
+    """Base of the compensations: updates remaining weights so that removing units changes less."""
 
     def apply(
         self,
@@ -19,15 +19,15 @@ class Compensation:
         data: CalibrationData,
         loss: Callable[[nn.Module, Any], Tensor],
     ) -> list[str]:
-        """Prepare a model, in place, for being cut as ``state`` says.
+        """Update a model's weights, in place, for the removal of units; they are removed afterwards.
 
         Args:
-            model: The model that ``state`` refers to; units aren't removed here.
-            state: Which units stay.
+            model: The model that ``state`` refers to.
+            state: The units to keep.
             data: Calibration batches.
             loss: Runs the model on a batch.
 
         Returns:
-            Names of the weights that have changed.
+            Names of the weights that were refitted.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Refitting what reads the units that stay, in closed form."""
+"""Least-squares refit of the layers that read pruned units, in closed form."""
 
 import logging
 import math
@@ -29,29 +29,32 @@ from .base import Compensation
 
 
 def refit(weight: Tensor, gram: Tensor, keep: Tensor, damping: float, name: str) -> Tensor:
-    """Weights on the kept inputs alone that come closest to what all weights put out.
+    """Weights on the kept inputs that best reproduce the output of the weights on all inputs.
 
     Minimises ``||X W.T - X_S V.T||^2 + d ||V - W_S||^2`` over V, where S are the kept inputs and d is
-    ``damping`` times the mean diagonal of their Gram matrix. This is the optimal-brain-surgeon update
+    ``damping`` times the mean diagonal of their Gram matrix. This is the optimal brain surgeon update
     for the removal of many inputs at once.
 
     Args:
         weight: W, (outputs, inputs).
         gram: ``X.T @ X``, (inputs, inputs).
-        keep: Bool (inputs,).
-        damping: Share of the mean diagonal.
+        keep: Bool (inputs,), True where kept.
+        damping: Fraction of the mean diagonal.
         name: The layer, for messages.
 
     Returns:
-        float32 (outputs, inputs), zero in the columns that aren't kept.
+        V, float32 (outputs, inputs), with zero columns for removed inputs.
+
+    Raises:
+        UserError: see :func:`damped_factor`.
     """
     new = torch.zeros_like(weight, dtype=torch.float32)
     if not keep.any():
         return new
     factor = damped_factor(gram[keep][:, keep], damping, name, of_inverse=False)
-    # V (H_SS + d) = W H_:S + d W_S, and so V - W_S = W_R H_RS (H_SS + d)^-1 with the removed ones R.
-    missed = weight[:, ~keep].float() @ gram[~keep][:, keep]
-    new[:, keep] = weight[:, keep].float() + torch.cholesky_solve(missed.T, factor).T
+    # V (H_SS + d) = W H_:S + d W_S, so V - W_S = W_R H_RS (H_SS + d)^-1, where R are the removed inputs.
+    removed_part = weight[:, ~keep].float() @ gram[~keep][:, keep]
+    new[:, keep] = weight[:, keep].float() + torch.cholesky_solve(removed_part.T, factor).T
     return new
 
 
@@ -68,15 +71,16 @@ def input_mean(module: nn.Module, inputs: list[Tensor]) -> Tensor:
 
 
 def mean_gram(module: nn.Module, inputs: list[Tensor], origin: Tensor | None) -> tuple[Tensor, int]:
-    """Mean over all rows and ranks of the inputs' outer products, and the number of rows.
+    """Gram matrix of a layer's inputs divided by their number of rows, over all ranks, and that number.
 
     Args:
         module: The layer.
-        inputs: What it reads, batch by batch.
-        origin: Taken off every row, (inputs,); None: nothing.
+        inputs: Its inputs, one tensor per batch.
+        origin: Subtracted from every row, (inputs,): with the mean, the result is the covariance. None:
+            nothing is subtracted.
 
     Returns:
-        float32 (inputs, inputs), rows.
+        ``X.T @ X / n``, float32 (inputs, inputs), and n.
     """
     width = weight_matrix(module).shape[1]
     total = module.weight.new_zeros(width, width, dtype=torch.float64)
@@ -90,15 +94,15 @@ def mean_gram(module: nn.Module, inputs: list[Tensor], origin: Tensor | None) ->
 
 
 def is_matrix_product(module: nn.Module) -> bool:
-    """Whether a module multiplies rows of its input by its weight."""
+    """Whether a module is a linear layer or an ungrouped 2-D convolution."""
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
 def can_refit(model: nn.Module, group: UnitGroup) -> bool:
-    """Whether all that reads a group's units can make up for those that go.
+    """Whether all layers that read a group's units can be refitted to compensate removed ones.
 
-    Not if what the units put out depends on the other units of the group, as behind a layer norm over
-    them or where they are tokens: then what the ones that stay will be isn't known yet.
+    Not if a unit's output depends on the other units of the group, as behind a layer norm over them or if
+    they are tokens: then the outputs of kept units change with the removal.
     """
     tokens = group.repeated or any(cut.side == 'flag' for cut in group.cuts)
     if tokens or any(converter == 'SlimLayerNorm' for _, converter in group.converts):
@@ -113,46 +117,46 @@ def can_refit(model: nn.Module, group: UnitGroup) -> bool:
 
 
 def kept_inputs(model: nn.Module, state: PruneState) -> dict[str, Tensor]:
-    """Which inputs of the readers to refit stay: bool (inputs,) by module."""
+    """The inputs that remain of every layer to refit: bool (inputs,) by module name, True where kept."""
     kept: dict[str, Tensor] = {}
     groups = without_removed_layers(state)
     refitted = {c.name for g in groups if can_refit(model, g) for c in input_cuts(g)}
     for group in groups:
-        gone = state.removed(group.name)
+        removed = state.removed(group.name)
         for cut in input_cuts(group):
             if cut.name not in refitted:
                 continue
             path = cut.name.rpartition('.')[0]
             shape = model.get_submodule(path).weight.shape
             taps = shape[2:].numel()  # of a convolution's kernel
-            stays = kept.setdefault(path, torch.ones(shape[1], taps, dtype=torch.bool))
-            stays[cut.indices(group.size)[gone].flatten()] = False
-    return {path: stays.flatten() for path, stays in kept.items()}
+            keep = kept.setdefault(path, torch.ones(shape[1], taps, dtype=torch.bool))
+            keep[cut.indices(group.size)[removed].flatten()] = False
+    return {path: keep.flatten() for path, keep in kept.items()}
 
 
-def remove_the_rest(model: nn.Module, state: PruneState) -> None:
-    """Set to zero, in place, what goes without being made up for: so later layers don't read it."""
-    rest = {
+def mask_uncompensated(model: nn.Module, state: PruneState) -> None:
+    """Mask, in place, the removed units that no refit compensates: later layers are fitted without them."""
+    groups = {
         group.name: group for group in without_removed_layers(state) if not can_refit(model, group)
     }
-    mask(model, PruneState(rest, {name: state.kept[name] for name in rest}))
+    mask(model, PruneState(groups, {name: state.kept[name] for name in groups}))
 
 
 @COMPENSATIONS.register_module()
 class LeastSquares(Compensation):
-    """Refit what reads the remaining units, so that it puts out what it did with all of them.
+    """Refit the layers that read pruned units to reproduce their outputs with all units.
 
-    One forward pass over the calibration data, batches in lockstep: each reader (``o_proj``,
-    ``down_proj``, ``fc2`` ...) is refitted in closed form on inputs that the readers before it, already
-    refitted, have made. With a bias, which isn't held, its mean output stays as it was. Units are
-    removed without making up for them where a reader is no linear layer or 2-D convolution, where
-    they stand under a layer norm of their own, and where they are tokens or whole layers.
+    One forward pass over the calibration data, layer by layer: each reader (``o_proj``, ``down_proj``,
+    ``fc2`` ...) is refitted in closed form on its inputs behind the readers before it, which are already
+    refitted. A bias is refitted without damping, so the mean output is preserved. Not compensated are units
+    with a reader that is neither a linear layer nor an ungrouped 2-D convolution, units under a layer norm
+    over them, tokens and whole layers.
 
     Args:
-        damping: Share of the mean diagonal of the inputs' Gram matrix (of their covariance, if there
-            is a bias) by which the weights are held where they were.
+        damping: Ridge penalty on the change of the weights, as a fraction of the mean diagonal of the
+            inputs' Gram matrix (of their covariance, for layers with a bias).
 
-    Source: the optimal-brain-surgeon step for groups, Hassibi & Stork 1993; as in Kwon et al., "A Fast
+    Source: the optimal brain surgeon update for groups, Hassibi & Stork 1993; as in Kwon et al., "A Fast
     Post-Training Pruning Framework for Transformers", arXiv 2204.09656 (mask tuning), but of all weights.
 
     Example:
@@ -177,62 +181,71 @@ class LeastSquares(Compensation):
             Bar(disable=not dist.is_main_process()) as bar,
         ):
             calls = forward_calls(model, data, loss)
-            stops = group_by_input(model, list(kept), partial(loss, model, data.first_sample()))
-            remove_the_rest(model, state)
-            task = bar.add_task('refitting layers', total=len(stops))
-            thin: list[str] = []
+            steps = group_by_input(model, list(kept), partial(loss, model, data.first_sample()))
+            mask_uncompensated(model, state)
+            task = bar.add_task('refitting layers', total=len(steps))
+            underdetermined: list[str] = []
 
-            def visit(station: SharedInput, inputs: list[Tensor], _: list[Tensor]) -> None:
-                rows = self.refit_layers(model, station, inputs, kept)
-                thin.extend(
+            def visit(layers: SharedInput, inputs: list[Tensor], _: list[Tensor]) -> None:
+                rows = self.refit_layers(model, layers, inputs, kept)
+                underdetermined.extend(
                     f'{path} ({rows} rows, {int(kept[path].sum())} inputs)'
-                    for path in station
+                    for path in layers
                     if rows < kept[path].sum()
                 )
                 bar.advance(task)
 
-            run_layer_by_layer(model, calls, stops, visit)
-        if thin:
+            run_layer_by_layer(model, calls, steps, visit)
+        if underdetermined:
             print_log(
-                f'LeastSquares had fewer rows than inputs for {len(thin)} layers, such as {thin[0]}: what '
-                'it fits there may not hold for other data; raise prune_cfg.calibration.num_samples',
+                f'LeastSquares had fewer rows than inputs for {len(underdetermined)} layers, such as '
+                f'{underdetermined[0]}: the fit may not generalise to other data; raise '
+                'prune_cfg.calibration.num_samples',
                 'current',
                 logging.WARNING,
             )
         if dist.get_world_size() > 1:
             assert_ranks_agree(weights_digest(model), 'the refitted weights')
-        own = {path: model.get_submodule(path) for path in kept}
+        modules = {path: model.get_submodule(path) for path in kept}
         return [
             f'{path}.{name}'
-            for path, module in own.items()
+            for path, module in modules.items()
             for name in ('weight', *(() if module.bias is None else ('bias',)))
         ]
 
     def refit_layers(
         self,
         model: nn.Module,
-        station: SharedInput,
+        layers: SharedInput,
         inputs: list[Tensor],
         kept: Mapping[str, Tensor],
     ) -> int:
-        """Refit the readers of one input, in place; those with a bias share a Gram matrix.
+        """Refit layers that share an input, in place.
+
+        Layers with a bias share one covariance, the others one Gram matrix.
+
+        Args:
+            model: The model.
+            layers: Names of the layers.
+            inputs: Their input, one tensor per batch.
+            kept: From :func:`kept_inputs`.
 
         Returns:
-            How many rows of inputs there were, on all ranks.
+            Number of input rows on all ranks.
         """
         rows = 0
-        modules = {path: model.get_submodule(path) for path in station}
+        modules = {path: model.get_submodule(path) for path in layers}
         for biased in (False, True):
             members = {p: m for p, m in modules.items() if (m.bias is not None) == biased}
             if not members:
                 continue
-            one = next(iter(members.values()))
-            mean = input_mean(one, inputs) if biased else None
-            gram, rows = mean_gram(one, inputs, mean)
+            first = next(iter(members.values()))
+            mean = input_mean(first, inputs) if biased else None
+            gram, rows = mean_gram(first, inputs, mean)
             for path, module in members.items():
                 old, keep = weight_matrix(module).float(), kept[path].to(gram.device)
                 new = refit(old, gram, keep, self.damping, path)
-                if biased:
+                if mean is not None:
                     module.bias.add_((old - new) @ mean)
                 module.weight.copy_(new.view(module.weight.shape))
         return rows

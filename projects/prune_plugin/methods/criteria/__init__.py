@@ -1,4 +1,4 @@
-"""What a unit is worth, one criterion per file."""
+"""Criteria: the importance of units, one criterion per file."""
 
 from .activation import Activation
 from .base import Criterion

@@ -1,4 +1,4 @@
-"""How much a unit puts out."""
+"""Magnitude of a unit's activations."""
 
 import torch
 
@@ -10,11 +10,11 @@ from .base import Criterion, check_read
 
 @CRITERIA.register_module()
 class Activation(Criterion):
-    """Size of what a unit puts out, on calibration data, as the layers behind it read it.
+    """Magnitude of a unit's activations on calibration data, at the inputs of the layers that read it.
 
     Args:
-        norm: ``'l1'``: mean absolute value, ``'l2'``: root mean square, over samples and places, and
-            over all features of the unit (of a head: all its dimensions).
+        norm: ``'l1'``: mean absolute value, ``'l2'``: root mean square, over samples and positions, and
+            over all features of the unit (for a head: all its dimensions).
         normalize: See :class:`Criterion`.
 
     Source: as the criteria "l1" and "l2" of Structure-LTH's code (github.com/VITA-Group/Structure-LTH), on

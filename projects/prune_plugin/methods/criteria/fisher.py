@@ -1,4 +1,4 @@
-"""Squared derivative of the loss by a gate on each unit."""
+"""Fisher information of unit masks: squared gradients of the loss."""
 
 from ...calibration.mask_gradients import has_mask_gradient
 from ...calibration.statistics import Statistic
@@ -9,15 +9,15 @@ from .base import Criterion
 
 @CRITERIA.register_module()
 class Fisher(Criterion):
-    """Mean over batches of the squared derivative of the loss by a factor on the unit's output.
+    """Mean over batches of the squared gradient of the loss with respect to a mask on the unit's output.
 
-    The diagonal Fisher information of the mask: twice what the loss gains, to second order, when the
-    unit goes and the model was at a minimum. Unlike Taylor's sums over weights it lets a unit's
-    contributions to one sample cancel. It reads no gradients of weights: beside the model and its
-    activations it holds one number per unit. With ``calibration=dict(batch_size=1)`` a batch is a
-    sample, as the theory wants.
+    The diagonal of the masks' empirical Fisher information: to second order, and at a minimum of the
+    loss, twice the increase of the loss when the unit is removed. Unlike in Taylor's sums over weights, a
+    unit's contributions to one sample can cancel. No gradients of weights are needed: beside the model and
+    its activations, memory holds one number per unit. The theory takes samples as batches:
+    ``calibration=dict(batch_size=1)``.
 
-    Whole layers (``PreNormLayers``) are scored too, by a factor on what the layer adds.
+    Whole layers (``PreNormLayers``) are scored by a mask on what the layer adds to the residual stream.
 
     Args:
         normalize: See :class:`Criterion`.

@@ -1,4 +1,4 @@
-"""Size of the weights."""
+"""Magnitude of a unit's weights."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ PARTS = ('in', 'out', 'both')
 
 @CRITERIA.register_module()
 class L1(Criterion):
-    """Sum of the absolute weights of a unit. Needs no data.
+    """Sum of the absolute values of a unit's weights. Needs no data.
 
     Args:
         parts: ``'in'`` for the weights that compute the unit, ``'out'`` for those that read it,
@@ -40,16 +40,16 @@ class L1(Criterion):
 
     @staticmethod
     def elements(weight: Tensor) -> Tensor:
-        """What each weight adds to its unit."""
+        """Each weight's contribution to the score of its unit, shaped as ``weight``."""
         return weight.abs()
 
 
 @CRITERIA.register_module()
 class L2(L1):
-    """Sum of the squared weights of a unit. Needs no data.
+    """Sum of the squares of a unit's weights. Needs no data.
 
-    The squared norm adds up over the parts of a unit, so score per cost doesn't depend on the size
-    of the unit; among units of one size it ranks as the norm does.
+    The squared norm is additive over the parts of a unit, so score per cost doesn't depend on the unit's
+    size; among units of one size it ranks as the norm does.
 
     Args:
         parts: As in :class:`L1`.

@@ -1,4 +1,4 @@
-"""The baseline that every criterion must beat."""
+"""Random scores, a baseline."""
 
 import zlib
 
@@ -12,11 +12,11 @@ from .base import Criterion
 
 @CRITERIA.register_module()
 class Random(Criterion):
-    """Random scores, the same for the same seed and group name. Needs no data.
+    """Random scores, reproducible by seed and group name. Needs no data.
 
-    A uniform number in [0, 1) for each unit, times the number of weights that the unit holds: as L1
-    would score it if its weights were all of one random size. Per cost, every unit then has the
-    same chance, however large it is.
+    The score is a uniform random number in [0, 1) times the number of the unit's weights, as if L1 scored
+    weights that all have one random magnitude. So units of any size are equally likely to be removed when
+    ranked by score per cost.
 
     Args:
         seed: Seed.
@@ -34,9 +34,9 @@ class Random(Criterion):
     def score(self, group, tensors, statistics):
         """See :meth:`Criterion.score`."""
         generator = torch.Generator().manual_seed(self.seed + zlib.crc32(group.name.encode()))
-        held = 0.0
+        weights_per_unit = 0.0
         for cut in weight_cuts(group, tensors, 'both'):
             weight = tensors[cut.name]
             share = 1.0 if cut.dim is None else cut.per_unit / weight.shape[cut.dim]
-            held += weight.numel() * share
-        return held * torch.rand(group.size, generator=generator, dtype=torch.float64)
+            weights_per_unit += weight.numel() * share
+        return weights_per_unit * torch.rand(group.size, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""How much the loss would change: Taylor expansions."""
+"""Taylor expansions of the change of the loss when weights are removed."""
 
 import torch
 from torch import Tensor
@@ -11,20 +11,20 @@ from .base import Criterion
 
 
 def taylor_elements(weight: Tensor, gradient: Tensor) -> Tensor:
-    """First-order change of the loss when each element becomes zero: ``|w * dL/dw|``."""
+    """First-order change of the loss when each weight is set to zero: ``|w * dL/dw|``, elementwise."""
     return (weight * gradient).abs()
 
 
 def curvature_elements(weight: Tensor, squared_gradient: Tensor) -> Tensor:
-    """Second-order term with the empirical Fisher as the Hessian's diagonal: ``w^2 * g^2 / 2``."""
+    """Second-order term with the empirical Fisher as diagonal Hessian: ``w^2 * g^2 / 2``, elementwise."""
     return 0.5 * weight.square() * squared_gradient
 
 
 @CRITERIA.register_module()
 class Taylor(Criterion):
-    """Change of the calibration loss when a unit's weights become zero, summed element by element.
+    """Change of the calibration loss when a unit's weights are set to zero, summed over its weights.
 
-    Order 1: ``sum |w * g|`` with ``g`` the mean gradient over the calibration batches. Order 2 adds
+    Order 1: ``sum |w * g|`` with ``g`` the mean gradient over the calibration samples. Order 2 adds
     ``sum w^2 * h / 2`` with ``h`` the mean over batches of the squared gradient.
 
     Args:
@@ -50,10 +50,10 @@ class Taylor(Criterion):
         """See :meth:`Criterion.score`."""
         total = torch.zeros(group.size, dtype=torch.float64)
         for cut in group.cuts:
-            weight = tensors.get(cut.name)
             gradient = statistics.gradients.get(cut.name)
-            if gradient is None:
+            if gradient is None:  # a buffer, or the second name of a tied parameter
                 continue
+            weight = tensors[cut.name]
             elements = taylor_elements(weight, gradient)
             if self.order == 2:
                 elements = elements + curvature_elements(

@@ -1,4 +1,4 @@
-"""How much each unit was used, where a module can tell."""
+"""Usage of units, as reported by their modules."""
 
 from ...calibration.statistics import Statistic
 from ...common.errors import UserError
@@ -8,11 +8,12 @@ from .base import Criterion
 
 @CRITERIA.register_module()
 class Usage(Criterion):
-    """How much a unit was used on the calibration batches, as the module that owns it says.
+    """How much a unit was used on the calibration batches, as reported by the module that owns it.
 
-    For units whose weights say little, such as a decoder's queries. A module tells through a method
-    ``unit_usage(output)`` that returns, from its forward pass's output, one tensor ``(size,)`` per
-    kind of unit, summed over the batch; VAD's head counts a query's highest class score.
+    For units whose weights are not informative, such as a decoder's queries. The module needs a method
+    ``unit_usage(output)`` that returns, from the output of its forward pass, a dict with one tensor
+    ``(size,)`` per kind of unit, summed over the batch. VAD's head reports the highest class score of each
+    query.
 
     Args:
         normalize: See :class:`Criterion`.
@@ -28,7 +29,7 @@ class Usage(Criterion):
         """See :meth:`Criterion.score`."""
         if group.name not in statistics.usage:
             raise UserError(
-                f'prune_cfg.criterion: Usage cannot score {group.name}: its module does not tell how '
+                f'prune_cfg.criterion: Usage cannot score {group.name}: its module does not report how '
                 f'a {group.kind} is used; use another criterion, or ByKind'
             )
         return statistics.usage[group.name]

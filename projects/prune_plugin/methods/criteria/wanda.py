@@ -1,4 +1,4 @@
-"""Weights times the activations they meet."""
+"""Wanda scores of units: weights times the norm of their inputs."""
 
 import torch
 
@@ -11,7 +11,7 @@ from .base import Criterion, check_read
 
 @CRITERIA.register_module()
 class Wanda(Criterion):
-    """Sum of weight times activation over the weights that read a unit. Needs no gradients.
+    """Sum of ``|W_ij| * ||x_j||`` over the weights that read a unit. Needs no gradients.
 
     Args:
         normalize: See :class:`Criterion`.

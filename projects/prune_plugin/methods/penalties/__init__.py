@@ -1,4 +1,4 @@
-"""What pulls units that are to leave towards zero while training, one penalty per file."""
+"""Penalties that shrink the units to remove towards zero during training, one per file."""
 
 from .base import Penalty
 from .greg import GReg

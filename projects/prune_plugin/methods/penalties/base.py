@@ -1,4 +1,4 @@
-"""What a penalty is: how strongly leaving units are pulled towards zero, and in which direction."""
+"""Base class of the penalties, which shrink the units to remove towards zero during training."""
 
 from math import inf
 
@@ -8,13 +8,16 @@ from ...common.validation import check_number
 
 
 class Penalty:
-    """Base of the penalties: each step adds ``strength * direction`` to the gradients of leaving units.
+    """Base of the penalties: adds ``at(step) * factor * w`` to the gradient of each weight w to remove.
 
     Args:
-        strength: The largest factor, > 0. Times the learning rate it should stay below 1.
+        strength: The largest value of :meth:`at`, > 0. Times the learning rate it should be below 1.
+
+    Raises:
+        UserError: a value isn't valid.
     """
 
-    #: Whether :meth:`factors` wants to know the units' norms.
+    #: Whether :meth:`factors` needs the units' norms.
     needs_norms = False
 
     def __init__(self, strength: float):
@@ -22,21 +25,21 @@ class Penalty:
         self.strength = float(strength)
 
     def at(self, step: int, steps: int) -> float:
-        """The factor at a step.
+        """The strength of the penalty at an optimizer step.
 
         Args:
-            step: Optimizer steps of this state that are over.
-            steps: Optimizer steps of the state in all.
+            step: Number of the step within the current state, from 0.
+            steps: Total number of steps of the state.
         """
         raise NotImplementedError
 
     def factors(self, norms: Tensor | None) -> Tensor | float:
-        """What each unit's weights are multiplied by to give their direction.
+        """Factors on the weights of each unit, which give the gradient of the penalty at strength 1.
 
         Args:
-            norms: Euclidean norm of each leaving unit, (units,), if ``needs_norms``.
+            norms: Euclidean norm of each unit to remove, (units,), if ``needs_norms``; else None.
 
         Returns:
-            (units,), or one number for all.
+            (units,), or one number for all units.
         """
         return 1.0

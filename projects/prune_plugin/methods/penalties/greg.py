@@ -1,4 +1,4 @@
-"""Growing regularization: an L2 pull that grows by equal steps up to a ceiling."""
+"""Growing regularization: an L2 penalty whose strength grows in equal increments up to a ceiling."""
 
 from math import inf
 
@@ -9,12 +9,14 @@ from .base import Penalty
 
 @PENALTIES.register_module()
 class GReg(Penalty):
-    """Adds ``k * increment * w`` to the gradients of leaving units; k grows every ``interval`` steps.
+    """Adds ``min(k * increment, strength) * w`` to the gradients of the units to remove.
+
+    k is 1 at first and grows by 1 every ``interval`` optimizer steps.
 
     Args:
-        increment: By how much the factor grows.
-        interval: Optimizer steps between two growths.
-        strength: The ceiling.
+        increment: Growth of the factor per interval.
+        interval: Optimizer steps between two increments.
+        strength: The largest factor.
 
     Source: Wang et al., "Neural Pruning via Growing Regularization", arXiv 2012.09243, algorithm 1.
 

@@ -1,4 +1,4 @@
-"""Group lasso: a pull of the same length on every unit, whatever its size."""
+"""Group lasso: the gradient of the units' Euclidean norms, of the same length for every unit."""
 
 from ...common.registry import PENALTIES
 from .base import Penalty
@@ -6,13 +6,13 @@ from .base import Penalty
 
 @PENALTIES.register_module()
 class GroupLasso(Penalty):
-    """Adds ``strength * w / ||unit||`` to the gradients of the leaving units, from the first step on.
+    """Adds ``strength * w / ||unit||`` to the gradients of the units to remove, from the first step on.
 
-    The gradient of the sum of the units' Euclidean norms. Near zero the pull would jump from one side to
-    the other: there it is shortened.
+    That is the gradient of the sum of the units' Euclidean norms. Below a norm of 0.001 it is reduced in
+    proportion to the norm, so that weights don't oscillate around zero.
 
     Args:
-        strength: Factor.
+        strength: Factor on this gradient.
 
     Source: Yuan & Lin, "Model selection and estimation in regression with grouped variables", 2006; on
     networks: Wen et al., "Learning Structured Sparsity in Deep Neural Networks", arXiv 1608.03665.
@@ -22,7 +22,7 @@ class GroupLasso(Penalty):
     """
 
     needs_norms = True
-    #: Norm below which the pull is as of an L2 penalty.
+    #: Norm below which the gradient is that of an L2 penalty.
     NEAR = 1e-3
 
     def __init__(self, strength: float = 0.1):

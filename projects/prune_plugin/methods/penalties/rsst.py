@@ -1,4 +1,4 @@
-"""Soft pruning with a ramp: an L2 pull that grows over the state."""
+"""RSST: soft pruning by an L2 penalty that ramps up over the training of a state."""
 
 from collections.abc import Callable
 from math import expm1, inf
@@ -7,7 +7,7 @@ from ...common.registry import PENALTIES
 from ...common.validation import check_number, one_of
 from .base import Penalty
 
-#: From progress p in [0, 1] and an exponent to a factor in [0, 1]; all go from 0 to 1.
+#: Functions of progress p in [0, 1] and an exponent that rise from 0 at p = 0 (to 1 at p = 1).
 RAMPS: dict[str, Callable[[float, float], float]] = {
     'x': lambda p, k: p,
     'x^2': lambda p, k: p**2,
@@ -20,22 +20,23 @@ RAMPS: dict[str, Callable[[float, float], float]] = {
 
 @PENALTIES.register_module()
 class RSST(Penalty):
-    """Adds ``strength * ramp(p) * w`` to the gradient of every weight w of the leaving units.
+    """Adds ``strength * ramp(p) * w`` to the gradient of every weight w of the units to remove.
 
-    p goes from 0 to 1 over the optimizer steps of a state, so that the units fade while the others take
-    over, and their removal at its end costs next to nothing. What is left of a weight then is about
-    ``exp(-lr * sum of strengths)``: with fewer steps the strength must be larger.
+    The progress p rises from 0 to 1 over the optimizer steps of a state. So these units shrink while the
+    others adapt, and removing them at the end of the state changes little. The penalty alone shrinks a
+    weight by about ``exp(-lr * sum of strength * ramp(p))`` over the state: fewer steps need a larger
+    strength.
 
     Args:
-        strength: At the end of the state (``--reg_granularity_prune``).
+        strength: Factor at the end of the state (``--reg_granularity_prune``).
         schedule: ``'x'``, ``'x^2'``, ``'x^3'``, ``'exp'`` ((e^5p - 1) / (e^5 - 1)), ``'exp_custom'``
             ((e^p - 1) / (e - 1)) or ``'exp_custom_exponents'`` ((e^(p^k) - 1) / (e - 1))
             (``--RST_schedule``).
-        exponents: k (``--exponents``); not read by the other schedules.
+        exponents: k (``--exponents``); ignored by the other schedules.
 
-    Source: the public code of RSST (github.com/zjgxwl/RSST), with p the progress of the state, where
-    its own counts the batches of an epoch; 5 in ``'exp'`` is a choice of ours, as e^x without a bound
-    diverges.
+    Source: the public code of RSST (github.com/zjgxwl/RSST), except that p is the progress of the state,
+    where that code counts the batches of an epoch, and that ``'exp'`` is normalised with a rate of 5, as
+    e^x is unbounded.
 
     Example:
         >>> prune_cfg = dict(penalty=dict(type='RSST', schedule='exp_custom_exponents'))

@@ -117,7 +117,7 @@ class WeightPruner(Pruner):
 
         In rounds those approach their targets as ``ratio`` does the budget's.
         """
-        so_far = ratio / self.budget.ratio if self.in_rounds else 1.0
+        so_far = ratio / self.budget.known_ratio if self.in_rounds else 1.0
         own = [(pattern, own * so_far) for pattern, own in self.layer_ratios.items()]
         names = list(names)
         for pattern, _ in own:
@@ -139,7 +139,7 @@ class WeightPruner(Pruner):
         weights = self.chosen(model)
         self.sparsifier.check_widths(weights)
         check_finite(weights)
-        self.ratios(weights, self.budget.ratio)
+        self.ratios(weights, self.budget.ratio or 0.0)  # checks the patterns
         for user in self.data_users():
             with inference(model):
                 loss(model, self.batches(data, user).first_sample())

@@ -1,4 +1,4 @@
-"""The target of each round, one schedule per file."""
+"""Schedules: the target of each round, one schedule per file."""
 
 from .base import Round, Schedule
 from .cubic import Cubic

@@ -1,4 +1,4 @@
-"""What a schedule is: the target of each round, and what changes from round to round."""
+"""Base class of the schedules: the target of each round, and what changes from round to round."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from ...training.settings import RecoverySettings
 
 @dataclass(frozen=True)
 class Round:
-    """One prune-train cycle.
+    """One cycle of pruning and training.
 
     Attributes:
         number: From 1.
-        ratio: Fraction removed after its pruning, of the dense model.
-        calibration: Data for its pruning.
-        recovery: Its training; the learning rate is still to be multiplied by ``lr_scale``.
-        lr_scale: Factor on the learning rate.
+        ratio: Fraction of the dense model removed after this round's pruning.
+        calibration: Calibration settings of this round.
+        recovery: Training settings of this round, without ``lr_scale``.
+        lr_scale: Factor on the learning rate of ``recovery``.
     """
 
     number: int
@@ -28,7 +28,7 @@ class Round:
     lr_scale: float
 
 
-#: Rounds of a schedule, at most: each trains, and a share next to 0 would never arrive.
+#: Maximum number of rounds: each of them trains, and a share close to 0 would take forever.
 MOST_ROUNDS = 10_000
 
 
@@ -37,12 +37,15 @@ class Schedule:
 
     Args:
         lr_decay: Factor on the learning rate of recovery from each round to the next, in (0, 1].
-        rewind: None, or ``'initial'``: after each pruning, the weights that stay go back to what
-            they are in the model that was pruned first. In an IterativePruneLoop also a number: to what
-            they were after that epoch of its first state.
+        rewind: None, or ``'initial'``: after each pruning, kept weights are reset to their values in the
+            dense model. In an IterativePruneLoop also an epoch number: to their values after that epoch of
+            the loop's first state.
+
+    Raises:
+        UserError: a value isn't valid.
     """
 
-    #: The target that the schedule itself prescribes, or None.
+    #: The target that the schedule's own arguments define, or None.
     own_ratio: float | None = None
 
     def __init__(self, lr_decay: float = 1.0, rewind: str | int | None = None):
@@ -58,7 +61,10 @@ class Schedule:
         self.lr_decay, self.rewind = float(lr_decay), rewind
 
     def ratios(self, target: float) -> list[float]:
-        """Fraction removed after each round, of the dense model: ascending, the last is ``target``.
+        """Fraction of the dense model removed after each round, ascending; the last is ``target``.
+
+        Args:
+            target: The budget's ratio, the fraction removed.
 
         Raises:
             UserError: the schedule doesn't lead to this target.
@@ -66,5 +72,9 @@ class Schedule:
         raise NotImplementedError
 
     def overrides(self, number: int) -> tuple[Mapping, Mapping]:
-        """Keys of ``calibration`` and of ``recovery`` that differ in round ``number`` (from 1)."""
+        """The keys of ``prune_cfg.calibration`` and ``prune_cfg.recovery`` that round ``number`` overrides.
+
+        Args:
+            number: From 1.
+        """
         return {}, {}

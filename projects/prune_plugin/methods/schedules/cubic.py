@@ -1,4 +1,4 @@
-"""Fast at first, slowly towards the end."""
+"""Cubic schedule: large steps first, small ones towards the end."""
 
 from ...common.registry import SCHEDULES
 from ...common.validation import at_least
@@ -7,14 +7,14 @@ from .base import MOST_ROUNDS, Schedule
 
 @SCHEDULES.register_module()
 class Cubic(Schedule):
-    """After round k of n, ``target * (1 - (1 - k / n) ** 3)`` is removed.
+    """Removes the fraction ``target * (1 - (1 - k / n) ** 3)`` by the end of round k of n.
 
     Args:
-        rounds: How many.
+        rounds: Number of rounds.
         lr_decay: See :class:`Schedule`.
         rewind: See :class:`Schedule`.
 
-    Source: Zhu & Gupta, "To prune, or not to prune", arXiv 1710.01878, section 3 (from 0).
+    Source: Zhu & Gupta, "To prune, or not to prune", arXiv 1710.01878, section 3 (initial sparsity 0).
 
     Example:
         >>> prune_cfg = dict(type='WeightPruner', schedule=dict(type='Cubic', rounds=10))

@@ -1,4 +1,4 @@
-"""Everything at once."""
+"""All pruning in one round."""
 
 from ...common.registry import SCHEDULES
 from .base import Schedule
@@ -6,7 +6,7 @@ from .base import Schedule
 
 @SCHEDULES.register_module()
 class OneShot(Schedule):
-    """One round that goes straight to the target.
+    """One round that prunes directly to the target.
 
     Example:
         >>> prune_cfg = dict(schedule=dict(type='OneShot'))

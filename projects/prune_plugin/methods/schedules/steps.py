@@ -1,4 +1,4 @@
-"""Targets as listed, each with its own data and training."""
+"""A schedule of listed targets, each with its own calibration and training settings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +9,12 @@ from ...common.validation import checked_ratio
 from .base import Schedule
 
 
-def listed(name: str, value: Any) -> list:
-    """``value`` as a list with something in it."""
+def nonempty_list(name: str, value: Any) -> list:
+    """``value`` as a list.
+
+    Raises:
+        UserError: it is no sequence, or empty.
+    """
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise UserError(f'{name} is {value!r}; it must be a list, one entry per step')
     return list(value)
@@ -18,12 +22,12 @@ def listed(name: str, value: Any) -> list:
 
 @SCHEDULES.register_module()
 class Steps(Schedule):
-    """Goes from one listed ratio to the next; the last is the target.
+    """Prunes to one listed ratio after the other; the last is the target.
 
     Args:
-        ratios: Fractions removed after each step, of the dense model, ascending.
-        calibration: None, or for each step the keys of ``prune_cfg.calibration`` that differ.
-        recovery: None, or for each step the keys of ``prune_cfg.recovery`` that differ.
+        ratios: Fraction of the dense model removed after each round, ascending.
+        calibration: None, or for each round the keys of ``prune_cfg.calibration`` that it overrides.
+        recovery: None, or for each round the keys of ``prune_cfg.recovery`` that it overrides.
         lr_decay: See :class:`Schedule`.
         rewind: See :class:`Schedule`.
 
@@ -44,7 +48,7 @@ class Steps(Schedule):
         super().__init__(lr_decay, rewind)
         key = 'prune_cfg.schedule.ratios'
         self._ratios = [
-            checked_ratio(r, f'{key}[{i}]') for i, r in enumerate(listed('ratios', ratios))
+            checked_ratio(r, f'{key}[{i}]') for i, r in enumerate(nonempty_list('ratios', ratios))
         ]
         if any(b <= a for a, b in zip(self._ratios, self._ratios[1:], strict=False)):
             raise UserError(f'ratios is {list(ratios)}; each must be larger than the one before')
@@ -53,10 +57,14 @@ class Steps(Schedule):
         self.recovery = self.per_step('recovery', recovery)
 
     def per_step(self, name: str, blocks: Sequence[Mapping] | None) -> list[Mapping]:
-        """One dict for each step."""
+        """One dict of overrides per round; empty dicts for None.
+
+        Raises:
+            UserError: ``blocks`` isn't a list of as many dicts as there are ratios.
+        """
         if blocks is None:
             return [{}] * len(self._ratios)
-        blocks = listed(name, blocks)
+        blocks = nonempty_list(name, blocks)
         if len(blocks) != len(self._ratios):
             raise UserError(
                 f'{name} has {len(blocks)} entries for {len(self._ratios)} ratios; give one for each'
@@ -68,9 +76,10 @@ class Steps(Schedule):
 
     def ratios(self, target):
         """See :meth:`Schedule.ratios`."""
-        if abs(target - self.own_ratio) > 1e-9:
+        last = self._ratios[-1]
+        if abs(target - last) > 1e-9:
             raise UserError(
-                f"ratios ends with {self.own_ratio}, but the budget's ratio is {target}; leave the "
+                f"ratios ends with {last}, but the budget's ratio is {target}; leave the "
                 "budget's out, or make them agree"
             )
         return list(self._ratios)

@@ -1,4 +1,4 @@
-"""Weight-level methods, one per file."""
+"""Methods that prune single weights, one per file."""
 
 from .base import Sparsifier
 from .magnitude import Magnitude

@@ -1,4 +1,4 @@
-"""What a sparsifier is: a weight-level method."""
+"""Base class of the sparsifiers: methods that prune single weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,28 +8,31 @@ from torch import Tensor, nn
 from ...common.errors import UserError
 from ..weight_masks import parse_pattern
 
-#: Weights after pruning, and which of them stay.
+#: Weights after pruning, and a bool mask of the weights' shape, True where kept.
 Pruned = tuple[Tensor, Tensor]
 
 
 class Sparsifier:
     """Base of the sparsifiers: decides which single weights become zero.
 
-    A method either looks at weights alone (:meth:`keep_masks`), or at each layer with what it reads
+    A method uses either the weights only (:meth:`keep_masks`), or also the inputs of each layer
     (``reads_inputs``; :meth:`statistic` and :meth:`prune`).
 
     Args:
-        pattern: None for unstructured, or ``'N:M'``: of M consecutive inputs, N are kept; the
-            ratio must then be ``1 - N / M``.
+        pattern: None for unstructured, or ``'N:M'``: N of M consecutive inputs are kept; the ratio must
+            then be ``1 - N / M``.
+
+    Raises:
+        UserError: the pattern isn't valid.
     """
 
-    #: Whether calibration data is needed.
+    #: Whether the method uses layer inputs, and so needs calibration data.
     reads_inputs = False
-    #: Whether a layer is to be seen with what it reads behind pruned layers; else all layers are seen in
-    #: the model as it is (:meth:`add`), and pruned afterwards.
+    #: Whether the model is pruned layer by layer, so that each layer's inputs come from the pruned layers
+    #: before it; else all inputs are those of the model before pruning (:meth:`add`).
     sequential = True
-    #: Fraction of the calibration batches for which :meth:`statistic` wants to know, too, what the
-    #: layer reads in the dense model.
+    #: Fraction of the calibration batches for which :meth:`statistic` also needs the layer's inputs in the
+    #: dense model.
     dense_share = 0.0
 
     def __init__(self, pattern: str | None = None):
@@ -37,17 +40,19 @@ class Sparsifier:
 
     @property
     def own_ratio(self) -> float | None:
-        """The fraction removed that the method itself prescribes (N:M), or None."""
+        """The fraction removed by the N:M pattern; None without one."""
         return 1 - self.pattern[0] / self.pattern[1] if self.pattern else None
 
     def check_ratio(self, ratio: float, key: str = 'prune_cfg.budget.ratio') -> None:
-        """Raise :class:`UserError` for a ratio, found under ``key``, that the pattern doesn't remove."""
-        if self.own_ratio is not None and abs(ratio - self.own_ratio) > 1e-9:
-            n, m = self.pattern
-            raise UserError(f'{key} is {ratio}, but pattern {n}:{m} removes {self.own_ratio}')
+        """Raise :class:`UserError` if ``ratio``, the value of ``key``, isn't what the pattern removes."""
+        if self.pattern is None:
+            return
+        n, m = self.pattern
+        if abs(ratio - (1 - n / m)) > 1e-9:
+            raise UserError(f'{key} is {ratio}, but pattern {n}:{m} removes {1 - n / m}')
 
     def check_widths(self, weights: Mapping[str, Tensor]) -> None:
-        """Raise :class:`UserError` for a weight whose rows the pattern doesn't divide."""
+        """Raise :class:`UserError` if the pattern's M doesn't divide the rows of a weight."""
         if not self.pattern:
             return
         n, m = self.pattern
@@ -60,26 +65,26 @@ class Sparsifier:
                 )
 
     def keep_masks(self, weights: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
-        """Decide which weights stay, from the weights alone.
+        """Choose the weights to keep, from the weights only.
 
         Args:
             weights: Weights by name.
             ratio: Fraction of them to remove, in (0, 1).
 
         Returns:
-            For each name a bool tensor of the weight's shape, True where it stays.
+            By name, bool tensors of the weights' shapes, True where kept.
         """
         raise NotImplementedError
 
     def statistic(
         self, module: nn.Module, inputs: Sequence[Tensor], dense: Sequence[Tensor] = ()
     ) -> Any:
-        """What :meth:`prune` wants to know of a layer's inputs, summed over ranks.
+        """The statistic of a layer's inputs, over all ranks, that :meth:`prune` needs.
 
         Args:
             module: The layer.
-            inputs: What it reads, one tensor per batch.
-            dense: What it reads in the dense model, for the first of those batches (``dense_share``).
+            inputs: Its inputs, one tensor per batch.
+            dense: Its inputs in the dense model, for the first of these batches (``dense_share``).
         """
         total = self.begin(module)
         for x in inputs:
@@ -87,21 +92,21 @@ class Sparsifier:
         return self.finish(total)
 
     def begin(self, module: nn.Module) -> Any:
-        """A sum over no inputs yet of a layer, for :meth:`add`."""
+        """An empty sum over a layer's inputs, for :meth:`add`."""
         raise NotImplementedError
 
     def add(self, total: Any, module: nn.Module, x: Tensor) -> None:
-        """Add one more input of a layer to a sum, in place.
+        """Add an input of a layer to a sum, in place.
 
         Args:
             total: From :meth:`begin`.
             module: The layer.
-            x: What it reads.
+            x: Its input in one batch.
         """
         raise NotImplementedError
 
     def finish(self, total: Any) -> Any:
-        """The statistic, over all ranks."""
+        """The statistic over all ranks, from the sum on this rank."""
         raise NotImplementedError
 
     def prune(
@@ -109,20 +114,21 @@ class Sparsifier:
         weights: Mapping[str, Tensor],
         statistic: Any,
         ratios: Mapping[str, float],
-        before: Mapping[str, Tensor] | None = None,
+        previous_masks: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Pruned]:
-        """Prune layers that read the same input.
+        """Prune layers that share an input.
 
         Args:
-            weights: (outputs, inputs) by name; left as they are.
+            weights: (outputs, inputs) by name; not changed.
             statistic: From :meth:`statistic`.
-            ratios: Fraction to remove of each.
-            before: Masks of an earlier round, shaped as the weights: what it removed goes first.
+            ratios: Fraction of each weight to remove, by name.
+            previous_masks: Masks of an earlier round, shaped as the weights: weights removed by it are
+                removed first.
 
         Returns:
-            For each name the weights with zeros in place, and a bool mask, True where they stay.
+            By name, the new weights, zero where removed, and a bool mask, True where kept.
 
         Raises:
-            UserError: numbers that don't allow it; the message names the layer.
+            UserError: the statistic doesn't allow it (NaN inputs); the message names the layers.
         """
         raise NotImplementedError

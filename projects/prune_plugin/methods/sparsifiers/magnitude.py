@@ -1,4 +1,4 @@
-"""Weight-level L1 pruning."""
+"""Magnitude pruning of single weights."""
 
 import torch
 
@@ -13,7 +13,7 @@ class Magnitude(Sparsifier):
     """Remove the weights of smallest absolute value.
 
     Args:
-        scope: ``'layer'``: the ratio holds in every layer; ``'global'``: over all layers together.
+        scope: ``'layer'``: the ratio is removed from every layer; ``'global'``: from all layers together.
         pattern: See :class:`Sparsifier`.
 
     Source: Han et al., "Learning both Weights and Connections", arXiv 1506.02626.

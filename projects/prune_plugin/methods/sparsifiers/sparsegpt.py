@@ -1,4 +1,4 @@
-"""Pruning with the optimal-brain-surgeon update of the weights that stay."""
+"""SparseGPT: pruning with the optimal brain surgeon update of the kept weights."""
 
 from collections.abc import Sequence
 from math import inf
@@ -13,9 +13,9 @@ from ...common.validation import at_least, check_number, is_number
 from ..optimal_brain_surgeon import damped_factor, toward_dense
 from .base import Sparsifier
 
-#: Columns whose errors are spread one by one before a matrix product spreads them further.
+#: Columns whose errors are propagated one by one; a matrix product propagates them further right.
 STEP = 16
-#: Damping of the dense targets, in that of the Hessian: fewer samples, and all weights are free.
+#: Damping for dense targets relative to the Hessian's: they have fewer samples, and fit all weights.
 DENSE_DAMPING = 30.0
 
 
@@ -26,75 +26,78 @@ def sparsegpt(
     pattern: tuple[int, int] | None = None,
     block_size: int = 128,
     mask_block_size: int = 128,
-    before: Sequence[Tensor] | None = None,
+    previous_masks: Sequence[Tensor] | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Prune layers that read the same input, column by column, correcting the columns to come.
+    """Prune layers that share an input, column by column, updating the columns to the right.
 
-    Weight ``w_ij`` is worth ``w_ij ** 2 / U_jj ** 2``. When column j is reached, what it loses is made
-    up for by the columns after it: ``W[:, j+1:] -= err * U[j, j+1:]``, ``err = removed / U_jj``.
+    The score of ``w_ij`` is ``w_ij ** 2 / U_jj ** 2``. When column j is pruned, the columns after it
+    compensate for its removed weights: ``W[:, j+1:] -= err * U[j, j+1:]``, ``err = removed / U_jj``.
 
     Args:
-        weights: (outputs, inputs) each; the outputs may differ. Left as they are.
-        factor: U, upper, of the inverse damped Hessian (``inverse = U.T @ U``), (inputs, inputs).
-        ratios: Fraction of each to remove; not read with a pattern.
-        pattern: (N, M): of M consecutive inputs, N are kept.
-        block_size: Columns after which all columns to the right are brought up to date ("B").
-        mask_block_size: Columns whose mask is chosen together ("Bs"); divides ``block_size`` or is a
-            multiple of it. Not read with a pattern.
-        before: Masks of an earlier round: what it removed goes first.
+        weights: (outputs, inputs) each; the number of outputs may differ. Not changed.
+        factor: U, the upper Cholesky factor of the inverse of the damped Hessian
+            (``inverse = U.T @ U``), (inputs, inputs).
+        ratios: Fraction of each weight to remove; ignored with a pattern.
+        pattern: (N, M): N of M consecutive inputs are kept.
+        block_size: Columns after which all columns to the right are updated ("B").
+        mask_block_size: Columns whose mask is chosen together ("Bs"); a divisor or a multiple of
+            ``block_size``. Ignored with a pattern.
+        previous_masks: Masks of an earlier round: weights removed by it are removed first.
 
     Returns:
-        For each the new weights, float32 with zeros in place, and a bool mask, True where they stay.
+        For each weight, the new one, float32 and zero where removed, and a bool mask, True where kept.
 
     Source: Frantar & Alistarh, "SparseGPT", arXiv 2301.00774, algorithm 1.
     """
     rows = [len(weight) for weight in weights]
-    # Transposed, a column to be pruned lies in one piece of memory.
+    # Transposed, so that each column to prune is contiguous in memory.
     work = torch.cat([weight.float() for weight in weights]).T.contiguous()
     inputs = len(work)
-    goes = torch.zeros_like(work, dtype=torch.bool)
-    gone = None if before is None else ~torch.cat(list(before)).T
-    chosen = pattern[1] if pattern else mask_block_size
+    removed = torch.zeros_like(work, dtype=torch.bool)
+    previously = None if previous_masks is None else ~torch.cat(list(previous_masks)).T
+    mask_columns = pattern[1] if pattern else mask_block_size
     diagonal = factor.diagonal()
-    dropped = [0] * len(rows)
+    removed_counts = [0] * len(rows)
 
-    def choose(start: int) -> None:
-        end = min(start + chosen, inputs)
+    def choose_mask(start: int) -> None:
+        end = min(start + mask_columns, inputs)
         scores = (work[start:end] / diagonal[start:end, None]).square()
-        if gone is not None:
-            scores.masked_fill_(gone[start:end], -1)
+        if previously is not None:
+            scores.masked_fill_(previously[start:end], -1)
         if pattern:
             least = scores.topk(pattern[1] - pattern[0], dim=0, largest=False, sorted=False)
-            goes[start:end].scatter_(0, least.indices, True)
+            removed[start:end].scatter_(0, least.indices, True)
             return
         first = 0
-        for layer, (count, ratio) in enumerate(zip(rows, ratios, strict=True)):
-            part = scores[:, first : first + count]
-            drop = round(ratio * end * count) - dropped[layer]
-            if gone is not None:
-                own = gone[:, first : first + count]
-                # What went before goes again, and what is left of it for later is set aside.
-                later = int(own[end:].sum())
-                drop = min(drop, round(ratio * inputs * count) - dropped[layer] - later)
-                drop = max(drop, int(own[start:end].sum()))
-            dropped[layer] += drop
-            least = part.flatten().topk(drop, largest=False, sorted=False)
-            flat = goes.new_zeros(part.numel()).index_fill_(0, least.indices, True)
-            goes[start:end, first : first + count] = flat.view(part.shape)
-            first += count
+        for layer, (rows_of_layer, ratio) in enumerate(zip(rows, ratios, strict=True)):
+            layer_rows = slice(first, first + rows_of_layer)
+            part = scores[:, layer_rows]
+            count = round(ratio * end * rows_of_layer) - removed_counts[layer]
+            if previously is not None:
+                layer_previously = previously[:, layer_rows]
+                # Remove what was removed previously, and reserve what later columns have of it.
+                later = int(layer_previously[end:].sum())
+                total = round(ratio * inputs * rows_of_layer)
+                count = min(count, total - removed_counts[layer] - later)
+                count = max(count, int(layer_previously[start:end].sum()))
+            removed_counts[layer] += count
+            least = part.flatten().topk(count, largest=False, sorted=False)
+            flat = removed.new_zeros(part.numel()).index_fill_(0, least.indices, True)
+            removed[start:end, layer_rows] = flat.view(part.shape)
+            first += rows_of_layer
 
-    # A mask must be chosen where all its columns are up to date.
-    step = chosen if chosen % STEP and STEP % chosen else STEP
-    columns, going, divisors = work.unbind(), goes.unbind(), diagonal.tolist()
+    # A mask can be chosen only where all its columns are up to date.
+    step = mask_columns if mask_columns % STEP and STEP % mask_columns else STEP
+    columns, removed_columns, divisors = work.unbind(), removed.unbind(), diagonal.tolist()
     for start in range(0, inputs, block_size):
         end = min(start + block_size, inputs)
         errors = torch.empty_like(work[start:end])
         for low in range(start, end, step):
             high = min(low + step, end)
             for j in range(low, high):
-                if j % chosen == 0:
-                    choose(j)
-                error = torch.mul(columns[j], going[j], out=errors[j - start])
+                if j % mask_columns == 0:
+                    choose_mask(j)
+                error = torch.mul(columns[j], removed_columns[j], out=errors[j - start])
                 columns[j].sub_(error)
                 error.div_(divisors[j])
                 if j + 1 < high:
@@ -106,32 +109,32 @@ def sparsegpt(
         if end < inputs:
             work[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
     return [
-        (new.T.contiguous(), gone.logical_not().T.contiguous())
-        for new, gone in zip(work.split(rows, 1), goes.split(rows, 1), strict=True)
+        (new.T.contiguous(), mask.logical_not().T.contiguous())
+        for new, mask in zip(work.split(rows, 1), removed.split(rows, 1), strict=True)
     ]
 
 
 @SPARSIFIERS.register_module()
 class SparseGPT(Sparsifier):
-    """Remove weights by their optimal-brain-surgeon score, and let the others make up for them.
+    """Remove weights by their optimal brain surgeon score, and update the kept ones to compensate.
 
-    One forward pass over the calibration data; layers that read the same input (query, key and value,
-    gate and up) share one Hessian and its factorisation.
+    One forward pass over the calibration data, layer by layer. Layers that share an input (query, key and
+    value, gate and up) share one Hessian and its factorisation.
 
-    With ``dense_targets`` a layer is to put out, on what it reads behind pruned layers, not only what it
-    did, but what it puts out in the dense model: errors of the layers before it are made up for too. That
-    takes a second forward pass, of the dense model, and a second matrix per input, and it matters the
-    more, the more is removed.
+    With ``dense_targets``, a layer is fitted to its output in the dense model instead of its output on
+    the inputs behind pruned layers, which also corrects the accumulated error of those layers. That takes
+    a second forward pass, of the dense model, and a second matrix per input, and matters more at higher
+    ratios.
 
     Args:
         pattern: See :class:`Sparsifier`.
-        block_size: Columns after which all columns to the right are brought up to date ("B").
+        block_size: Columns after which all columns to the right are updated ("B").
         mask_block_size: Columns whose mask is chosen together ("Bs").
-        damping: Share of the Hessian's mean diagonal that is added to its diagonal.
-        dense_targets: How far targets go from what the layer puts out on the inputs at hand (0) to what
-            the dense layer puts out on the dense model's inputs (1), in [0, 1].
-        dense_share: Fraction of the calibration batches that run through the dense model for it, in
-            [0, 1]; 0 is as ``dense_targets=0``.
+        damping: Fraction of the Hessian's mean diagonal to add to its diagonal.
+        dense_targets: Where between two targets to fit the layer, in [0, 1]: 0 is the layer's output on
+            the pruned model's inputs, 1 its output on the dense model's inputs.
+        dense_share: Fraction of the calibration batches that also run through the dense model for that, in
+            [0, 1]; 0 is the same as ``dense_targets=0``.
 
     Source: Frantar & Alistarh, "SparseGPT: Massive Language Models Can be Accurately Pruned in
     One-Shot", arXiv 2301.00774. Dense targets: as in Li et al., "GPTAQ", arXiv 2504.02692, for
@@ -176,41 +179,41 @@ class SparseGPT(Sparsifier):
         self.dense_share = float(dense_share) if dense_targets else 0.0
 
     def statistic(self, module, inputs, dense=()):
-        """Means over rows of outer products, float32 (inputs, inputs) each.
+        """Mean Gram matrices of the layer's inputs, float32 (inputs, inputs) each.
 
         Returns:
-            That of the inputs, that of the inputs which are known of the dense model too, and that of
-            the difference (dense - inputs) with them; the last two None without ``dense_targets``.
+            ``X.T @ X / n`` over all batches; the same over the batches with dense inputs X'; and
+            ``(X' - X).T @ X / n`` over these. The last two are None without ``dense_targets``.
         """
         if not self.dense_share:
             gram, rows = input_gram(module, inputs)
             return gram.div_(max(rows, 1)), None, None
-        own, rest = inputs[: len(dense)], inputs[len(dense) :]
-        (known, rows), (others, count) = input_gram(module, own), input_gram(module, rest)
-        drift = input_drift(module, own, dense).div_(max(rows, 1))
-        gram = others.add_(known).div_(max(rows + count, 1))
-        return gram, known.div_(max(rows, 1)), drift
+        paired, rest = inputs[: len(dense)], inputs[len(dense) :]
+        (paired_gram, rows), (others, count) = input_gram(module, paired), input_gram(module, rest)
+        drift = input_drift(module, paired, dense).div_(max(rows, 1))
+        gram = others.add_(paired_gram).div_(max(rows + count, 1))
+        return gram, paired_gram.div_(max(rows, 1)), drift
 
-    def prune(self, weights, statistic, ratios, before=None):
+    def prune(self, weights, statistic, ratios, previous_masks=None):
         """See :meth:`Sparsifier.prune`."""
-        gram, known, drift = statistic
+        gram, paired_gram, drift = statistic
         names = ', '.join(weights)
         unused = gram.diagonal() == 0
         targets = [weight.float().masked_fill(unused, 0) for weight in weights.values()]
         if drift is not None:
             damping = DENSE_DAMPING * self.damping
-            targets = toward_dense(targets, known, drift, self.dense_targets, damping, names)
+            targets = toward_dense(targets, paired_gram, drift, self.dense_targets, damping, names)
         factor = damped_factor(gram, self.damping, names, of_inverse=True)
-        done = sparsegpt(
+        pruned = sparsegpt(
             targets,
             factor,
             [ratios[name] for name in weights],
             self.pattern,
             self.block_size,
             self.mask_block_size,
-            before and [before[name] for name in weights],
+            None if previous_masks is None else [previous_masks[name] for name in weights],
         )
         return {
             name: (new.to(weight.dtype), keep)
-            for (name, weight), (new, keep) in zip(weights.items(), done, strict=True)
+            for (name, weight), (new, keep) in zip(weights.items(), pruned, strict=True)
         }

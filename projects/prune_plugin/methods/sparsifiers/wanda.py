@@ -1,4 +1,4 @@
-"""Weights times the norm of what they read, compared within each output's row."""
+"""Wanda: weights times the norm of their inputs, compared within each output's row."""
 
 import torch
 from torch import Tensor
@@ -11,24 +11,27 @@ from .base import Sparsifier
 
 
 def keep_rows(scores: Tensor, ratio: float) -> Tensor:
-    """Mask that drops ``round(ratio * inputs)`` of the smallest scores of every row.
+    """Mask that removes the ``round(ratio * inputs)`` smallest scores of every row.
 
     Args:
         scores: (outputs, inputs).
         ratio: Fraction removed, in [0, 1).
+
+    Returns:
+        Bool (outputs, inputs), True where kept.
     """
-    drop = round(ratio * scores.shape[1])
+    count = round(ratio * scores.shape[1])
     keep = torch.ones_like(scores, dtype=torch.bool)
-    return keep.scatter_(1, scores.topk(drop, dim=1, largest=False, sorted=False).indices, False)
+    return keep.scatter_(1, scores.topk(count, dim=1, largest=False, sorted=False).indices, False)
 
 
 @SPARSIFIERS.register_module()
 class Wanda(Sparsifier):
     """Remove from every output's row the weights with the smallest ``|W_ij| * ||x_j||``.
 
-    One forward pass of the dense model over the calibration data, no backward pass; the weights that stay
-    are kept as they are. (The paper's code looks at inputs behind pruned blocks; at high ratios those of
-    the dense model choose better.)
+    One forward pass of the dense model over the calibration data, no backward pass; kept weights don't
+    change. (The paper's code uses the inputs behind pruned blocks; at high ratios the dense model's inputs
+    give better masks.)
 
     Args:
         pattern: See :class:`Sparsifier`.
@@ -44,7 +47,7 @@ class Wanda(Sparsifier):
     sequential = False
 
     def begin(self, module):
-        """Squares of each input feature, float64 (inputs,), and the number of rows."""
+        """Sum of squares of each input feature, float64 (inputs,), and the number of rows."""
         width = weight_matrix(module).shape[1]
         return [module.weight.new_zeros(width, dtype=torch.float64), 0]
 
@@ -59,18 +62,18 @@ class Wanda(Sparsifier):
         squares, rows = over_ranks(*total)
         return (squares / max(rows, 1)).sqrt()
 
-    def prune(self, weights, statistic, ratios, before=None):
+    def prune(self, weights, statistic, ratios, previous_masks=None):
         """See :meth:`Sparsifier.prune`."""
         check_inputs(statistic, ', '.join(weights))
-        done = {}
+        pruned = {}
         for name, weight in weights.items():
             # In half precision many scores would tie.
             scores = wanda_elements(weight.float(), statistic)
-            if before is not None:
-                scores = scores.masked_fill(~before[name], -1)
+            if previous_masks is not None:
+                scores = scores.masked_fill(~previous_masks[name], -1)
             if self.pattern:
                 keep = keep_n_of_m(scores, *self.pattern, name)
             else:
                 keep = keep_rows(scores, ratios[name])
-            done[name] = (weight * keep, keep)
-        return done
+            pruned[name] = (weight * keep, keep)
+        return pruned

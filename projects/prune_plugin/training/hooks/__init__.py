@@ -1,4 +1,4 @@
-"""MMEngine hooks. None of them ever changes a shape: builders slim, hooks mask."""
+"""MMEngine hooks. None of them changes the shape of a tensor: builders slim, hooks mask."""
 
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .carry_over_hook import CarryOverHook

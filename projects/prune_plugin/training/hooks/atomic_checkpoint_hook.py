@@ -1,4 +1,4 @@
-"""Training checkpoints that are whole at every moment."""
+"""Training checkpoints that are written atomically."""
 
 from pathlib import Path
 
@@ -12,19 +12,23 @@ from .latest_checkpoint_hook import renew_latest
 
 
 class AtomicLocalBackend(LocalBackend):
-    """Local files: each is written whole or not at all, and what is to be removed is only noted."""
+    """Local files that are written atomically, and not removed at once.
+
+    Attributes:
+        outdated: Files that :meth:`remove` was called for.
+    """
 
     def __init__(self):
         self.outdated: list[Path] = []
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write a file."""
+        """Write a file atomically, and make its folder."""
         Path(filepath).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(filepath, 'wb') as file:
             file.write(obj)
 
     def remove(self, filepath: str | Path) -> None:
-        """Note a file for :attr:`outdated`."""
+        """Add a file to :attr:`outdated`, without removing it."""
         self.outdated.append(Path(filepath))
 
 
@@ -33,10 +37,10 @@ register_backend('atomic_files', AtomicLocalBackend, force=True)
 
 @HOOKS.register_module(name=['AtomicCheckpointHook', 'WholeCheckpointHook'])
 class AtomicCheckpointHook(CheckpointHook):
-    """MMEngine's CheckpointHook, but a kill or a full disk while it saves loses nothing.
+    """MMEngine's CheckpointHook, with atomic writes: a kill or a full disk while saving loses nothing.
 
-    That one writes under the checkpoint's own name, and removes an older one (``max_keep_ckpts``,
-    ``save_best``) before it writes the new one. This one removes it afterwards.
+    MMEngine's writes directly to the checkpoint's file and removes older checkpoints (``max_keep_ckpts``,
+    ``save_best``) before. This one removes them after the new one is complete.
 
     Args:
         **kwargs: See MMEngine's ``CheckpointHook``; ``backend_args`` is set here.
@@ -54,7 +58,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self._remove_outdated(runner)
 
     def _remove_outdated(self, runner) -> None:
-        """Remove what newer files have taken the place of; ``latest.pth`` names one of those already."""
+        """Remove outdated checkpoints, after ``latest.pth`` points to a newer one."""
         if self.file_backend.outdated:
             renew_latest(Path(runner.work_dir))
         bests = getattr(self, 'best_ckpt_path_dict', {}).values()
@@ -66,13 +70,14 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 def use_atomic_checkpoints(cfg: Config) -> None:
-    """Have a config's training save with a :class:`AtomicCheckpointHook`.
+    """Replace a config's CheckpointHook by an :class:`AtomicCheckpointHook`.
 
-    A hook of another type, or one that writes to a storage of its own, stays.
+    A hook of another type, or one that writes to another storage backend, is kept.
     """
     hooks = dict(cfg.get('default_hooks') or {})
-    saving = dict(hooks.get('checkpoint', dict(type='CheckpointHook', interval=1)) or {})
-    own = saving.get('backend_args') or saving.get('file_client_args')
-    if saving.get('type') == 'CheckpointHook' and not own and '://' not in str(cfg.work_dir):
-        saving.pop('backend_args', None)
-        cfg.default_hooks = {**hooks, 'checkpoint': {**saving, 'type': 'AtomicCheckpointHook'}}
+    hook = dict(hooks.get('checkpoint', dict(type='CheckpointHook', interval=1)) or {})
+    other_backend = hook.get('backend_args') or hook.get('file_client_args')
+    local = '://' not in str(cfg.work_dir)
+    if hook.get('type') == 'CheckpointHook' and not other_backend and local:
+        hook.pop('backend_args', None)
+        cfg.default_hooks = {**hooks, 'checkpoint': {**hook, 'type': 'AtomicCheckpointHook'}}

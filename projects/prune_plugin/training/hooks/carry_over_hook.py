@@ -1,4 +1,4 @@
-"""Fine-tuning goes on where the dense model's training stopped."""
+"""Fine-tuning that continues the dense model's training."""
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -7,20 +7,20 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module()
 class CarryOverHook(Hook):
-    """Takes the epoch number and the (already cut) optimizer state over from ``load_from``.
+    """Takes the epoch number and the optimizer state, already slim, from the ``load_from`` checkpoint.
 
-    Unlike ``resume=True`` it leaves the new learning rate and schedule alone. When the fine-tuning
-    itself is resumed it does nothing.
+    Unlike ``resume=True`` it keeps the new learning rate and schedule. It does nothing when the
+    fine-tuning itself is resumed.
 
     Args:
-        optimizer: Whether to take the optimizer state; False if other parameters are trained now.
+        optimizer: Whether to load the optimizer state; False if other parameters are trained now.
     """
 
     def __init__(self, optimizer: bool = True):
         self.optimizer = optimizer
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Set the loop's counters and the optimizer's state."""
+        """Set the train loop's epoch and iteration, and the optimizer's state."""
         if runner._resume:
             return
         meta = checkpoint.get('meta', {})
@@ -32,7 +32,7 @@ class CarryOverHook(Hook):
             groups = optimizer.state_dict()['param_groups']
             optimizer.load_state_dict({'state': state, 'param_groups': groups})
         print_log(
-            f'fine-tuning goes on after epoch {runner.train_loop._epoch}, '
+            f'fine-tuning continues after epoch {runner.train_loop._epoch}, '
             f'{"with" if state else "without"} optimizer state',
             'current',
         )

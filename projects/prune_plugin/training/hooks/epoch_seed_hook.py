@@ -1,4 +1,4 @@
-"""Random numbers that depend on the epoch alone, so that a resumed run repeats an unbroken one."""
+"""Random numbers that depend only on the epoch, so that a resumed run equals an uninterrupted one."""
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -8,10 +8,10 @@ from ...common.random_state import seed_everything
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seeds Python, NumPy and PyTorch anew before every training epoch, differently on each rank.
+    """Seeds Python, NumPy and PyTorch before every training epoch, differently on each rank.
 
-    MMEngine restores weights, optimizer and schedule on resuming, but not the state of the random
-    number generators: augmentation and dropout would go another way than without the break.
+    On resuming, MMEngine restores weights, optimizer and schedules, but not the state of the random number
+    generators: augmentation and dropout would differ from those of an uninterrupted run.
     """
 
     def before_train_epoch(self, runner) -> None:

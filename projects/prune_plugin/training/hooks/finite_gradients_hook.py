@@ -1,10 +1,13 @@
-"""A training that gets NaN gradients ends before they reach the weights."""
+"""Ends training when gradients are NaN or infinite, before they reach the weights."""
 
 import functools
+from collections.abc import Callable
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 from torch.distributed.tensor import DTensor
 
 from ...common.errors import UserError
@@ -14,62 +17,65 @@ from ..sharding.fully_shard import local
 
 @HOOKS.register_module()
 class FiniteGradientsHook(Hook):
-    """Looks at all gradients before they are clipped and applied; one number is read from the device.
+    """Checks all gradients before they are clipped and applied, at the cost of one device-to-host copy.
 
-    Under a gradient scaler (fp16) it doesn't look: that one leaves such steps out by itself.
+    Under a gradient scaler (fp16) nothing is checked: the scaler skips such steps itself.
 
     Raises:
-        UserError: a gradient is NaN or infinite; the weights are still those of the step before.
+        UserError: a gradient is NaN or infinite; the weights are still those of the previous step.
     """
 
     def __init__(self):
-        self._wrapper, self._step, self._batch = None, None, 0
+        self._wrapper: OptimWrapper | None = None
+        self._step: Callable[..., None] | None = None
+        self._batch = 0
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        """Watch the optimizer of the moment: some loops take a new one now and then."""
+        """Wrap the step of the current optimizer: some loops replace the optimizer during training."""
         self._batch = batch_idx
         wrapper = runner.optim_wrapper
         if wrapper is self._wrapper or not hasattr(wrapper, 'optimizer'):
             return
         self.after_train(runner)
         if not hasattr(wrapper, 'loss_scaler'):
-            self._watch(runner, wrapper)
+            self._wrap(runner, wrapper)
 
     def after_train(self, runner) -> None:
-        """Watch no more."""
+        """Restore the optimizer's step."""
         if self._wrapper is not None:
             self._wrapper.step = self._step
         self._wrapper = None
 
-    def _watch(self, runner, wrapper) -> None:
-        self._wrapper, self._step = wrapper, wrapper.step
+    def _wrap(self, runner: Runner, wrapper: OptimWrapper) -> None:
+        step = wrapper.step
+        self._wrapper, self._step = wrapper, step
 
-        @functools.wraps(wrapper.step)  # schedulers know it by its attributes
+        @functools.wraps(step)  # learning-rate schedulers read its attributes
         def checked_step(**kwargs) -> None:
             self.check(runner)
-            self._step(**kwargs)
+            step(**kwargs)
 
         wrapper.step = checked_step
 
     @torch.no_grad()
-    def check(self, runner) -> None:
+    def check(self, runner: Runner) -> None:
         """Raise :class:`UserError` unless all gradients are finite."""
         parameters = unwrapped(runner).named_parameters()
         gradients = {name: p.grad for name, p in parameters if p.grad is not None}
         if not gradients:
             return
-        # NaN and inf survive in a sum, which takes one pass and no memory.
+        # NaN and inf propagate through a sum, which takes one pass and no memory.
         sums = torch.stack([local(g).sum(dtype=torch.float32) for g in gradients.values()])
-        fine = sums.isfinite()
-        spoilt = (~fine.all()).float()
+        finite = sums.isfinite()
+        any_bad = (~finite.all()).float()
         if any(isinstance(gradient, DTensor) for gradient in gradients.values()):
-            torch.distributed.all_reduce(spoilt)  # each rank sees its part
-        if not bool(spoilt):
+            torch.distributed.all_reduce(any_bad)  # each rank has its shards only
+        if not bool(any_bad):
             return
-        bad = [name for name, good in zip(gradients, fine.tolist(), strict=True) if not good]
+        bad = [name for name, good in zip(gradients, finite.tolist(), strict=True) if not good]
         raise UserError(
             f'training ends in epoch {runner.epoch + 1}, batch {self._batch + 1}: gradients of '
             f'{len(bad)} of {len(gradients)} tensors are NaN or infinite ({", ".join(bad[:3])}'
-            f'{", ..." * (len(bad) > 3)}); check that batch, or take a smaller learning rate, and go on '
+            f'{", ..." * (len(bad) > 3)}); check that batch, or use a smaller learning rate, and resume '
             'from the last checkpoint'
         )

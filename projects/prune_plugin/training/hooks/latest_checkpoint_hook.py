@@ -1,4 +1,4 @@
-"""``latest.pth``: a stable name for the newest checkpoint."""
+"""``latest.pth``: a symbolic link to the newest checkpoint."""
 
 from pathlib import Path
 
@@ -10,25 +10,25 @@ from ...common.fileio import replace_symlink
 
 
 def renew_latest(folder: Path) -> None:
-    """Point ``latest.pth`` to what ``last_checkpoint`` in the same folder names."""
+    """Point the link ``latest.pth`` in a folder to the checkpoint named in its file ``last_checkpoint``."""
     pointer = folder / 'last_checkpoint'
     newest = Path(pointer.read_text().strip()).name if pointer.is_file() else ''
-    if newest:  # else nothing was saved, or a kill came while the pointer was written
+    if newest:  # else nothing was saved, or the run was killed while writing the pointer
         replace_symlink(folder / 'latest.pth', newest)
 
 
 @HOOKS.register_module()
 class LatestCheckpointHook(Hook):
-    """Points ``latest.pth`` in the work directory to the checkpoint saved last (a relative link)."""
+    """Points ``latest.pth`` in the work directory, a relative link, to the checkpoint saved last."""
 
     priority = 'LOWEST'
 
     def after_train_epoch(self, runner) -> None:
-        """Renew the link."""
+        """Update the link."""
         self._renew(runner)
 
     def after_train(self, runner) -> None:
-        """Renew the link."""
+        """Update the link."""
         self._renew(runner)
 
     @master_only

@@ -1,9 +1,12 @@
-"""Trains adapters: what they need in checkpoints."""
+"""Training of low-rank adapters: initialising, saving and resuming them."""
+
+from collections.abc import Mapping
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
+from torch import Tensor, nn
 
 from ...common.errors import UserError
 from ...common.model_wrappers import unwrapped
@@ -13,27 +16,30 @@ from ..sharding.fully_shard import shard_like
 
 @HOOKS.register_module()
 class LoraHook(Hook):
-    """Starts, saves and resumes the training of a ``LoraModel``.
+    """Initialises, saves and resumes the adapters of a ``LoraModel``.
 
-    A checkpoint's ``state_dict`` holds merged weights under plain names. Its entry ``lora`` has what
-    resuming needs bit for bit: ``adapters``, and in ``base`` the frozen weights under them (merged
-    weights less the adapters would be rounded otherwise, and the file the training began with may be
-    gone). That makes two tensors for each adapted weight, one less than with the moments of Adam.
+    A checkpoint's ``state_dict`` holds merged weights under plain names. Its entry ``lora`` holds what an
+    exact resume needs: ``adapters``, and in ``base`` the frozen weights under them, as subtracting the
+    adapters from merged weights would round differently and the initial checkpoint may no longer exist.
+    So there are two tensors of an adapted weight's size; full training with Adam saves three.
 
-    Adapters of layers that the checkpoint has masks for leave masked weights at zero.
+    Adapters of layers for which the checkpoint has masks keep masked weights at zero.
+
+    Raises:
+        UserError: the checkpoint to resume holds no adapters.
     """
 
     priority = 'LOWEST'
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Mark masked layers; draw fresh adapters, or take up those of the training to resume."""
+        """Mark masked layers; initialise adapters, or restore those of the training to resume."""
         layers = dict(lora_layers(unwrapped(runner)))
         for name, layer in layers.items():
             layer.masked = f'{name}.weight' in (checkpoint.get('masks') or {})
         masked = sum(layer.masked for layer in layers.values())
         print_log(f'adapters on {len(layers)} linear layers, {masked} of them masked', 'current')
         if not runner._resume:
-            draw(layers, runner.seed or 0)
+            init_adapters(layers, runner.seed or 0)
             return
         saved = checkpoint.get('lora')
         if not saved:
@@ -49,8 +55,9 @@ class LoraHook(Hook):
         checkpoint['state_dict'] = {**weights, **base, **saved['adapters']}
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Add the adapters and the weights under them."""
-        adapters, base = {}, {}
+        """Add the adapters and their base weights."""
+        adapters: dict[str, Tensor] = {}
+        base: dict[str, Tensor] = {}
         for name, layer in lora_layers(unwrapped(runner)):
             base[f'{name}.weight'] = layer.base_layer.weight.detach()
             for key, tensor in layer.adapters().items():
@@ -59,12 +66,12 @@ class LoraHook(Hook):
 
 
 @torch.no_grad()
-def draw(layers: dict[str, torch.nn.Module], seed: int) -> None:
-    """Fresh adapters, the same on all ranks: uniform as in a linear layer, and zeros."""
+def init_adapters(layers: Mapping[str, nn.Module], seed: int) -> None:
+    """Initialise adapters in place, equally on all ranks: A uniform as in a linear layer, B zero."""
     generator = torch.Generator().manual_seed(seed)
     for layer in layers.values():
         a, b = layer.adapters().values()
         bound = a.shape[1] ** -0.5
-        fresh = torch.empty(a.shape).uniform_(-bound, bound, generator=generator)
-        a.copy_(shard_like(fresh.to(a.device, a.dtype), a))
+        values = torch.empty(a.shape).uniform_(-bound, bound, generator=generator)
+        a.copy_(shard_like(values.to(a.device, a.dtype), a))
         b.zero_()

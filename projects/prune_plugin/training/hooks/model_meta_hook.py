@@ -1,4 +1,4 @@
-"""Lets a model write into checkpoints what its weights depend on, and check it when they come back."""
+"""Lets models add to checkpoints what their weights depend on, and check it on loading."""
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -9,7 +9,7 @@ from ...common.model_wrappers import unwrapped
 
 @HOOKS.register_module()
 class ModelMetaHook(Hook):
-    """Calls the model's ``checkpoint_meta`` and ``adapt_checkpoint``, if it has them.
+    """Calls the model's methods ``checkpoint_meta`` on saving and ``adapt_checkpoint`` on loading, if any.
 
     See :func:`projects.prune_plugin.checkpoints.checkpoint_file.adapted`.
     """
@@ -17,10 +17,10 @@ class ModelMetaHook(Hook):
     priority = 'VERY_LOW'
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Add what the model says about its weights."""
+        """Add the model's ``checkpoint_meta`` to the checkpoint's ``meta``."""
         checkpoint['meta'].update(model_meta(unwrapped(runner)))
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Have the model check and adapt the checkpoint before it is loaded."""
+        """Let the model check and adapt the checkpoint before its weights are loaded."""
         path = runner._load_from or 'to load'
         checkpoint.update(adapted(unwrapped(runner), checkpoint, path))

@@ -1,4 +1,4 @@
-"""Keeps the prune state with every checkpoint of a slim model."""
+"""Saves the prune state in every checkpoint of a slim model, and checks it on loading."""
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -13,33 +13,37 @@ from ...common.model_wrappers import unwrapped
 
 @HOOKS.register_module()
 class PruneStateHook(Hook):
-    """Writes ``meta.prune_state`` into checkpoints, and refuses checkpoints of another structure.
+    """Writes ``meta.prune_state`` into checkpoints and rejects checkpoints with another prune state.
 
-    After training it checks that all ranks hold the same weights, where each holds all.
+    After training it checks that all ranks have equal weights, unless these are sharded.
+
+    Raises:
+        UserError: the prune state of the checkpoint to load isn't the model's.
     """
 
     priority = 'VERY_LOW'
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Add the state."""
+        """Add the prune state."""
         state = getattr(unwrapped(runner), 'prune_state', None)
         if state is not None:
             checkpoint['meta']['prune_state'] = state.to_dict()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Compare the checkpoint's state with the model's."""
-        ours, theirs = getattr(unwrapped(runner), 'prune_state', None), prune_state_of(checkpoint)
-        if (ours and ours.digest()) != (theirs and theirs.digest()):
+        """Compare the checkpoint's prune state with the model's."""
+        expected = getattr(unwrapped(runner), 'prune_state', None)
+        loaded = prune_state_of(checkpoint)
+        if (expected and expected.digest()) != (loaded and loaded.digest()):
             raise UserError(
-                'the checkpoint to load was pruned otherwise than the model: load it through '
+                'the checkpoint to load was pruned differently from the model: load it through '
                 "tools/train.py or tools/test.py, or set model=dict(type='SlimModel', ...)"
             )
 
     def after_train(self, runner) -> None:
-        """Compare weights over ranks."""
+        """Compare the weights of all ranks."""
         model = unwrapped(runner)
         assert_ranks_agree(weights_digest(model), 'the weights after training')
         if runner.distributed:
-            divided = any(isinstance(p, DTensor) for p in model.parameters())
-            how = 'divided among' if divided else 'identical on all'
+            sharded = any(isinstance(p, DTensor) for p in model.parameters())
+            how = 'sharded among' if sharded else 'identical on all'
             print_log(f'weights are {how} {runner.world_size} ranks', 'current')

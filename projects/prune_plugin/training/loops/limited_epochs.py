@@ -1,4 +1,4 @@
-"""Epochs of at most so many iterations."""
+"""Training epochs with a limited number of iterations."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -10,14 +10,14 @@ from torch.utils.data import DataLoader
 
 
 class LimitedLoader:
-    """A dataloader that ends after ``max_steps`` batches, and says so by its length.
+    """Wraps a dataloader to end after ``max_steps`` batches; its length is limited accordingly.
 
-    All that asks a dataloader how long an epoch is (the schedule of the learning rate, the log, hooks)
-    so gets the right answer. Everything else is the dataloader's own.
+    So whatever reads the length of an epoch from the dataloader (learning-rate schedules, logs, hooks) is
+    correct. All other attributes are those of the wrapped dataloader.
 
     Args:
-        loader: The dataloader. One that shuffles gives other batches in each epoch.
-        max_steps: Batches per epoch, at most.
+        loader: The dataloader. If it shuffles, each epoch has different batches.
+        max_steps: Maximum number of batches per epoch.
     """
 
     def __init__(self, loader: DataLoader, max_steps: int):
@@ -30,20 +30,20 @@ class LimitedLoader:
         return islice(self.loader, self.max_steps)
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'loader':  # while it is being copied or unpickled
+        if name == 'loader':  # not set yet while being copied or unpickled
             raise AttributeError(name)
         return getattr(self.loader, name)
 
 
 @LOOPS.register_module()
 class LimitedEpochTrainLoop(EpochBasedTrainLoop):
-    """Trains by epochs that end after ``max_steps`` iterations; evaluation and saving follow as usual.
+    """Trains by epochs of at most ``max_steps`` iterations; evaluation and saving follow as usual.
 
     Args:
         runner: The runner.
         dataloader: A dataloader or its config.
         max_epochs: Epochs to train.
-        max_steps: Iterations per epoch, at most.
+        max_steps: Maximum number of iterations per epoch.
         **kwargs: See MMEngine's ``EpochBasedTrainLoop``.
 
     Example:
@@ -52,8 +52,8 @@ class LimitedEpochTrainLoop(EpochBasedTrainLoop):
 
     def __init__(self, runner, dataloader, max_epochs: int, max_steps: int, **kwargs):
         if isinstance(dataloader, dict):
-            different = runner._randomness_cfg.get('diff_rank_seed', False)
+            diff_rank_seed = runner._randomness_cfg.get('diff_rank_seed', False)
             dataloader = runner.build_dataloader(
-                dataloader, seed=runner.seed, diff_rank_seed=different
+                dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed
             )
         super().__init__(runner, LimitedLoader(dataloader, max_steps), max_epochs, **kwargs)

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA): which layers get them, and building a model that trains nothing else."""
+"""Low-rank adapters (LoRA): choosing layers, and building a model that trains only its adapters."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,12 +13,12 @@ from ...common.validation import at_least, check_number, some_patterns
 from ...structure.prunable_weights import matches
 
 KEYS = ('r', 'alpha', 'dropout', 'targets', 'lr')
-#: Modules that read their linear layer's weight and never call the layer.
+#: Modules that use the weight of their child ``out_proj`` without calling the child.
 READ_BY_PARENT = (nn.MultiheadAttention,)
 
 
 def check_lora(lora: Any) -> None:
-    """Raise :class:`UserError` unless ``lora`` may stand in ``prune_cfg.recovery``."""
+    """Raise :class:`UserError` if ``lora`` isn't a valid ``prune_cfg.recovery.lora``, or without peft."""
     if find_spec('peft') is None:
         raise UserError(
             'lora needs the package peft, which is not installed; run: pip install peft'
@@ -38,29 +38,29 @@ def check_lora(lora: Any) -> None:
 
 
 def adaptable(model: nn.Module) -> dict[str, nn.Linear]:
-    """Linear layers that may have adapters, by name.
+    """Linear layers that can have adapters, by name.
 
-    Not those that share their weight with another module (merging would change that one too), nor
-    those whose weight is read by the module around them.
+    Left out are layers whose weight is tied to another module's (merging would change both), and those
+    whose weight is used by the parent module directly.
     """
-    owners: dict[int, int] = {}
+    uses: dict[int, int] = {}
     for _, parameter in model.named_parameters(remove_duplicate=False):
-        owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-    read = {id(m.out_proj) for m in model.modules() if isinstance(m, READ_BY_PARENT)}
+        uses[id(parameter)] = uses.get(id(parameter), 0) + 1
+    not_called = {id(m.out_proj) for m in model.modules() if isinstance(m, READ_BY_PARENT)}
     return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
-        and owners[id(module.weight)] == 1
-        and id(module) not in read
+        and uses[id(module.weight)] == 1
+        and id(module) not in not_called
     }
 
 
 def chosen_layers(model: nn.Module, targets: Sequence[str] | None) -> list[str]:
-    """Names of the linear layers that the patterns choose; all of them without patterns.
+    """Names of the :func:`adaptable` layers that match one of the patterns; all for None.
 
     Raises:
-        UserError: a pattern matches none.
+        UserError: there is no such layer, or a pattern matches none.
     """
     names = list(adaptable(model))
     key = 'prune_cfg.recovery.lora.targets'
@@ -82,17 +82,22 @@ def add_adapters(
     alpha: float = 16,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """Give linear layers low-rank adapters, in place, and freeze everything else.
+    """Add low-rank adapters to linear layers, in place, and freeze all other parameters.
 
-    The function of the model doesn't change, nor do the names in its state dict: there the adapters
-    are merged into the weights.
+    The names in the state dict don't change: there the adapters are merged into the weights.
 
     Args:
         model: The model.
-        targets: Patterns on names of linear layers; None: all.
+        targets: Regular expressions on names of linear layers; None: all.
         r: Rank.
-        alpha: The product of the adapters is scaled by ``alpha / r``.
-        dropout: On the adapters' input.
+        alpha: The product of the two factors is scaled by ``alpha / r``.
+        dropout: Dropout rate on the adapters' input.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: see :func:`chosen_layers`.
     """
     from peft import LoraConfig, inject_adapter_in_model
     from peft.functional import cast_adapter_dtype
@@ -102,7 +107,7 @@ def add_adapters(
     names = chosen_layers(model, targets)
     config = LoraConfig(
         r=r,
-        lora_alpha=alpha,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # annotated as int, but any number works
         lora_dropout=dropout,
         target_modules='|'.join(map(re.escape, names)),
     )
@@ -120,20 +125,20 @@ def build_lora_model(
     alpha: float = 16,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """Build ``model`` and add adapters: the inner model itself comes back, as with ``SlimModel``.
+    """Build ``model`` and add adapters; returns the inner model itself, as ``SlimModel`` does.
 
-    Its weights come from a checkpoint (``load_from``), and training it needs ``LoraHook``.
+    Its weights are loaded from a checkpoint (``load_from``). Training needs the ``LoraHook``.
 
     Args:
         model: Config of the model, ``SlimModel`` or not.
-        targets: See :func:`add_adapters`; likewise the others.
+        targets: See :func:`add_adapters`, also for the other arguments.
 
     Example:
         >>> model = dict(type='LoraModel', model=dict(type='HFCausalLM', ...), r=8)
         >>> custom_hooks = [dict(type='LoraHook')]
     """
     built = MODELS.build(model)
-    for module in built.modules():  # initialising would not know the adapters
+    for module in built.modules():  # MMEngine's initialisation doesn't handle adapters
         if hasattr(module, 'init_cfg'):
             module.init_cfg = None
             module._is_init = True
@@ -148,9 +153,9 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def plain_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters by their names in the state dict; frozen weights under adapters included."""
-    found = dict(model.named_parameters())
+    """The parameters by their names in the state dict, including base weights of layers with adapters."""
+    parameters = dict(model.named_parameters())
     for name, layer in lora_layers(model):
         for key, parameter in layer.base_layer.named_parameters(recurse=False):
-            found[f'{name}.{key}'] = parameter
-    return found
+            parameters[f'{name}.{key}'] = parameter
+    return parameters

@@ -12,14 +12,17 @@ ADAPTER = 'default'
 
 
 def masked_update(weight: Tensor, a: Tensor, b: Tensor, scaling: float, merge: bool) -> Tensor:
-    """``scaling * b @ a`` where ``weight`` isn't zero, and zero elsewhere; ``merge``: plus ``weight``.
+    """The adapters' update ``scaling * b @ a`` of the nonzero weights, zero where the weight is zero.
 
     Args:
-        weight: Shape (out, in).
-        a: Shape (rank, in).
-        b: Shape (out, rank).
-        scaling: A factor.
+        weight: Base weight, (out, in).
+        a: Factor A, (rank, in).
+        b: Factor B, (out, rank).
+        scaling: Factor on the product.
         merge: Whether to add ``weight``.
+
+    Returns:
+        (out, in), of the weight's dtype.
     """
     with torch.autocast(weight.device.type, enabled=False):
         update = (b @ a * scaling).to(weight.dtype)
@@ -27,21 +30,21 @@ def masked_update(weight: Tensor, a: Tensor, b: Tensor, scaling: float, merge: b
 
 
 class MaskedAdapters(Function):
-    """``x`` times the transposed :func:`masked_update`, which isn't kept for the backward pass.
+    """A linear layer whose weight is :func:`masked_update`, recomputed in the backward pass.
 
-    Kept, it would take as much memory as all adapted weights together.
+    Saving these weights for the backward pass would take as much memory as all adapted weights.
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias, a, b, scaling, merge):
-        """The layer's output. Gradients go to ``x``, ``a`` and ``b``."""
+        """``x @ masked_update(...).T + bias``; only ``x``, ``a`` and ``b`` get gradients."""
         ctx.save_for_backward(x, weight, a, b)
         ctx.scaling, ctx.merge = scaling, merge
         return F.linear(x, masked_update(weight, a, b, scaling, merge).to(x.dtype), bias)
 
     @staticmethod
     def backward(ctx, grad):
-        """Computes the weight anew."""
+        """Gradients of ``x``, ``a`` and ``b``."""
         x, weight, a, b = ctx.saved_tensors
         grad_x = grad_a = grad_b = None
         if ctx.needs_input_grad[0]:
@@ -55,28 +58,29 @@ class MaskedAdapters(Function):
 
 
 class LoraLinear(Linear):
-    """peft's linear layer with adapters; in state dicts it is a plain linear layer, merged.
+    """peft's linear layer with adapters, whose state dict is that of the merged linear layer.
 
-    Where ``masked`` is set, adapters don't reach weights that are zero: neither in training nor in the
-    merged weight, so that both compute the same. The base layer never changes.
+    If ``masked`` is set, adapters don't change weights that are zero, neither in training nor in the merged
+    weight, so both compute the same. The base weight isn't changed by training.
 
-    Loading a plain state dict takes its weights as the new base and sets the adapters' product to zero;
-    one that holds ``base_layer`` and adapters is taken as it is.
+    Loading the state dict of a plain linear layer sets the base weight and sets the product of the
+    adapters to zero. A state dict with ``base_layer`` and adapters is loaded as it is.
     """
 
-    #: By this attribute the plugin finds such layers without importing peft.
+    #: Marks such layers, so that the plugin finds them without importing peft.
     holds_adapters = True
+    #: Whether zero weights of the base layer stay zero.
     masked = False
 
     def adapters(self) -> dict[str, Tensor]:
-        """The two factors, by their names under this layer."""
+        """The factors A, (rank, in), and B, (out, rank), by their names under this layer."""
         return {
             f'lora_A.{ADAPTER}.weight': self.lora_A[ADAPTER].weight,
             f'lora_B.{ADAPTER}.weight': self.lora_B[ADAPTER].weight,
         }
 
     def merged_weight(self) -> Tensor:
-        """The weight that a plain layer needs to compute the same."""
+        """The weight of the equivalent plain linear layer, (out, in)."""
         a, b = (tensor.detach() for tensor in self.adapters().values())
         weight, scaling = self.base_layer.weight.detach(), self.scaling[ADAPTER]
         if self.masked:
@@ -84,7 +88,7 @@ class LoraLinear(Linear):
         return weight + (b @ a * scaling).to(weight.dtype)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As the merged layer."""
+        """The output of the merged layer (with dropout on the adapters' input in training)."""
         if not self.masked:
             return super().forward(x, *args, **kwargs)
         if torch.is_autocast_enabled(x.device.type):
@@ -98,7 +102,7 @@ class LoraLinear(Linear):
         return base(x) + MaskedAdapters.apply(dropout(x), base.weight, None, a, b, scaling, False)
 
     def state_dict(self, *args, destination=None, prefix='', keep_vars=False) -> dict[str, Tensor]:
-        """``weight`` (merged) and ``bias``."""
+        """The state dict of the merged layer: ``weight`` and ``bias``."""
         destination = {} if destination is None else destination
         destination[f'{prefix}weight'] = self.merged_weight()
         bias = self.base_layer.bias
@@ -112,6 +116,6 @@ class LoraLinear(Linear):
         if f'{prefix}bias' in state_dict:
             state_dict[f'{prefix}base_layer.bias'] = state_dict.pop(f'{prefix}bias')
         for name, tensor in self.adapters().items():
-            fresh = tensor.detach() if 'lora_A' in name else torch.zeros_like(tensor)
-            state_dict.setdefault(f'{prefix}{name}', fresh)
+            default = tensor.detach() if 'lora_A' in name else torch.zeros_like(tensor)
+            state_dict.setdefault(f'{prefix}{name}', default)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -1,1 +1,1 @@
-"""Models whose parameters are divided among ranks."""
+"""Training with parameters sharded among ranks."""

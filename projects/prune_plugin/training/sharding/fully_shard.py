@@ -1,4 +1,4 @@
-"""Parameters that are divided among ranks (FSDP2): wrapping a model, and moving tensors in and out."""
+"""Parameters sharded among ranks (FSDP2): wrapping a model, sharding and gathering tensors."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ...common.errors import UserError
-from ...common.validation import one_of, some_patterns
+from ...common.validation import some_patterns
 
 KEYS = ('blocks', 'mixed_precision')
 PRECISIONS = {'bf16': torch.bfloat16}
@@ -30,11 +30,16 @@ def check_sharding(sharding: Any, key: str = 'sharding') -> None:
         if name not in KEYS:
             raise UserError(f'{key}.{name} is not a key; valid are {", ".join(KEYS)}')
     some_patterns(f'{key}.blocks', sharding.get('blocks'))
-    one_of(f'{key}.mixed_precision', sharding.get('mixed_precision'), (None, *PRECISIONS))
+    valid = [None, *PRECISIONS]  # a list, as what a config gives may not be hashable
+    precision = sharding.get('mixed_precision')
+    if precision not in valid:
+        raise UserError(
+            f'{key}.mixed_precision is {precision!r}; valid are {", ".join(map(str, valid))}'
+        )
 
 
 def shard_like(value: Tensor, parameter: Tensor) -> Tensor:
-    """This rank's part of ``value``, divided as ``parameter`` is; the tensor itself if that is whole."""
+    """Shard ``value``, a whole tensor, as ``parameter`` is; unchanged if the parameter isn't sharded."""
     if not isinstance(parameter, DTensor) or isinstance(value, DTensor):
         return value
     mesh = parameter.device_mesh
@@ -43,23 +48,23 @@ def shard_like(value: Tensor, parameter: Tensor) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of ``tensor`` on this rank, as a view."""
+    """This rank's shard of ``tensor``, a view; a tensor that isn't sharded itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(value: Any, keep: bool = True) -> Any:
-    """``value`` with every divided tensor put together, on the CPU; all ranks must call it.
+    """``value`` with all tensors whole and on the CPU; all ranks must call it.
 
     Args:
-        value: Tensors in dicts, lists and tuples; anything else stays as it is.
-        keep: False on ranks that only take part: they get None for each divided tensor.
+        value: Tensors in dicts, lists and tuples; other values are returned unchanged.
+        keep: False on ranks that only take part in gathering: they get None for each sharded tensor.
     """
     if isinstance(value, DTensor):
         whole = value.detach().full_tensor()
         return whole.cpu() if keep else None
     if isinstance(value, Tensor):
         return value.detach().cpu()
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):  # subclasses too: a state dict is an OrderedDict
         return type(value)((k, gathered(v, keep)) for k, v in value.items())
     if type(value) in (list, tuple):
         return type(value)(gathered(v, keep) for v in value)
@@ -67,7 +72,7 @@ def gathered(value: Any, keep: bool = True) -> Any:
 
 
 def block_names(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Names of the modules that the patterns match whole, inner ones first.
+    """Names of the modules whose full names match a pattern, inner modules first.
 
     Raises:
         UserError: a pattern matches none.
@@ -85,21 +90,22 @@ def block_names(model: nn.Module, patterns: Sequence[str]) -> list[str]:
 
 @MODEL_WRAPPERS.register_module()
 class FullyShard(nn.Module):
-    """Divides a model's parameters, gradients and optimizer state among all ranks (FSDP2).
+    """Shards a model's parameters, gradients and optimizer state among all ranks (FSDP2).
 
-    The blocks and what is around them are put together only while they run. It needs
-    ``runner_type='ShardedRunner'``, which saves and loads whole tensors.
+    A block's parameters are gathered only while it runs. It needs ``runner_type='ShardedRunner'``, which
+    saves and loads whole tensors.
 
     Args:
-        module: The model, changed in place. It may be on the CPU: each block goes to the GPU by itself.
-        blocks: Patterns that match whole names of the modules to put together at a time, in a
-            transformer its layers.
-        mixed_precision: ``'bf16'``: parameters are put together in bfloat16 and the forward pass runs in
-            it; gradients are summed in float32. None: as they are.
-        saved_whole: Set by the ShardedRunner, as others would save one rank's part.
+        module: The model, changed in place. It may be on the CPU: its shards move to the GPU block by
+            block.
+        blocks: Regular expressions that match full names of modules: the parameters of each of these are
+            gathered together. In a transformer, its layers.
+        mixed_precision: ``'bf16'``: parameters are gathered and the forward pass runs in bfloat16;
+            gradients are reduced in float32. None: in the parameters' own type.
+        saved_whole: Set by the ShardedRunner; other runners would save the shards of one rank.
 
     Raises:
-        UserError: it is another runner, or a pattern matches no module.
+        UserError: the runner is no ShardedRunner, or a pattern matches no module.
 
     Example:
         >>> runner_type = 'ShardedRunner'
@@ -121,7 +127,7 @@ class FullyShard(nn.Module):
         check_sharding(dict(blocks=blocks, mixed_precision=mixed_precision), 'model_wrapper_cfg')
         names = block_names(module, blocks)
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        dtype = PRECISIONS.get(mixed_precision)
+        dtype = None if mixed_precision is None else PRECISIONS[mixed_precision]
         options = dict(
             mesh=init_device_mesh(device, (torch_dist.get_world_size(),)),
             mp_policy=MixedPrecisionPolicy(dtype, torch.float32 if dtype else None),
@@ -131,47 +137,47 @@ class FullyShard(nn.Module):
         self.module = fully_shard(module, **options)
         for part in module.modules():
             if any(isinstance(p, DTensor) for p in part._parameters.values()):
-                part.register_load_state_dict_pre_hook(divide_state)
+                part.register_load_state_dict_pre_hook(shard_state_dict)
 
     def forward(self, *args, **kwargs) -> Any:
-        """The model's."""
+        """As the model's."""
         return self.module(*args, **kwargs)
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
-        """The model's; gradients are summed over ranks in every step, also when they accumulate."""
+        """As the model's; gradients are reduced over ranks in every step, also under accumulation."""
         return self.module.train_step(data, optim_wrapper)
 
     def val_step(self, data: Any) -> list:
-        """The model's."""
+        """As the model's."""
         return self.module.val_step(data)
 
     def test_step(self, data: Any) -> list:
-        """The model's."""
+        """As the model's."""
         return self.module.test_step(data)
 
 
-def divide_state(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
-    """Before ``module`` loads whole tensors: leave of them what this rank holds."""
+def shard_state_dict(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
+    """Pre-hook of loading: replace whole tensors in ``state_dict`` by shards, as the module's are."""
     for name, parameter in module._parameters.items():
         key = f'{prefix}{name}'
         if key in state_dict and state_dict[key].shape == parameter.shape:
             state_dict[key] = shard_like(state_dict[key], parameter)
 
 
-def divide_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Have an optimizer load the state of whole parameters, each rank its part."""
-    optimizer.register_load_state_dict_pre_hook(partial(divided, optimizer))
+def shard_loaded_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimizer of sharded parameters load the state of whole ones."""
+    optimizer.register_load_state_dict_pre_hook(partial(sharded_state, optimizer))
 
 
-def divided(optimizer: torch.optim.Optimizer, _: Any, state_dict: dict) -> dict:
-    """``state_dict`` with its tensors divided as the parameters are."""
+def sharded_state(optimizer: torch.optim.Optimizer, _: Any, state_dict: dict) -> dict:
+    """An optimizer's ``state_dict`` with tensors sharded as the parameters that they belong to."""
     parameters = [p for group in optimizer.param_groups for p in group['params']]
     numbers = [n for group in state_dict['param_groups'] for n in group['params']]
-    owner = dict(zip(numbers, parameters, strict=False))
+    parameter_of = dict(zip(numbers, parameters, strict=False))
     state = {
         number: {
-            key: shard_like(value, owner[number])
-            if isinstance(value, Tensor) and value.shape == owner[number].shape
+            key: shard_like(value, parameter_of[number])
+            if isinstance(value, Tensor) and value.shape == parameter_of[number].shape
             else value
             for key, value in entries.items()
         }

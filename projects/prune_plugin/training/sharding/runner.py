@@ -1,4 +1,4 @@
-"""A Runner for models whose parameters are divided among ranks."""
+"""A Runner for models whose parameters are sharded among ranks."""
 
 import time
 from typing import Any
@@ -13,22 +13,22 @@ from mmengine.runner import Runner, save_checkpoint
 from torch import nn
 
 from ...common.errors import UserError
-from .fully_shard import divide_optimizer, gathered
+from .fully_shard import gathered, shard_loaded_optimizer_state
 
 
 @RUNNERS.register_module()
 class ShardedRunner(Runner):
-    """Trains under :class:`FullyShard`; its checkpoints hold whole tensors, as any Runner's.
+    """Trains under :class:`FullyShard`; its checkpoints hold whole tensors, like those of any Runner.
 
-    MMEngine's Runner saves on rank 0 alone. Here all ranks take part: each calls the hooks'
-    ``before_save_checkpoint``, then divided tensors are put together one after the other and rank 0
-    writes. What is loaded may come from any training, divided or not; see ``FullyShard``.
+    MMEngine's Runner saves on rank 0 only. Here all ranks take part: each calls the hooks'
+    ``before_save_checkpoint``, then sharded tensors are gathered one after the other and rank 0 writes the
+    file. Checkpoints of any training, sharded or not, can be loaded.
 
-    On one process, without a process group, it is a plain Runner.
+    Without a process group (on one process) it is a plain Runner.
     """
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Initialise and divide the model. It doesn't have to fit on one device.
+        """Initialise and shard the model, which doesn't have to fit on one device.
 
         Raises:
             UserError: ``model_wrapper_cfg`` isn't a FullyShard.
@@ -44,23 +44,23 @@ class ShardedRunner(Runner):
             model.init_weights()
         for tensor in (*model.parameters(), *model.buffers()):
             send_from_rank_0(tensor)
-        given = dict(module=model, saved_whole=True)
-        return MODEL_WRAPPERS.build(model_wrapper_cfg, default_args=given)
+        default_args = dict(module=model, saved_whole=True)
+        return MODEL_WRAPPERS.build(model_wrapper_cfg, default_args=default_args)
 
     def _init_model_weights(self) -> None:
-        """Done before the model was divided."""
+        """Nothing under sharding: :meth:`wrap_model` has done it."""
         if not self.distributed:
             super()._init_model_weights()
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
-        """The optimizer, of divided parameters."""
+        """As MMEngine's; the optimizer shards the state that it loads."""
         built = super().build_optim_wrapper(optim_wrapper)
         if self.distributed and built is not optim_wrapper:
-            divide_optimizer(built.optimizer)
+            shard_loaded_optimizer_state(built.optimizer)
         return built
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', **kwargs) -> dict:
-        """As MMEngine's, but always by way of the host's memory: whole tensors may not fit elsewhere."""
+        """As MMEngine's, but to CPU memory under sharding, as whole tensors may not fit on a device."""
         return super().load_checkpoint(
             filename, 'cpu' if self.distributed else map_location, **kwargs
         )
@@ -107,8 +107,8 @@ class ShardedRunner(Runner):
 
 @torch.no_grad()
 def send_from_rank_0(tensor: torch.Tensor) -> None:
-    """Overwrite a tensor with rank 0's, by way of the device that the process group needs."""
-    sent = tensor.detach().to('cuda') if torch.cuda.is_available() else tensor.detach()
-    dist.broadcast(sent)
-    if sent.data_ptr() != tensor.data_ptr():
-        tensor.copy_(sent)
+    """Overwrite a tensor with rank 0's, through the GPU if there is one (for nccl)."""
+    buffer = tensor.detach().to('cuda') if torch.cuda.is_available() else tensor.detach()
+    dist.broadcast(buffer)
+    if buffer.data_ptr() != tensor.data_ptr():
+        tensor.copy_(buffer)
