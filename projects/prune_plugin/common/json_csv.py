@@ -19,6 +19,11 @@ def finite(data: Any) -> Any:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
+def plain(data: Any) -> Any:
+    """A deep copy of ``data`` as it comes back from JSON: dicts, lists, texts and numbers alone."""
+    return json.loads(json.dumps(data, default=str))
+
+
 def write_json(data: Any, path: str | os.PathLike) -> None:
     """Write ``data`` as JSON; numbers that aren't finite become null."""
     with atomic_write(path) as file:

@@ -2,12 +2,35 @@
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from ...common.validation import checked_ratio
 from ...structure.unit_group import UnitGroup
 from ..constraint import Constraint, Cost, sizes
+
+
+@dataclass
+class BudgetResult:
+    """What was asked of a budget and what came of it, in its own quantity.
+
+    Attributes:
+        quantity: The quantity's name.
+        asked: The fraction to remove.
+        achieved: The fraction removed, by the budget's own cost.
+        dense: How much of the quantity the model had as given.
+        pruned: How much is left.
+        unit: Of ``dense`` and ``pruned``; empty for plain counts.
+    """
+
+    quantity: str = ''
+    asked: float | None = None
+    achieved: float | None = None
+    dense: float | None = None
+    pruned: float | None = None
+    unit: str = ''
 
 
 class Budget:
@@ -22,11 +45,15 @@ class Budget:
 
     #: The quantity's name, as in ``budget=dict(type=...)`` and the reports.
     quantity = ''
+    #: The quantity's unit, for the reports; empty for plain counts.
+    unit = ''
     #: Whether the cost of whole layers may be counted beside that of the units in them.
     counts_layers = False
     #: Whether the ratio is still to be found by evaluating models: then it is None, and :meth:`at` gives
     #: the budget with one.
     searched = False
+    #: Whether the cost is measured by running the model, not counted from its shapes.
+    timed = False
 
     def __init__(self, ratio: float = 0.3):
         self.ratio = checked_ratio(ratio)
@@ -36,6 +63,21 @@ class Budget:
         budget = copy(self)
         budget.ratio = ratio
         return budget
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is asked for, as in the reports: ``budget`` and ``ratio``."""
+        return {'budget': self.quantity, 'ratio': self.ratio}
+
+    def achieved(self, dense: float, pruned: float) -> BudgetResult:
+        """What came of this budget.
+
+        Args:
+            dense: The cost of the model as given.
+            pruned: The cost of what is left.
+        """
+        removed = 1 - pruned / dense if dense else 0.0
+        return BudgetResult(self.quantity, self.ratio, removed, dense, pruned, self.unit)
 
     def cost(self, model: nn.Module, groups: Sequence[UnitGroup], profile: dict) -> Cost:
         """The cost that this budget limits.

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -113,18 +113,21 @@ def parameter_term(
 def product_cost(
     model: nn.Module,
     groups: Sequence[UnitGroup],
-    uses: dict[int, float] | None = None,
-    own: dict[str, float] | None = None,
+    uses: Mapping[int, float] | None = None,
+    own: Mapping[str, float] | None = None,
+    repeats: bool = False,
 ) -> ProductCost:
     """Build the cost of ``model`` as a function of the units kept.
 
     Args:
         model: The model; meta tensors will do.
         groups: Its unit groups.
-        uses: Cost of each element of a parameter, by ``id``; 1 for all parameters if None. Where it
-            is given, what a group's ``repeated`` names is proportional to its units too.
+        uses: Cost of each element of a parameter, by the parameter's ``id``; parameters that aren't named
+            cost nothing. None: 1 for every parameter.
         own: Cost of modules' own operations, by module name: shared out among the units of the
             groups that the module owns, constant elsewhere.
+        repeats: Whether the cost is one of running: then what a group's ``repeated`` names is proportional
+            to its units too.
 
     Returns:
         The cost.
@@ -145,7 +148,7 @@ def product_cost(
         multiplier = 1.0 if uses is None else uses.get(id(parameter), 0.0)
         if multiplier:
             term = parameter_term(parameter, cuts.get(id(parameter), []), groups, multiplier)
-            terms.append((name, term, uses is not None))
+            terms.append((name, term))
     for name, cost in (own or {}).items():
         term = Term(cost, [])
         for g, group in enumerate(groups):
@@ -154,12 +157,12 @@ def product_cost(
         for g, layer in layers:
             if name == layer or name.startswith(f'{layer}.'):
                 term.scaled_by(g, 1)
-        terms.append((name, term, True))
-    for name, term, runs in terms:
-        for g, pattern in repeating if runs else ():
+        terms.append((name, term))
+    for name, term in terms if repeats else ():
+        for g, pattern in repeating:
             if pattern.match(name):
                 term.scaled_by(g, groups[g].size)
-    return stacked([term for _, term, _ in terms], groups)
+    return stacked([term for _, term in terms], groups)
 
 
 def stacked(terms: Sequence[Term], groups: Sequence[UnitGroup]) -> ProductCost:

@@ -44,6 +44,8 @@ class LatencyBudget(Budget):
     """
 
     quantity = 'latency'
+    unit = 'ms'
+    timed = True
 
     def __init__(self, ratio: float = 0.3, points: int = 5, seconds: float = 0.5):
         super().__init__(ratio)
