@@ -252,10 +252,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if dist.is_main_process():
         if args.dry_run:
             print_groups(outcome.report)
-        if outcome.report.get('rounds'):
+        if outcome.report.rounds:
             print_history(History.of_report(outcome.report))
-        if outcome.report.get('search'):
-            print_search(outcome.report['search'])
+        if outcome.report.search:
+            print_search(outcome.report.search)
         print_report(outcome.report)
         for path in (outcome.structured, outcome.weight_level):
             if path:

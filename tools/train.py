@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = train.train(cfg, args.launcher)
         formats.save(cfg, Path(cfg.work_dir) / 'latest.pth', args)
     if report and dist.is_main_process():
-        if report.get('rounds'):
+        if report.rounds:
             print_history(History.of_report(report))
         print_report(report)
 

@@ -22,7 +22,7 @@ from .common.registry import (
 from .common.version import __version__
 from .evaluation.test_set import TestSet
 from .methods.allocators import Allocator, check_reachable, greedy, rounded_floors
-from .methods.budgets import Budget, Constraint
+from .methods.budgets import Budget, BudgetResult, Constraint, ProductCost, product_cost
 from .methods.compensation import Compensation
 from .methods.criteria import Criterion
 from .methods.penalties import Penalty
@@ -51,6 +51,7 @@ from .structure.units.finder import defined_by, join, require
 from .workflows.compare import compare
 from .workflows.options import PruneOptions, PruneResult
 from .workflows.prune import prune_to_files as prune
+from .workflows.run_report import RunReport
 from .workflows.sensitivity import analyse as analyse_sensitivity
 from .workflows.train import test as evaluate
 from .workflows.train import train
@@ -71,6 +72,7 @@ __all__ = [
     'BottleneckChannels',
     'BranchNeurons',
     'Budget',
+    'BudgetResult',
     'CalibrationData',
     'Compensation',
     'Constraint',
@@ -85,9 +87,11 @@ __all__ = [
     'NotPrunable',
     'Penalty',
     'PreNormLayers',
+    'ProductCost',
     'PruneOptions',
     'PruneResult',
     'PruneState',
+    'RunReport',
     'SamplingPoints',
     'Schedule',
     'Sparsifier',
@@ -115,6 +119,7 @@ __all__ = [
     'mask',
     'mmengine_loss',
     'named_tensors',
+    'product_cost',
     'prune',
     'require',
     'rounded_floors',

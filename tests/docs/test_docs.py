@@ -339,7 +339,7 @@ def test_every_column_and_key_of_the_reports_is_documented(tmp_path):
     cfg = Config.fromfile(ROOT / 'projects/configs/ViT/vit_tiny_digits_prune50.py')
     report = prune_to_files(
         cfg, pruner_from_config(cfg), PruneOptions(None, tmp_path, dry_run=True)
-    ).report
+    ).report.to_dict()
     inner = [report[key] for key in ('dense', 'achieved', 'seconds')] + report['groups'][:1]
     for key in set(report).union(*inner):
         assert f'`{key}`' in text, f'{key} of report.json'

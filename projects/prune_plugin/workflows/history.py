@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
-from ..common.json_csv import write_json
+from ..common.json_csv import plain, write_json
+from .run_report import RoundRow as Row
+from .run_report import RunReport
 
 
 def recovery_share(before: float, after: float, better: str) -> float | None:
@@ -23,29 +25,6 @@ def recovery_share(before: float, after: float, better: str) -> float | None:
     """
     gain = after - before if better == 'max' else before - after
     return gain / abs(before) if before else None
-
-
-@dataclass
-class Row:
-    """One round.
-
-    Attributes:
-        round: Its number, from 1.
-        ratio: The fraction removed that was asked for.
-        sparsity: The fraction of zeros among the weights to be pruned.
-        after_prune: Metrics after its pruning; None without test data.
-        after_training: Metrics after its training; None without test data or training.
-        checkpoint: What the next round starts from, relative to the run's folder.
-        complete: Whether the round is over.
-    """
-
-    round: int
-    ratio: float
-    sparsity: float
-    after_prune: dict[str, float] | None
-    after_training: dict[str, float] | None = None
-    checkpoint: str = ''
-    complete: bool = False
 
 
 @dataclass
@@ -97,10 +76,10 @@ class History:
         return found
 
     @classmethod
-    def of_report(cls, report: Mapping[str, Any]) -> 'History':
-        """As ``report.json`` has it."""
-        rows = [Row(**row) for row in report['rounds']]
-        return cls({}, len(rows), report['dense']['metrics'], report['headline'], rows)
+    def of_report(cls, report: RunReport) -> 'History':
+        """As a run's report has it."""
+        rows = report.rounds or []
+        return cls({}, len(rows), report.dense.metrics, report.headline, rows)
 
     def recovered(self, row: Row, metric: str) -> float | None:
         """:func:`recovery_share` of a round; None where it can't be told."""
@@ -108,8 +87,3 @@ class History:
         if before is None or after is None:
             return None
         return recovery_share(before, after, self.headline[metric])
-
-
-def plain(key: Mapping[str, Any]) -> dict[str, Any]:
-    """As it comes back from JSON."""
-    return json.loads(json.dumps(key, default=str))

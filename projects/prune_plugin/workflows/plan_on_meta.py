@@ -1,7 +1,6 @@
 """``--meta``: planning a pruning by shapes alone, on the meta device."""
 
 from copy import deepcopy
-from typing import Any
 
 import torch
 from mmengine import dist
@@ -11,7 +10,6 @@ from torch import nn
 
 from ..checkpoints.model_loading import Loaded
 from ..common.errors import UserError
-from ..common.json_csv import write_json
 from ..common.timing import timed
 from ..evaluation.memory_estimate import memory_table
 from ..evaluation.profiling import profile
@@ -20,8 +18,9 @@ from ..methods.pruners import Pruner, StructuredPruner
 from ..structure.slimming import slim
 from .options import PruneOptions
 from .prune import data_factory, make_plan, survey_of
-from .reports import UnitTable, write_groups
-from .run_report import start_report
+from .report_building import start_report
+from .run_report import MemoryRow, RunReport
+from .save_results import write_record, write_unit_tables
 
 #: What the report says of scores that stand in for the criterion's.
 RANDOM = 'random, in the place of {criterion}, which reads weights or data'
@@ -36,14 +35,14 @@ def build_on_meta(cfg: Config) -> nn.Module:
         return MODELS.build(deepcopy(cfg.model)).eval()
 
 
-def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool) -> dict[str, Any]:
+def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool) -> RunReport:
     """Plan without weights and data: what would be left, what it costs, what a rank would hold.
 
     Args:
         cfg: The config.
         pruner: A structured one. Its criterion gives way to ``Random`` unless a table has scores.
         options: Those that say where scores and results go.
-        write: Whether to write ``report.json``, ``report.csv`` and the tables of units.
+        write: Whether to write ``report.json``, ``summary.csv``, ``report.csv`` and the tables of units.
 
     Returns:
         The report, with ``scores`` (where they come from) and ``memory`` beside the usual keys.
@@ -61,7 +60,7 @@ def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool
             f'--meta: prune_cfg.budget.type {pruner.budget.quantity!r} evaluates models, which needs '
             'weights and data; take a params or flops budget'
         )
-    if pruner.budget.quantity == 'latency':
+    if pruner.budget.timed:
         raise UserError(
             '--meta: nothing can be timed without weights; take a params or flops budget'
         )
@@ -83,16 +82,16 @@ def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool
     with timed(seconds, 'profile'):
         profiles = profile([model, slimmed], pruner.profile, latency=False)
     report = start_report(cfg, pruner, options, model, plan, profiles, {})
-    report['scores'] = scores
-    report['memory'] = memory_table({'dense': model, 'pruned': slimmed})
-    report['notes']['memory'] = (
+    report.scores = scores
+    rows = memory_table({'dense': model, 'pruned': slimmed})
+    report.memory = [MemoryRow(**row) for row in rows]
+    report.notes['memory'] = (
         'GiB on the fullest rank for weights, gradients and the moments of AdamW, in the types that '
         'the parameters have; without activations, and the blocks that FSDP2 gathers'
     )
-    report['seconds'] = seconds
+    report.seconds = seconds
     if write and dist.is_main_process():
         with timed(seconds, 'save'):
-            write_groups(plan, options.output_dir / 'report.csv')
-            UnitTable(plan).write_tables(options.output_dir)
-        write_json(report, options.output_dir / 'report.json')
+            write_unit_tables(plan, None, options.output_dir)
+        write_record(report, options.output_dir)
     return report

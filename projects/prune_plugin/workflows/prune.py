@@ -35,8 +35,8 @@ from ..structure.slimming import slim
 from ..training.distillation import targets_for
 from .options import PruneOptions, PruneResult, SearchResult
 from .ratio_search import Search, Trial, confirm
+from .report_building import add_zeros, start_report, zeros_in
 from .reports import UnitTable, read_scores
-from .run_report import start_report, zeros_in
 from .save_results import save_structured, save_weight_level, write_report
 
 
@@ -86,8 +86,7 @@ def prune_to_files(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneR
     if search and not options.dry_run:
         confirm(outcome.report, pruner.budget)
     steps = ('load', 'discover', 'calibrate', 'score', 'allocate', 'slim', 'save', 'evaluate')
-    report = outcome.report
-    report['seconds'] = {step: seconds.pop(step, 0.0) for step in steps} | seconds
+    outcome.report.seconds = {step: seconds.pop(step, 0.0) for step in steps} | seconds
     if not options.dry_run and dist.is_main_process():
         write_report(outcome, options.output_dir)
     dist.barrier()
@@ -133,7 +132,7 @@ def prune_units(
             renew_batch_norms(cfg, pruner, [slimmed, *([loaded.model] if masks else [])])
     evaluate_stage(cfg, outcome, 'pruned', slimmed, seconds)
     with timed(seconds, 'save'):
-        save_structured(cfg, pruner, loaded, slimmed, outcome, options)
+        save_structured(cfg, pruner, loaded, slimmed, plan, outcome, options)
         if masks:
             save_weight_level(cfg, pruner, loaded, loaded.model, masks, outcome, options)
     return outcome
@@ -168,7 +167,7 @@ def prune_weights(
             progress.clear()
     with timed(seconds, 'sparsify'):
         masks = pruner.sparsify(model, data, progress=progress, seen=seen)
-    report['achieved']['zeros'] = zeros_in(masks)
+    add_zeros(report, pruner.budget, sum(map(Tensor.numel, masks.values())), zeros_in(masks))
     if options.dry_run:
         return outcome
     if pruner.calibration.recalibrate_bn:
@@ -192,7 +191,7 @@ def unit_trial(
         slimmed = pruner.slim(deepcopy(model), plan.state, data)
         if pruner.calibration.recalibrate_bn:
             renew_batch_norms(cfg, pruner, [slimmed])
-        return slimmed, plan.removed
+        return slimmed, plan.result.achieved
 
     return Trial(plan.state.digest() if plan.state.reduced else '', build)
 
@@ -216,7 +215,7 @@ def with_found(outcome: PruneResult, found: SearchResult | None) -> PruneResult:
     """The outcome with what a search has found, if there was one."""
     if found:
         outcome.found, outcome.test_set = found, found.test_set
-        outcome.report['search'] = found.report
+        outcome.report.search = found.report
     return outcome
 
 
@@ -236,7 +235,7 @@ def progress_key(cfg: Config, pruner: WeightPruner, options: PruneOptions) -> di
 def evaluate_stage(
     cfg: Config, outcome: PruneResult, stage: str, model: nn.Module, seconds: dict[str, float]
 ) -> None:
-    """Evaluate a model into ``outcome.report[stage]``."""
+    """Evaluate a model into a stage of the outcome's report."""
     with timed(seconds, 'evaluate'):
         if outcome.test_set is None:
             outcome.test_set = TestSet(cfg)
@@ -244,12 +243,12 @@ def evaluate_stage(
         if metrics is None:
             metrics = outcome.test_set.evaluate(model, stage)
     report = outcome.report
-    report[stage]['metrics'] = metrics
+    report.stages()[stage].metrics = metrics
     if stage == 'dense' and metrics:
-        report['headline'] = headline(outcome.test_set.metrics, metrics)
-        searched = report.get('search')
+        report.headline = headline(outcome.test_set.metrics, metrics)
+        searched = report.search
         if searched and searched['metric'] in metrics:
-            report['headline'][searched['metric']] = searched['better']
+            report.headline[searched['metric']] = searched['better']
 
 
 def check_before(cfg: Config, pruner: Pruner, model: nn.Module) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine import dist
@@ -34,8 +33,9 @@ from ..training.settings import RecoverySettings
 from .history import History, Row, plain
 from .options import PruneOptions, PruneResult
 from .prune import check_before, data_factory, progress_key, renew_batch_norms
+from .report_building import add_zeros, start_report, zeros_in
 from .reports.history import write_history
-from .run_report import start_report, zeros_in
+from .run_report import RecoveredStage, RunReport
 from .save_results import file_stem, save_weight_level, write_report
 
 #: Trains: (settings, pruned checkpoint, work directory, checkpoint to resume from or None).
@@ -60,7 +60,7 @@ def prune_in_rounds(
 
     Returns:
         The report, with the stages dense, pruned (the last round's pruning) and recovered; the last
-        round's pruned checkpoint; its history is in ``report['rounds']``.
+        round's pruned checkpoint; its history is in ``report.rounds``.
 
     Raises:
         UserError: bad input; nothing has been written then.
@@ -143,7 +143,7 @@ class Rounds:
             gc.collect()  # what the Runner leaves holds itself in a circle
         return self.finish(report)
 
-    def check(self, dense: nn.Module) -> dict[str, Any]:
+    def check(self, dense: nn.Module) -> RunReport:
         """The report's beginning, after a look at everything that may be wrong with the input."""
         for number in self.pruner.rounds:
             own = copy(self.pruner)
@@ -152,6 +152,7 @@ class Rounds:
         first = copy(self.pruner)
         first.calibration = self.pruner.rounds[0].calibration
         first.check(dense, self.data)
+        self.weights = sum(map(Tensor.numel, first.chosen(dense).values()))
         with timed(self.seconds, 'profile'):
             profiles = on_rank_0(lambda: profile([dense], self.pruner.profile))
         return start_report(self.cfg, self.pruner, self.options, dense, None, profiles, {})
@@ -255,7 +256,7 @@ class Rounds:
         loaded.checkpoint.pop('optimizer', None)  # every round begins with a fresh one
         with timed(self.seconds, 'save'):
             save_weight_level(
-                self.cfg, pruner, loaded, loaded.model, masks, PruneResult({}),
+                self.cfg, pruner, loaded, loaded.model, masks, PruneResult(RunReport()),
                 replace(self.options, output_dir=folder),
             )  # fmt: skip
         dist.barrier()
@@ -294,7 +295,7 @@ class Rounds:
             parts.append(f'{name} ' + ' -> '.join(f'{value:.4g}' for value in values))
         print_log(f'pruning state {row.round} done: {", ".join(parts)}', 'current')
 
-    def finish(self, report: dict[str, Any]) -> PruneResult:
+    def finish(self, report: RunReport) -> PruneResult:
         """Put the last round's checkpoint where any run leaves it, and write the report."""
         last, rows = self.pruner.rounds[-1], self.history.rows
         pruned = self.folder / self.file_name
@@ -305,23 +306,23 @@ class Rounds:
                 atomic_write(pruned, 'wb') as target,
             ):
                 shutil.copyfileobj(source, target)
-        report['headline'] = self.history.headline
-        report['dense']['metrics'] = self.history.dense
-        report['pruned']['metrics'] = rows[-1].after_prune
-        report['achieved']['zeros'] = rows[-1].sparsity
-        report['rounds'] = [asdict(row) for row in rows]
-        report['seconds'] = self.seconds
+        report.headline = self.history.headline
+        report.dense.metrics = self.history.dense
+        report.pruned.metrics = rows[-1].after_prune
+        add_zeros(report, self.pruner.budget, self.weights, rows[-1].sparsity)
+        report.rounds = rows
+        report.seconds = self.seconds
         if self.train is not None:
             link(self.folder / 'latest.pth', rows[-1].checkpoint)
-            report['recovered'] = {
-                **report['dense'],
-                'metrics': rows[-1].after_training,
-                'mode': last.recovery.mode,
-                'epochs': sum(number.recovery.epochs for number in self.pruner.rounds),
-                'checkpoint': str(self.folder / 'latest.pth'),
-                'trained': 'unstructured',
-                'zeros': rows[-1].sparsity,
-            }
+            report.recovered = RecoveredStage(
+                **report.dense.size,
+                metrics=rows[-1].after_training,
+                mode=last.recovery.mode,
+                epochs=sum(number.recovery.epochs for number in self.pruner.rounds),
+                checkpoint=str(self.folder / 'latest.pth'),
+                trained='unstructured',
+                zeros=rows[-1].sparsity,
+            )
         outcome = PruneResult(report, weight_level=pruned, test_set=self.test_set)
         if dist.is_main_process():
             write_report(outcome, self.folder)

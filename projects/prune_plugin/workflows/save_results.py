@@ -1,5 +1,6 @@
 """Writing what a pruning run made."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from ..checkpoints.checkpoint_file import model_meta, save_file
 from ..checkpoints.model_loading import Loaded, plain_meta
 from ..checkpoints.optimizer_state import build_quietly, parameter_order, slim_optimizer_state
 from ..common.json_csv import write_json
-from ..methods.pruners import Pruner
+from ..methods.pruners import Plan, Pruner
 from ..structure.prune_state import PruneState, compose
 from ..training.hooks.mask_hook import pack_masks
 from .options import PruneOptions, PruneResult
-from .reports import UnitTable, write_groups, write_html, write_plots
+from .reports import UnitTable, write_groups, write_html, write_plots, write_summary
+from .run_report import RunReport
 
 
 def file_stem(cfg: Config, pruner: Pruner) -> str:
@@ -24,13 +26,10 @@ def file_stem(cfg: Config, pruner: Pruner) -> str:
     return pruner.name or Path(cfg.filename or 'model').stem.split('_')[0].lower()
 
 
-def meta_of(cfg: Config, loaded: Loaded) -> dict[str, Any]:
+def meta_of(pruner: Pruner, loaded: Loaded) -> dict[str, Any]:
     """What a pruned checkpoint's ``meta`` holds beside its prune state."""
     meta = {**plain_meta(loaded.checkpoint), **model_meta(loaded.model)}
-    prune_cfg = cfg.get('prune_cfg')
-    if prune_cfg:
-        meta['prune_cfg'] = prune_cfg.to_dict()
-    return meta
+    return {**meta, 'prune_cfg': pruner.to_dict()}
 
 
 def save_structured(
@@ -38,18 +37,19 @@ def save_structured(
     pruner: Pruner,
     loaded: Loaded,
     slimmed: nn.Module,
+    plan: Plan,
     outcome: PruneResult,
     options: PruneOptions,
 ) -> None:
     """Write ``<name>_structured_pruned.pth`` (on rank 0)."""
-    state = compose(loaded.prior_state, outcome.plan.state)
-    state.achieved = dict(outcome.report['achieved'])
+    state = compose(loaded.prior_state, plan.state)
+    state.achieved = dict(outcome.report.achieved)
     outcome.structured = options.output_dir / f'{file_stem(cfg, pruner)}_structured_pruned.pth'
     data = {
-        'meta': {**meta_of(cfg, loaded), 'prune_state': state.to_dict()},
+        'meta': {**meta_of(pruner, loaded), 'prune_state': state.to_dict()},
         'state_dict': cpu_weights(slimmed),
     }
-    optimizer = carried_optimizer(cfg, loaded, slimmed, outcome.plan.state)
+    optimizer = carried_optimizer(cfg, loaded, slimmed, plan.state)
     if optimizer:
         data['optimizer'] = optimizer
     if dist.is_main_process():
@@ -68,7 +68,7 @@ def save_weight_level(
     """Write ``<name>_pruned.pth`` (on rank 0)."""
     outcome.weight_level = options.output_dir / f'{file_stem(cfg, pruner)}_pruned.pth'
     data = {
-        'meta': meta_of(cfg, loaded),
+        'meta': meta_of(pruner, loaded),
         'state_dict': cpu_weights(masked),
         'masks': pack_masks(masks),
     }
@@ -102,10 +102,29 @@ def carried_optimizer(
 
 
 def write_report(outcome: PruneResult, folder: Path) -> None:
-    """Write ``report.json``, ``report.csv``, the tables of units, the plots and ``report.html``."""
-    write_json(outcome.report, folder / 'report.json')
+    """Write ``report.json``, ``summary.csv``, the tables of units, the plots and ``report.html``."""
+    write_record(outcome.report, folder)
     if outcome.plan:
-        write_groups(outcome.plan, folder / 'report.csv')
-        UnitTable(outcome.plan, outcome.prior_state).write_tables(folder)
+        write_unit_tables(outcome.plan, outcome.prior_state, folder)
     drawn = write_plots(outcome.report, folder)
     write_html(outcome.report, folder, drawn)
+
+
+def write_record(report: RunReport, folder: Path) -> None:
+    """Write ``report.json`` and ``summary.csv``."""
+    write_json(report.to_dict(), folder / 'report.json')
+    write_summary(report, folder / 'summary.csv')
+
+
+def write_unit_tables(plan: Plan, before: PruneState | None, folder: Path) -> None:
+    """Write ``report.csv`` and the tables of units; for ``before`` see :class:`UnitTable`."""
+    write_groups(plan, folder / 'report.csv')
+    UnitTable(plan, before).write_tables(folder)
+
+
+def read_report(folder: Path) -> RunReport | None:
+    """The report that a run of this or an earlier version has left in a folder; None if there is none."""
+    path = folder / 'report.json'
+    if not path.is_file():
+        return None
+    return RunReport.from_dict(json.loads(path.read_text(encoding='utf-8')))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ...structure.prune_state import PruneState
 from ...structure.unit_group import UnitGroup
+from ..budgets.base import BudgetResult
 from ..constraint import Cost
 
 
@@ -39,7 +40,7 @@ class Plan:
         state: The prune state, relative to the model as given.
         refused: ``{module: reason}`` for modules that can't be cut.
         seconds: Time of each step.
-        removed: Fraction of the budget's quantity that goes, by its cost.
+        result: What was asked of the budget, and what comes of it by its own cost.
     """
 
     groups: list[UnitGroup]
@@ -48,4 +49,4 @@ class Plan:
     state: PruneState
     refused: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    removed: float = 0.0
+    result: BudgetResult = field(default_factory=BudgetResult)

@@ -18,6 +18,7 @@ from ...structure.prune_state import PruneState
 from ...structure.slimming import slim
 from ...structure.unit_group import UnitGroup, named_tensors
 from ...structure.units.finder import UnitFinder, discover
+from ..budgets.base import BudgetResult
 from ..compensation import Compensation
 from ..constraint import Cost, sizes
 from .base import DataFactory, Pruner
@@ -238,16 +239,16 @@ class StructuredPruner(Pruner):
         """
         groups, seconds = survey.groups, dict(survey.seconds)
 
-        def chosen() -> tuple[list[Tensor], Tensor, float]:
+        def chosen() -> tuple[list[Tensor], Tensor, BudgetResult]:
             if survey.cost is None:
                 survey.cost = self.cost(model, groups)
             kept = self.allocate(model, groups, survey.importance, survey.cost)
             dense = survey.cost.total(sizes(groups))
             left = survey.cost.total(torch.tensor([len(units) for units in kept]))
-            return kept, survey.cost.marginal(sizes(groups)), 1 - left / dense
+            return kept, survey.cost.marginal(sizes(groups)), self.budget.achieved(dense, left)
 
         with timed(seconds, 'allocate'):
-            kept, cost, removed = on_rank_0(chosen)
+            kept, cost, result = on_rank_0(chosen)
             state = PruneState(
                 {g.name: g for g in groups},
                 {g.name: k for g, k in zip(groups, kept, strict=True)},
@@ -258,7 +259,7 @@ class StructuredPruner(Pruner):
                     state.groups[layer.name] = layer
                     state.kept[layer.name] = torch.arange(0)
             assert_ranks_agree(state.digest(), 'the units kept')
-        return Plan(groups, survey.importance, cost, state, survey.refused, seconds, removed)
+        return Plan(groups, survey.importance, cost, state, survey.refused, seconds, result)
 
     def scores(
         self,

@@ -9,6 +9,7 @@ from .html import write_html
 from .plots import write_plots
 from .search import plot_search, print_search, write_search
 from .sensitivity import evaluation_bar, print_sensitivity, write_sensitivity
+from .summary import write_summary
 from .tables import UnitTable, read_scores, write_groups
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     'write_plots',
     'write_search',
     'write_sensitivity',
+    'write_summary',
 ]
