@@ -145,21 +145,25 @@ class RunReport:
     Attributes:
         asked: What was asked: ``budget``, the budget's quantity, and ``ratio``, the fraction to remove.
         dense: The model as given, even if that was slim.
-        pruned: What pruning left of it; in rounds, the last round before its training.
-        masked: The weight-level pruned model before its training, if that one is trained.
+        pruned: What pruning left of it.
+        masked: With ``--train unstructured``, ``<name>_pruned.pth`` before its training. Then ``pruned``
+            still is the slim model, which isn't trained.
         recovered: The trained model, if there was a training.
-        rounds: The rounds of iterative pruning.
+        rounds: The rounds of iterative pruning. Then ``pruned`` is the last round before its training.
         achieved: Fractions removed by quantity: of ``params``, ``flops`` and ``latency`` as counted and
             timed, of the budget's quantity by its own cost where it is none of these; ``zeros``: the
             fraction of zeros among the weights of ``<name>_pruned.pth``.
-        budget: The same of the budget alone, by its own cost: of a latency budget, as predicted.
+        budget: What came of the budget by its own cost; of a latency budget that is a prediction.
         search: What was looked for and found with a budget of type ``metric``.
         headline: The metrics worth looking at first, each with its better direction, ``max`` or ``min``.
         groups: The unit groups.
         removed_layers: Names of the layers removed as a whole.
         not_prunable: Why modules can't be cut, by name.
-        uncovered: Why no unit owns anything of modules, by name.
-        seconds: Seconds of each step.
+        uncovered: Why no unit owns anything of these modules, by name: no finder knows them, or their
+            widths are shared.
+        seconds: Seconds of ``load``, ``discover``, ``calibrate``, ``score``, ``allocate``, ``slim``,
+            ``save``, ``evaluate``, ``profile``, ``compensate``, ``recalibrate``; of ``search`` that of all
+            its trials; of a WeightPruner ``sparsify``, and in rounds ``train``.
         config: Path of the config.
         checkpoint: Path of the checkpoint that was pruned; None: the weights that the config builds.
         prune_cfg: The ``prune_cfg`` that was pruned by, with the ratio that was pruned at.
