@@ -108,7 +108,10 @@ def check_shape(model: nn.Module, input_shape: Sequence[int] | None) -> None:
     """
     if input_shape is None or getattr(model, 'dummy_inputs', None) is not None:
         return
-    args, kwargs = example_input(model, 1, input_shape)
+    example = example_input(model, 1, input_shape)
+    if example is None:
+        return
+    args, kwargs = example
     try:
         with evaluation_mode(model, fused=True):
             model(*args, **kwargs)

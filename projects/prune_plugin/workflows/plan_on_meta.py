@@ -60,7 +60,7 @@ def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool
             f'--meta: prune_cfg.budget.type {pruner.budget.quantity!r} evaluates models, which needs '
             'weights and data; take a params or flops budget'
         )
-    if pruner.budget.timed:
+    if pruner.budget.measured:
         raise UserError(
             '--meta: nothing can be timed without weights; take a params or flops budget'
         )

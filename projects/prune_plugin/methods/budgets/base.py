@@ -52,8 +52,8 @@ class Budget:
     #: Whether the ratio is still to be found by evaluating models: then it is None, and :meth:`at` gives
     #: the budget with one.
     searched = False
-    #: Whether the cost is measured by running the model, not counted from its shapes.
-    timed = False
+    #: Whether the cost is measured by a clock, on a model with weights.
+    measured = False
 
     def __init__(self, ratio: float = 0.3):
         self.ratio = checked_ratio(ratio)
