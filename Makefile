@@ -72,8 +72,9 @@ format: venv ## mend what ruff can mend
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-docs: venv ## write docs/reference.md from the docstrings, docs/licenses.md, and the README's results
+docs: venv ## write docs/reference.md and docs/report.md from the docstrings, docs/licenses.md, and the README's results
 	$(PY) tools/docs/reference.py
+	$(PY) tools/docs/report_schema.py
 	$(PY) tools/docs/licenses.py
 	$(PY) tools/docs/results.py
 

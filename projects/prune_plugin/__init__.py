@@ -26,7 +26,7 @@ from .common.version import __version__
 from .evaluation.settings import ProfileSettings
 from .evaluation.test_set import TestSet
 from .methods.allocators import Allocator, check_reachable, greedy, rounded_floors
-from .methods.budgets import Budget, Constraint
+from .methods.budgets import Budget, BudgetResult, Constraint, ProductCost, product_cost
 from .methods.compensation import Compensation
 from .methods.criteria import Criterion
 from .methods.penalties import Penalty
@@ -56,6 +56,7 @@ from .structure.units.finder import defined_by, join, require
 from .workflows.compare import compare
 from .workflows.options import PruneOptions, PruneResult
 from .workflows.prune import prune, pruner_from_config
+from .workflows.run_report import RunReport
 from .workflows.sensitivity import SensitivityOptions
 from .workflows.sensitivity import analyse as analyse_sensitivity
 from .workflows.train import test as evaluate
@@ -77,6 +78,7 @@ __all__ = [
     'BottleneckChannels',
     'BranchNeurons',
     'Budget',
+    'BudgetResult',
     'CalibrationData',
     'Compensation',
     'Constraint',
@@ -92,9 +94,11 @@ __all__ = [
     'Penalty',
     'PreNormLayers',
     'ProfileSettings',
+    'ProductCost',
     'PruneOptions',
     'PruneResult',
     'PruneState',
+    'RunReport',
     'SamplingPoints',
     'Schedule',
     'SensitivityOptions',
@@ -125,6 +129,7 @@ __all__ = [
     'mask',
     'mmengine_loss',
     'named_tensors',
+    'product_cost',
     'prune',
     'prune_state_of',
     'pruner_from_config',

@@ -1,15 +1,21 @@
 """The code of docs/extending.md works: each method against its own definition, and from a config."""
 
+import csv
+import io
+import json
 import sys
 
 import pytest
 import torch
+import toy
 from mmengine.config import Config
+from rich.console import Console
 from test_docs import DOCS, REGISTRIES, snippets
 from torch import nn
 
-from projects.prune_plugin import CRITERIA, UNITS, build_pruner
+from projects.prune_plugin import CRITERIA, UNITS, PruneOptions, build_pruner, prune, slim
 from projects.prune_plugin.workflows.prune import pruner_from_config
+from projects.prune_plugin.workflows.reports import print_report
 
 CONFIG, *CODE = snippets(DOCS / 'extending.md')
 
@@ -88,6 +94,62 @@ def test_allocator(methods, round_to, kept):
     )
     plan = build_pruner(cfg).plan(model)
     assert [len(plan.state.kept[group.name]) for group in plan.groups] == kept
+
+
+def flash_bytes(model: nn.Module) -> int:
+    """One byte for each weight of a matrix or convolution, four for anything else."""
+    return sum(p.numel() * (1 if p.dim() > 1 else 4) for p in model.parameters())
+
+
+def test_budget(methods):
+    """Its cost is what the slim model takes."""
+    model = vision_transformer()
+    plan = build_pruner(dict(budget=dict(type='flash', ratio=0.2))).plan(model)
+    dense, left = flash_bytes(model), flash_bytes(slim(model, plan.state))
+    assert plan.result.dense == dense and plan.result.pruned == left
+    assert 0.2 <= plan.result.achieved == 1 - left / dense < 0.21
+
+
+def test_a_budgets_result_shows_everywhere(methods, tmp_path):
+    """In the terminal, as CSV, as JSON and on the page, without a word about it anywhere else."""
+    cfg = Config(
+        dict(
+            model=dict(type='ToyModel', hidden=40),
+            prune_cfg=dict(
+                budget=dict(type='flash', ratio=0.4),
+                profile=dict(input_shape=(toy.FEATURES,), seconds=0.01),
+            ),
+        )
+    )
+    outcome = prune(cfg, pruner_from_config(cfg, 0.5), PruneOptions(None, tmp_path))
+    report = json.loads((tmp_path / 'report.json').read_text())
+    (group,) = report['groups']
+    dense, left = (
+        flash_bytes(toy.ToyModel(hidden=units)) for units in (group['size'], group['kept'])
+    )
+    removed, shown = 1 - left / dense, f'{100 * (1 - left / dense):.2f} %'
+    assert report['asked'] == {'budget': 'flash', 'ratio': 0.5}
+    assert report['achieved']['flash'] == pytest.approx(removed) and 0.5 <= removed < 0.55
+    assert report['budget'] == dict(
+        quantity='flash', asked=0.5, achieved=pytest.approx(removed), dense=dense, pruned=left,
+        unit='B',
+    )  # fmt: skip
+    assert report['prune_cfg']['budget'] == {'type': 'flash', 'ratio': 0.5}
+    state = torch.load(outcome.structured, weights_only=True)['meta']['prune_state']
+    assert state['achieved'] == report['achieved']
+    with open(tmp_path / 'summary.csv', newline='') as file:
+        row = next(row for row in csv.DictReader(file) if row['quantity'] == 'flash')
+    assert (row['unit'], row['asked'], row['dense'], row['pruned']) == (
+        'B', '0.5', str(dense), str(left)
+    )  # fmt: skip
+    assert float(row['achieved']) == pytest.approx(removed)
+    page = (tmp_path / 'report.html').read_text()
+    assert f'Asked: 0.5 of flash removed; achieved: {shown} of flash' in page
+    stream = io.StringIO()
+    print_report(outcome.report, Console(file=stream, width=100))
+    (line,) = (line for line in stream.getvalue().splitlines() if ' flash ' in line and '%' in line)
+    for text in (f'{dense:,} B', f'{left:,} B', shown):
+        assert text in line and f'>{text}<' in page
 
 
 def test_sparsifier(methods):

@@ -59,7 +59,8 @@ def test_a_large_llama(call_tool, config, tmp_path):
     assert len(units) == 4 * (8 + 14336)
     assert {float(row['cost']) for row in units} == {3.0 * 4096, 10.0 * 128 * 4096}
     assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
-        'global_group_table.csv', 'groups_to_prune.csv', 'report.csv', 'report.json', 'units.csv',
+        'global_group_table.csv', 'groups_to_prune.csv', 'report.csv', 'report.json', 'summary.csv',
+        'units.csv',
     ]  # fmt: skip
     # The same plan again, from the saved scores, in half precision and for a FLOPs budget.
     table = str(tmp_path / 'scores.csv')

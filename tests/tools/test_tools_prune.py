@@ -34,8 +34,8 @@ def load(path) -> dict:
 
 def test_everything_is_there_and_nothing_else(pruned):
     assert {path.name for path in pruned[0].iterdir()} == {
-        'vit_pruned.pth', 'vit_structured_pruned.pth', 'report.json', 'report.csv', 'report.html',
-        'units.csv', 'global_group_table.csv', 'groups_to_prune.csv', 'kept_share.png',
+        'vit_pruned.pth', 'vit_structured_pruned.pth', 'report.json', 'summary.csv', 'report.csv',
+        'report.html', 'units.csv', 'global_group_table.csv', 'groups_to_prune.csv', 'kept_share.png',
         'metrics_params.png',
     }  # fmt: skip
 
@@ -52,6 +52,8 @@ def test_report(report):
         assert report[stage]['latency_ms'] > 0 and report[stage]['flops'] > 0
         assert set(report[stage]['metrics']) == {'accuracy/top1', 'accuracy/top5'}
     assert set(report['achieved']) == {'params', 'flops', 'latency', 'zeros'}
+    assert report['budget']['quantity'] == 'params'
+    assert report['budget']['achieved'] == report['achieved']['params']
     assert set(report['seconds']) >= STEPS
     for group in report['groups']:
         assert {'name', 'kind', 'size', 'kept'} <= set(group)
@@ -114,6 +116,9 @@ def test_checkpoints_describe_themselves(pruned, checkpoint, report):
     assert slim['meta']['epoch'] == 2 and slim['optimizer']['state']
     masked = load(pruned[0] / 'vit_pruned.pth')
     assert 'prune_state' not in masked['meta'] and masked['masks']
+    for meta in (slim['meta'], masked['meta']):  # with the ratio of the command line
+        assert meta['prune_cfg'] == report['prune_cfg']
+        assert meta['prune_cfg']['budget']['ratio'] == RATIO
     dense = torch.load(checkpoint, weights_only=False)['state_dict']
     assert {n: w.shape for n, w in masked['state_dict'].items()} == {
         n: w.shape for n, w in dense.items()

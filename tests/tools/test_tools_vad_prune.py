@@ -35,7 +35,8 @@ def retrained(vad_trained, run_tool, toy_root, tmp_path_factory):
 
 def test_two_processes_leave_the_documents_tree(retrained):
     expected = {
-        'vad_pruned.pth', 'vad_structured_pruned.pth', 'report.json', 'report.csv', 'report.html',
+        'vad_pruned.pth', 'vad_structured_pruned.pth', 'report.json', 'summary.csv',
+        'report.csv', 'report.html',
         'units.csv', 'global_group_table.csv', 'groups_to_prune.csv', 'kept_share.png',
         'metrics_params.png',
         'retrained',

@@ -153,7 +153,9 @@ def collect(
         with (
             mask_gradients.recording(),
             gradient_hooks(model, scored if of_weights else (), statistics, kinds, batch_info),
-            activation_hooks(model, readers if Statistic.ACTIVATIONS in kinds else set(), statistics),
+            activation_hooks(
+                model, readers if Statistic.ACTIVATIONS in kinds else set(), statistics
+            ),
             usage_hooks(model, groups if Statistic.USAGE in kinds else [], statistics.usage),
             torch.set_grad_enabled(backward),
         ):

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .fileio import atomic_write
@@ -19,8 +19,8 @@ def to_json_data(data: Any) -> Any:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
-def plain(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A dict as it comes back from JSON."""
+def plain(data: Any) -> Any:
+    """A deep copy of ``data`` as it comes back from JSON: dicts, lists, texts and numbers alone."""
     return json.loads(json.dumps(data, default=str))
 
 

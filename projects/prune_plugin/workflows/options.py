@@ -7,6 +7,7 @@ from typing import Any
 from ..evaluation.test_set import TestSet
 from ..methods.pruners import Plan
 from ..structure.prune_state import PruneState
+from .run_report import RunReport
 
 
 @dataclass
@@ -52,7 +53,7 @@ class PruneResult:
     """What a run made.
 
     Attributes:
-        report: The content of ``report.json``.
+        report: What ``report.json`` holds.
         structured: Path of the slim checkpoint, if one was written.
         weight_level: Path of the weight-level pruned one.
         test_set: The test data, for evaluating again after training.
@@ -60,7 +61,7 @@ class PruneResult:
         prior_state: Prune state of the model given, if it was slim already.
     """
 
-    report: dict[str, Any]
+    report: RunReport
     structured: Path | None = None
     weight_level: Path | None = None
     test_set: TestSet | None = None
@@ -79,7 +80,12 @@ class PruneResult:
 
         Args:
             which: ``'structured'`` or ``'unstructured'``; None: the structured one if there is one.
+
+        Raises:
+            RuntimeError: the run has written no such checkpoint.
         """
-        if which == 'unstructured':
-            return self.weight_level
-        return self.structured or self.weight_level
+        first = None if which == 'unstructured' else self.structured
+        found = first or self.weight_level
+        if found is None:
+            raise RuntimeError(f'the run wrote no {which or "pruned"} checkpoint')
+        return found

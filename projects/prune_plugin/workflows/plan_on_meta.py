@@ -1,7 +1,6 @@
 """``--meta``: planning a pruning by shapes alone, on the meta device."""
 
 from copy import deepcopy
-from typing import Any
 
 import torch
 from mmengine import dist
@@ -11,15 +10,15 @@ from torch import nn
 
 from ..checkpoints.model_loading import Loaded
 from ..common.errors import UserError
-from ..common.json_csv import write_json
 from ..common.timing import timed
 from ..evaluation.memory_estimate import memory_table
 from ..evaluation.profiling import profile
 from ..methods.pruners import Pruner
 from .options import PruneOptions
 from .prune import data_factory, make_plan, score
-from .reports import UnitTable, write_groups
-from .run_report import start_report
+from .report_building import start_report
+from .run_report import MemoryRow, RunReport
+from .save_results import write_record, write_unit_tables
 
 
 def build_on_meta(cfg: Config) -> nn.Module:
@@ -31,14 +30,14 @@ def build_on_meta(cfg: Config) -> nn.Module:
         return MODELS.build(deepcopy(cfg.model)).eval()
 
 
-def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool) -> dict[str, Any]:
+def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool) -> RunReport:
     """Plan without weights and data: what would be left, what it costs, what a rank would hold.
 
     Args:
         cfg: The config.
         pruner: A structured one. Its criterion gives way to ``Random`` unless a table has scores.
         options: Those that say where scores and results go.
-        write: Whether to write ``report.json``, ``report.csv`` and the tables of units.
+        write: Whether to write ``report.json``, ``summary.csv``, ``report.csv`` and the tables of units.
 
     Returns:
         The report, with ``scores`` (where they come from) and ``memory`` beside the usual keys.
@@ -61,16 +60,16 @@ def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool
     with timed(seconds, 'profile'):
         profiles = profile([model, slimmed], pruner.profile, latency=False)
     report = start_report(cfg, pruner, options, model, plan, profiles)
-    report['scores'] = scores
-    report['memory'] = memory_table({'dense': model, 'pruned': slimmed})
-    report['notes']['memory'] = (
+    report.scores = scores
+    rows = memory_table({'dense': model, 'pruned': slimmed})
+    report.memory = [MemoryRow(**row) for row in rows]
+    report.notes['memory'] = (
         'GiB on the fullest rank for weights, gradients and the moments of AdamW, in the types that '
         'the parameters have; without activations, and the blocks that FSDP2 gathers'
     )
-    report['seconds'] = seconds
+    report.seconds = seconds
     if write and plan.units and dist.is_main_process():
         with timed(seconds, 'save'):
-            write_groups(plan.units, options.output_dir / 'report.csv')
-            UnitTable(plan.units).write_tables(options.output_dir)
-        write_json(report, options.output_dir / 'report.json')
+            write_unit_tables(plan.units, None, options.output_dir)
+        write_record(report, options.output_dir)
     return report

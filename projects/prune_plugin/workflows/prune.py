@@ -24,8 +24,9 @@ from ..structure.prune_state import PruneState
 from ..training.distillation import targets_for
 from .options import PruneOptions, PruneResult, SearchResult
 from .ratio_search import Search, Trial, confirm
+from .report_building import start_report
 from .reports import UnitTable, read_scores
-from .run_report import start_report
+from .run_report import RunReport
 from .save_results import save_pruned, write_report
 
 
@@ -81,7 +82,7 @@ def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
     if search and not options.dry_run:
         confirm(result.report, pruner.budget)
     steps = ('load', 'discover', 'calibrate', 'score', 'allocate', 'slim', 'save', 'evaluate')
-    result.report['seconds'] = {step: seconds.pop(step, 0.0) for step in steps} | seconds
+    result.report.seconds = {step: seconds.pop(step, 0.0) for step in steps} | seconds
     if not options.dry_run and dist.is_main_process():
         write_report(result, options.output_dir)
     dist.barrier()
@@ -131,11 +132,13 @@ class Stages:
             with timed(self.seconds, 'slim'):  # the dense model isn't needed any more
                 compared = pruner.comparison(dense)
         zeros = (compared or pruned).zeros
-        report = start_report(self.cfg, pruner, self.options, dense, plan, profiles, zeros)
+        report = start_report(
+            self.cfg, pruner, self.options, dense, plan, profiles, zeros, pruned.result
+        )
         result = PruneResult(report, plan=plan, prior_state=self.loaded.prior_state)
         result.test_set = self.test_set
         if self.searched:
-            report['search'] = self.searched.report
+            report.search = self.searched.report
         if dry_run:
             return result
         self.set_headline(report, metrics)
@@ -143,7 +146,7 @@ class Stages:
             with timed(self.seconds, 'recalibrate'):
                 models = [pruned.model, *([compared.model] if compared else [])]
                 renew_batch_norms(self.cfg, pruner, models)
-        report['pruned']['metrics'] = self.evaluate('pruned', pruned.model)
+        report.pruned.metrics = self.evaluate('pruned', pruned.model)
         with timed(self.seconds, 'save'):
             for made in (pruned, compared):
                 if made:
@@ -162,15 +165,15 @@ class Stages:
             known = self.searched and self.searched.metrics.get(stage)
             return known or self.test_set.evaluate(model, stage)
 
-    def set_headline(self, report: dict[str, Any], metrics: dict[str, float] | None) -> None:
+    def set_headline(self, report: RunReport, metrics: dict[str, float] | None) -> None:
         """Put the dense model's metrics into the report, and which of them to look at first."""
-        report['dense']['metrics'] = metrics
-        if not metrics:
+        report.dense.metrics = metrics
+        if not metrics or self.test_set is None:
             return
-        report['headline'] = headline(self.test_set.metrics, metrics)
-        searched = report.get('search')
+        report.headline = headline(self.test_set.metrics, metrics)
+        searched = report.search
         if searched and searched['metric'] in metrics:
-            report['headline'][searched['metric']] = searched['better']
+            report.headline[searched['metric']] = searched['better']
 
     def progress(self) -> LayerProgress | None:
         """Where finished layers are kept, by a pruner that goes through the layers one by one."""
@@ -193,7 +196,7 @@ def trial(
         pruned = pruner.apply(deepcopy(model), plan, data)
         if pruner.calibration.recalibrate_bn:
             renew_batch_norms(cfg, pruner, [pruned.model])
-        return pruned.model, plan.removed if pruned.zeros is None else pruned.zeros
+        return pruned.model, (pruned.result or plan.result).achieved or 0.0
 
     return Trial(plan.digest, build)
 

@@ -7,6 +7,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
+from .run_report import RunReport
+
 
 @RUNNERS.register_module()
 class PruneRunner:
@@ -48,7 +50,7 @@ class PruneRunner:
         Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
         return cfg, launcher
 
-    def train(self) -> dict[str, Any] | None:
+    def train(self) -> RunReport | None:
         """Prune where there is a ``prune_cfg``, and train; see :func:`training.train`.
 
         Returns:

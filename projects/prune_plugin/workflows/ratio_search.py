@@ -24,6 +24,7 @@ from ..methods.pruners import Pruner
 from .evaluation_cache import cached_results, settings_of
 from .options import PruneOptions, SearchResult
 from .reports.search import plot_search, write_search
+from .run_report import RunReport
 
 NOTES = {
     'ratio': 'fraction to remove that was asked for in a trial; removed: what it came to, by the '
@@ -238,15 +239,16 @@ def format_trial(row: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     return f'{start} gives {report["metric"]} {row["value"]:.6g}, {change}: {verdict}'
 
 
-def confirm(report: dict[str, Any], budget: MetricBudget) -> None:
+def confirm(report: RunReport, budget: MetricBudget) -> None:
     """Where the trials saw other samples than the final evaluation, say whether that holds too.
 
     Args:
-        report: As in ``report.json``; its ``search`` gets ``on_test_data``.
+        report: The run's; its ``search`` gets ``on_test_data``.
         budget: What was searched.
     """
-    search, name, better = report['search'], report['search']['metric'], report['search']['better']
-    dense, pruned = ((report[s]['metrics'] or {}).get(name) for s in ('dense', 'pruned'))
+    search = report.search or {}
+    name, better = search['metric'], search['better']
+    dense, pruned = ((stage.metrics or {}).get(name) for stage in (report.dense, report.pruned))
     if budget.whole_test_set or dense is None or pruned is None:
         return
     drop = worse_by(dense, pruned, better)

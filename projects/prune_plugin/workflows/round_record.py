@@ -114,12 +114,6 @@ class Record:
         record.check_key(key, f'--resume: {path}')
         return record
 
-    @classmethod
-    def of_report(cls, report: Mapping[str, Any]) -> 'Record':
-        """As ``report.json`` has it."""
-        rows = [Row(**row) for row in report['rounds']]
-        return cls({}, len(rows), report['dense']['metrics'], report['headline'], rows)
-
     def recovered(self, row: Row, metric: str) -> float | None:
         """How much better a metric is after a round's training, as a fraction of its value before.
 

@@ -1,80 +1,225 @@
-"""The content of ``report.json``, as far as counting goes."""
+"""The report of a pruning run: what ``report.json`` holds, as a record.
 
-import sys
-from typing import Any
+A field is a key of the file; ``docs/report.md`` says the same for its readers.
+"""
 
-from mmengine.config import Config
-from torch import Tensor, nn
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
 
-from ..common.json_csv import plain
-from ..evaluation.environment import environment
-from ..evaluation.profiling import latency_note
-from ..methods.pruners import Plan, Pruner
-from ..structure.units.coverage import uncovered
-from .options import PruneOptions
+from ..methods.budgets import BudgetResult
+from .round_record import Record, Row
 
 
-def zeros_in(masks: dict[str, Tensor]) -> float:
-    """The fraction of weights that masks remove."""
-    total = sum(mask.numel() for mask in masks.values())
-    return 1 - sum(int(mask.sum()) for mask in masks.values()) / total
+def known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of ``data`` that are fields of a dataclass: files of other versions have others."""
+    return {entry.name: data[entry.name] for entry in fields(cls) if entry.name in data}
 
 
-def removed_share(before: float | None, after: float | None) -> float | None:
-    """The fraction removed, or None where it wasn't measured."""
-    return None if not before or after is None else 1 - after / before
+@dataclass
+class Stage:
+    """A model on its way from dense to recovered.
+
+    Attributes:
+        params: Number of parameters, tied ones counted once.
+        flops: FLOPs of one sample, two per multiply-accumulate; None where there was no example input.
+        latency_ms: Milliseconds of one batch; None where it wasn't timed.
+        metrics: Metrics on the test data; None without any.
+    """
+
+    params: int | None = None
+    flops: int | None = None
+    latency_ms: float | None = None
+    metrics: dict[str, float] | None = None
+
+    @property
+    def size(self) -> dict[str, Any]:
+        """Parameters, FLOPs and latency, as for another stage of the same shapes."""
+        return {'params': self.params, 'flops': self.flops, 'latency_ms': self.latency_ms}
 
 
-def start_report(
-    cfg: Config,
-    pruner: Pruner,
-    options: PruneOptions,
-    model: nn.Module,
-    plan: Plan | None,
-    profiles: list[dict[str, Any]],
-    zeros: float | None = None,
-) -> dict[str, Any]:
-    """The report so far: what was asked, and what is achieved by count."""
-    dense, pruned = profiles[0], profiles[-1]
-    achieved = {
-        'params': removed_share(dense['params'], pruned['params']),
-        'flops': removed_share(dense['flops'], pruned['flops']),
-        'latency': removed_share(dense['latency_ms'], pruned['latency_ms']),
-        'zeros': zeros,
-    }
-    groups, state = [], plan.state if plan else None
-    for group in plan.groups if plan else []:
-        kept = len(state.kept[group.name])
-        groups.append(
-            dict(
-                name=group.name,
-                kind=group.kind,
-                layer_idx=group.layer_idx,
-                size=group.size,
-                kept=kept,
-            )
-        )
-    return {
-        'asked': pruner.asked,
-        'dense': {**dense, 'metrics': None},
-        'pruned': {**pruned, 'metrics': None},
-        'achieved': achieved,
-        'headline': {},
-        'groups': groups,
-        'removed_layers': state.removed_layers if state else [],
-        'not_prunable': plan.refused if plan else {},
-        'uncovered': uncovered(model, plan.groups) if state else {},
-        'seconds': {},
-        'config': cfg.filename,
-        'checkpoint': options.checkpoint,
-        'prune_cfg': plain(cfg.prune_cfg.to_dict()) if cfg.get('prune_cfg') else None,
-        'command': sys.argv,
-        'notes': {
-            'ratio': 'fraction removed, relative to the model given ("dense" here)',
-            'flops': 'two per multiply-accumulate, one sample',
-            'latency_ms': latency_note(pruner.profile, model),
-            'zeros': 'fraction of the linear and convolution weights of <name>_pruned.pth; zeros '
-            'bring no speed-up by themselves',
-        },
-        'environment': environment(),
-    }
+@dataclass
+class MaskedStage(Stage):
+    """The weight-level pruned model before its training.
+
+    Attributes:
+        zeros: Fraction of zeros in the tensors that have masks.
+    """
+
+    zeros: float | None = None
+
+
+@dataclass
+class RecoveredStage(Stage):
+    """A pruned model after training.
+
+    Attributes:
+        mode: How it was trained, ``'fine_tune'`` or ``'retrain'``.
+        epochs: Epochs trained, those of all rounds together.
+        checkpoint: Path of the trained checkpoint.
+        trained: Which pruned model it was, ``'structured'`` or ``'unstructured'``.
+        zeros: Fraction of zeros in the tensors that have masks; None of a structured model.
+    """
+
+    mode: str = ''
+    epochs: int = 0
+    checkpoint: str = ''
+    trained: str = 'structured'
+    zeros: float | None = None
+
+
+@dataclass
+class GroupRow:
+    """A unit group.
+
+    Attributes:
+        name: The group's name.
+        kind: Kind of unit, such as ``'attention'``.
+        layer_idx: Number of the layer.
+        size: Units of the model as given.
+        kept: Units that are left.
+    """
+
+    name: str
+    kind: str
+    layer_idx: int
+    size: int
+    kept: int
+
+
+@dataclass
+class MemoryRow:
+    """GiB that the fullest rank holds in training, without activations.
+
+    Attributes:
+        model: ``'dense'`` or ``'pruned'``.
+        strategy: ``'DDP'`` or ``'FSDP2'``.
+        ranks: Number of ranks.
+        weights: GiB of the weights.
+        gradients: GiB of their gradients.
+        adamw: GiB of the two moments of AdamW.
+        total: Their sum.
+    """
+
+    model: str
+    strategy: str
+    ranks: int
+    weights: float
+    gradients: float
+    adamw: float
+    total: float
+
+
+#: Stages in the order of their columns; a report has some of them.
+STAGES = ('dense', 'pruned', 'masked', 'recovered')
+#: Keys that only some runs have: without a value they are not in the file.
+OPTIONAL = ('masked', 'recovered', 'rounds', 'search', 'scores', 'memory', 'budget')
+
+
+@dataclass
+class RunReport:
+    """The content of ``report.json``.
+
+    Attributes:
+        asked: What was asked: ``budget``, the budget's quantity, and ``ratio``, the fraction to remove.
+        dense: The model as given, even if that was slim.
+        pruned: What pruning left of it.
+        masked: With ``--train unstructured``, ``<name>_pruned.pth`` before its training. Then ``pruned``
+            still is the slim model, which isn't trained.
+        recovered: The trained model, if there was a training.
+        rounds: The rounds of iterative pruning. Then ``pruned`` is the last round before its training.
+        achieved: Fractions removed by quantity: of ``params``, ``flops`` and ``latency`` as counted and
+            timed, of the budget's quantity by its own cost where it is none of these; ``zeros``: the
+            fraction of zeros among the weights of ``<name>_pruned.pth``.
+        budget: What came of the budget by its own cost; of a latency budget that is a prediction.
+        search: What was looked for and found with a budget of type ``metric``.
+        headline: The metrics worth looking at first, each with its better direction, ``max`` or ``min``.
+        groups: The unit groups.
+        removed_layers: Names of the layers removed as a whole.
+        not_prunable: Why modules can't be cut, by name.
+        uncovered: Why no unit owns anything of these modules, by name: no finder knows them, or their
+            widths are shared.
+        seconds: Seconds of ``load``, ``discover``, ``calibrate``, ``score``, ``allocate``, ``slim``,
+            ``save``, ``evaluate``, ``profile``, ``compensate``, ``recalibrate``; of ``search`` that of all
+            its trials; of a WeightPruner ``sparsify``, and in rounds ``train``.
+        config: Path of the config.
+        checkpoint: Path of the checkpoint that was pruned; None: the weights that the config builds.
+        prune_cfg: The ``prune_cfg`` that was pruned by, with the ratio that was pruned at.
+        command: The command line.
+        scores: Where scores come from, in a plan by shapes alone.
+        memory: What each rank would hold in training, in a plan by shapes alone.
+        notes: What the figures mean, by key.
+        environment: Versions and devices behind the figures.
+    """
+
+    asked: dict[str, Any] = field(default_factory=dict)
+    dense: Stage = field(default_factory=Stage)
+    pruned: Stage = field(default_factory=Stage)
+    masked: MaskedStage | None = None
+    recovered: RecoveredStage | None = None
+    rounds: list[Row] | None = None
+    achieved: dict[str, float | None] = field(default_factory=dict)
+    budget: BudgetResult | None = None
+    search: dict[str, Any] | None = None
+    headline: dict[str, str] = field(default_factory=dict)
+    groups: list[GroupRow] = field(default_factory=list)
+    removed_layers: list[str] = field(default_factory=list)
+    not_prunable: dict[str, str] = field(default_factory=dict)
+    uncovered: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    config: str | None = None
+    checkpoint: str | None = None
+    prune_cfg: dict[str, Any] | None = None
+    command: list[str] = field(default_factory=list)
+    scores: str | None = None
+    memory: list[MemoryRow] | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    def record(self) -> Record:
+        """The rounds of iterative pruning."""
+        rows = self.rounds or []
+        return Record({}, len(rows), self.dense.metrics, self.headline, rows)
+
+    def stages(self) -> dict[str, Stage]:
+        """The stages that this report has, dense first."""
+        found = (self.dense, self.pruned, self.masked, self.recovered)
+        return {name: stage for name, stage in zip(STAGES, found, strict=True) if stage is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in ``report.json``."""
+        data = asdict(self)
+        return {key: data[key] for key in data if key not in OPTIONAL or data[key] is not None}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`.
+
+        Args:
+            data: Of this version or another: keys that are missing get their defaults, unknown ones are
+                left out.
+        """
+        given = known(cls, data)
+        for key, record in RECORDS.items():
+            if given.get(key) is not None:
+                given[key] = record(**known(record, given[key]))
+        for key, record in LISTS.items():
+            if given.get(key) is not None:
+                given[key] = [record(**known(record, entry)) for entry in given[key]]
+        return cls(**given)
+
+    def kind_totals(self) -> dict[str, tuple[int, int]]:
+        """Units before and after, by kind."""
+        totals: dict[str, tuple[int, int]] = {}
+        for group in self.groups:
+            size, kept = totals.get(group.kind, (0, 0))
+            totals[group.kind] = (size + group.size, kept + group.kept)
+        return totals
+
+
+#: Keys of the report that hold a record, or a list of them.
+RECORDS: dict[str, type] = {
+    'dense': Stage, 'pruned': Stage, 'masked': MaskedStage, 'recovered': RecoveredStage,
+    'budget': BudgetResult,
+}  # fmt: skip
+LISTS: dict[str, type] = {'rounds': Row, 'groups': GroupRow, 'memory': MemoryRow}

@@ -1,5 +1,6 @@
 """Writing what a pruning run made."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from ..checkpoints.checkpoint_file import model_meta, save_file
 from ..checkpoints.model_loading import Loaded, plain_meta
 from ..checkpoints.optimizer_state import build_quietly, parameter_order, slim_optimizer_state
 from ..common.json_csv import write_json
-from ..methods.pruners import Pruned, Pruner
+from ..methods.pruners import Pruned, Pruner, UnitPlan
 from ..structure.prune_state import PruneState, compose
 from ..training.hooks.mask_hook import pack_masks
 from .options import PruneOptions, PruneResult
-from .reports import UnitTable, write_groups, write_html, write_plots
+from .reports import UnitTable, write_groups, write_html, write_plots, write_summary
+from .run_report import RunReport
 
 
 def file_stem(cfg: Config, pruner: Pruner) -> str:
@@ -24,13 +26,10 @@ def file_stem(cfg: Config, pruner: Pruner) -> str:
     return pruner.name or Path(cfg.filename or 'model').stem.split('_')[0].lower()
 
 
-def meta_of(cfg: Config, loaded: Loaded) -> dict[str, Any]:
+def meta_of(pruner: Pruner, loaded: Loaded) -> dict[str, Any]:
     """What a pruned checkpoint's ``meta`` holds beside its prune state."""
     meta = {**plain_meta(loaded.checkpoint), **model_meta(loaded.model)}
-    prune_cfg = cfg.get('prune_cfg')
-    if prune_cfg:
-        meta['prune_cfg'] = prune_cfg.to_dict()
-    return meta
+    return {**meta, 'prune_cfg': pruner.to_dict()}
 
 
 def save_pruned(
@@ -38,7 +37,7 @@ def save_pruned(
     pruner: Pruner,
     loaded: Loaded,
     pruned: Pruned,
-    report: dict[str, Any],
+    report: RunReport | None,
     options: PruneOptions,
 ) -> Path:
     """Write ``<name>_structured_pruned.pth`` or, with masks, ``<name>_pruned.pth`` (on rank 0).
@@ -48,18 +47,18 @@ def save_pruned(
         pruner: What pruned the model.
         loaded: The model as given.
         pruned: The pruned one.
-        report: Its ``achieved`` goes into the prune state.
+        report: Its ``achieved`` goes into the prune state, if there is one.
         options: Say where.
     """
     data: dict[str, Any] = {
-        'meta': meta_of(cfg, loaded),
+        'meta': meta_of(pruner, loaded),
         'state_dict': cpu_weights(pruned.model),
     }
     optimizer, kind = loaded.checkpoint.get('optimizer'), ''
     if pruned.state is not None:
         kind = '_structured'
         state = compose(loaded.prior_state, pruned.state)
-        state.achieved = dict(report['achieved'])
+        state.achieved = dict(report.achieved) if report else {}
         data['meta']['prune_state'] = state.to_dict()
         optimizer = carried_optimizer(cfg, loaded, pruned.model, pruned.state)
     else:
@@ -96,10 +95,29 @@ def carried_optimizer(
 
 
 def write_report(outcome: PruneResult, folder: Path) -> None:
-    """Write ``report.json``, ``report.csv``, the tables of units, the plots and ``report.html``."""
-    write_json(outcome.report, folder / 'report.json')
+    """Write ``report.json``, ``summary.csv``, the tables of units, the plots and ``report.html``."""
+    write_record(outcome.report, folder)
     if outcome.plan and (units := outcome.plan.units):
-        write_groups(units, folder / 'report.csv')
-        UnitTable(units, outcome.prior_state).write_tables(folder)
+        write_unit_tables(units, outcome.prior_state, folder)
     drawn = write_plots(outcome.report, folder)
     write_html(outcome.report, folder, drawn)
+
+
+def write_record(report: RunReport, folder: Path) -> None:
+    """Write ``report.json`` and ``summary.csv``."""
+    write_json(report.to_dict(), folder / 'report.json')
+    write_summary(report, folder / 'summary.csv')
+
+
+def write_unit_tables(plan: UnitPlan, prior_state: PruneState | None, folder: Path) -> None:
+    """Write ``report.csv`` and the tables of units; for ``prior_state`` see :class:`UnitTable`."""
+    write_groups(plan, folder / 'report.csv')
+    UnitTable(plan, prior_state).write_tables(folder)
+
+
+def read_report(folder: Path) -> RunReport | None:
+    """The report that a run of this or an earlier version has left in a folder; None if there is none."""
+    path = folder / 'report.json'
+    if not path.is_file():
+        return None
+    return RunReport.from_dict(json.loads(path.read_text(encoding='utf-8')))

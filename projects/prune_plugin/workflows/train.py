@@ -1,6 +1,5 @@
 """Training and testing through MMEngine's Runner, slim checkpoints included."""
 
-import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,8 @@ from ..training.settings import RecoverySettings
 from .iterate.runner_per_round import prune_in_rounds
 from .options import PruneOptions, PruneResult
 from .prune import prune, pruner_from_config
-from .save_results import write_report
+from .run_report import MaskedStage, RecoveredStage, RunReport
+from .save_results import read_report, write_report
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -79,7 +79,7 @@ def recover(
     origin, test_set = outcome.trained(which), outcome.test_set or TestSet(cfg)
     if origin == outcome.weight_level and outcome.structured:
         add_masked(outcome.report, cfg, test_set, origin)
-    teacher = outcome.report['checkpoint']
+    teacher = outcome.report.checkpoint
     resumed = started_training(origin, work_dir) if resume else None
     train_pruned(cfg, settings, origin, work_dir, launcher, teacher, resumed)
     add_recovered(outcome.report, cfg, settings, test_set, work_dir)
@@ -118,7 +118,7 @@ def train_pruned(
 
 
 def add_recovered(
-    report: dict[str, Any],
+    report: RunReport,
     cfg: Config,
     settings: RecoverySettings,
     test_set: TestSet,
@@ -128,25 +128,26 @@ def add_recovered(
     latest = work_dir / 'latest.pth'
     loaded = load_model(cfg, str(latest), device())
     zeros = zero_share(loaded.checkpoint)
-    report['recovered'] = {
-        **counts(report, 'pruned' if zeros is None else 'dense'),
-        'metrics': test_set.evaluate(loaded.model, 'recovered'),
-        'mode': settings.mode,
-        'epochs': settings.epochs,
-        'checkpoint': str(latest),
-        'trained': 'structured' if zeros is None else 'unstructured',
-        'zeros': zeros,
-    }
+    before = report.pruned if zeros is None else report.dense
+    report.recovered = RecoveredStage(
+        **before.size,
+        metrics=test_set.evaluate(loaded.model, 'recovered'),
+        mode=settings.mode,
+        epochs=settings.epochs,
+        checkpoint=str(latest),
+        trained='structured' if zeros is None else 'unstructured',
+        zeros=zeros,
+    )
 
 
-def add_masked(report: dict[str, Any], cfg: Config, test_set: TestSet, path: Path) -> None:
+def add_masked(report: RunReport, cfg: Config, test_set: TestSet, path: Path) -> None:
     """Evaluate the weight-level pruned model and add the stage ``masked`` to a report."""
     loaded = load_model(cfg, str(path), device())
-    report['masked'] = {
-        **counts(report, 'dense'),
-        'metrics': test_set.evaluate(loaded.model, 'masked'),
-        'zeros': zero_share(loaded.checkpoint),
-    }
+    report.masked = MaskedStage(
+        **report.dense.size,
+        metrics=test_set.evaluate(loaded.model, 'masked'),
+        zeros=zero_share(loaded.checkpoint),
+    )
 
 
 def device() -> str:
@@ -154,12 +155,7 @@ def device() -> str:
     return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
-def counts(report: dict[str, Any], stage: str) -> dict[str, Any]:
-    """Parameters, FLOPs and latency of a stage."""
-    return {k: v for k, v in report[stage].items() if k != 'metrics'}
-
-
-def train(cfg: Config, launcher: str) -> dict[str, Any] | None:
+def train(cfg: Config, launcher: str) -> RunReport | None:
     """What ``tools/train.py`` does: prune first where the config has a ``prune_cfg``, then train.
 
     Args:
@@ -255,7 +251,7 @@ def train_in_rounds(
     return prune_in_rounds(cfg, pruner, options, train_round)
 
 
-def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> dict[str, Any] | None:
+def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> RunReport | None:
     """Prune ``cfg.load_from`` into the work directory and train it there, or go on with that."""
     work_dir = Path(cfg.work_dir)
     pruner = pruner_from_config(cfg)
@@ -277,11 +273,11 @@ def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> dict[str
             f'--resume: {work_dir} holds no *_pruned.pth that its training started from; '
             'use the config that lies there'
         )
-    report_file = work_dir / 'report.json'
-    report = json.loads(report_file.read_text()) if report_file.is_file() else {}
-    teacher = teacher or report.get('checkpoint')
+    report = read_report(work_dir)
+    if report:
+        teacher = teacher or report.checkpoint
     train_pruned(cfg, pruner.recovery, origin, work_dir, launcher, teacher, resumed)
-    if not report:
+    if report is None:
         return None
     add_recovered(report, cfg, pruner.recovery, TestSet(cfg), work_dir)
     if dist.is_main_process():

@@ -135,7 +135,7 @@ def test_both_pruned_checkpoints_are_recalibrated(tmp_path):
         weights = torch.load(path, weights_only=True)['state_dict']
         torch.testing.assert_close(weights['norm.running_mean'], mean)
         assert weights['norm.num_batches_tracked'] == 3
-    assert outcome.report['seconds']['recalibrate'] > 0
+    assert outcome.report.seconds['recalibrate'] > 0
     cfg.train_dataloader = None
     with pytest.raises(UserError, match='recalibrate_bn needs data, but the config has no train'):
         prune(cfg, pruner_from_config(cfg), PruneOptions(None, tmp_path))

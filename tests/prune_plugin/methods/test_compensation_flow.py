@@ -35,7 +35,7 @@ def test_what_is_saved_has_been_refitted(tmp_path):
     (tmp_path / 'out').mkdir()
     cfg, options = config(), PruneOptions(str(tmp_path / 'dense.pth'), tmp_path / 'out')
     outcome = prune(cfg, pruner_from_config(cfg), options)
-    assert outcome.report['seconds']['compensate'] > 0 and outcome.weight_level is None
+    assert outcome.report.seconds['compensate'] > 0 and outcome.weight_level is None
     saved = torch.load(outcome.structured, weights_only=True)
     state = outcome.plan.state
     model = build_slim_model(dict(cfg.model), saved['meta']['prune_state'])
@@ -93,7 +93,7 @@ def test_a_dry_run_does_not_compensate(tmp_path, monkeypatch):
     outcome = prune(
         cfg, pruner_from_config(cfg), PruneOptions(None, tmp_path / 'out', dry_run=True)
     )
-    assert 'compensate' not in outcome.report['seconds'] and not list(tmp_path.iterdir())
+    assert 'compensate' not in outcome.report.seconds and not list(tmp_path.iterdir())
     with pytest.raises(AssertionError, match='compensates'):
         prune(cfg, pruner_from_config(cfg), PruneOptions(None, tmp_path / 'out'))
 

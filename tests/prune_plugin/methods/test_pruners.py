@@ -1,11 +1,16 @@
 """``prune_cfg``: every key is checked before anything is built or touched."""
 
+import json
+from copy import deepcopy
+
 import pytest
 from cases import BY_NAME
+from mmengine.config import Config, ConfigDict
 
 from projects.prune_plugin import StructuredPruner, UserError, WeightPruner, build_pruner
 from projects.prune_plugin.training.config_edits import settings_for
 from projects.prune_plugin.training.settings import RecoverySettings
+from projects.prune_plugin.workflows.prune import pruner_from_config
 
 BAD = [
     (dict(ratio=0.3), r'prune_cfg\.ratio is not a key of StructuredPruner; valid are units, crit'),
@@ -138,3 +143,67 @@ def test_scores_from_a_table_replace_the_criterion():
     assert (
         pruner.plan(case.dense(), table=direct.importance).state.digest() == direct.state.digest()
     )
+
+
+def budget_of(pruner) -> tuple[str, float | None]:
+    return type(pruner.budget).__name__, pruner.budget.ratio
+
+
+@pytest.mark.parametrize(
+    'cfg',
+    [
+        dict(),
+        dict(budget=dict(type='units', ratio=0.4), exclude=['a.*'], min_keep=2),
+        dict(criterion=ConfigDict(type='Taylor', order=2), profile=dict(input_shape=(3, 8, 8))),
+        dict(type='WeightPruner', budget=dict(density=0.1), layer_ratios={'.*fc1': 0.2}),
+        dict(budget=dict(type='metric', metric='NDS', max_drop=0.01)),
+    ],
+)
+def test_a_pruner_writes_itself_back(cfg):
+    written = build_pruner(cfg).to_dict()
+    assert json.loads(json.dumps(written)) == written  # plain data
+    assert written == {'type': 'StructuredPruner', **json.loads(json.dumps(cfg))}
+    again = build_pruner(written)
+    assert again.to_dict() == written and budget_of(again) == budget_of(build_pruner(cfg))
+    written['budget'] = None  # a copy
+    assert build_pruner(cfg).to_dict() != written
+
+
+@pytest.mark.parametrize(
+    ('budget', 'block'),
+    [
+        (dict(type='units', ratio=0.4), dict(type='units', ratio=0.25)),
+        (dict(density=0.1), dict(ratio=0.25)),
+        (dict(), dict(ratio=0.25)),
+        (dict(type='metric', metric='a', max_drop=1), dict(type='params', ratio=0.25)),
+        (
+            dict(type='metric', metric='a', max_drop=1, of=dict(type='latency', points=3)),
+            dict(type='latency', points=3, ratio=0.25),
+        ),
+    ],
+)
+def test_another_ratio_is_written_too(budget, block):
+    pruner = build_pruner(dict(budget=budget))
+    other = pruner.at(0.25)
+    assert other.to_dict()['budget'] == block and pruner.to_dict()['budget'] == budget
+    assert budget_of(build_pruner(other.to_dict())) == budget_of(other)
+    assert other.asked == {'budget': other.budget.quantity, 'ratio': 0.25}
+
+
+def test_the_ratio_of_the_command_line_is_written():
+    cfg = Config(dict(prune_cfg=dict(budget=dict(type='flops', density=0.9), min_keep=3)))
+    written = pruner_from_config(cfg, 0.25).to_dict()
+    assert written['budget'] == {'type': 'flops', 'ratio': 0.25} and written['min_keep'] == 3
+    assert pruner_from_config(Config(), 0.25).to_dict() == {
+        'type': 'StructuredPruner', 'budget': {'ratio': 0.25},
+    }  # fmt: skip
+    assert cfg.prune_cfg.budget.density == 0.9
+
+
+def test_a_pruner_made_by_hand_writes_itself_too():
+    made = StructuredPruner([dict(type='FFNNeurons')], budget=dict(type='params', ratio=0.2))
+    assert made.to_dict() == dict(
+        type='StructuredPruner', units=[dict(type='FFNNeurons')],
+        budget=dict(type='params', ratio=0.2),
+    )  # fmt: skip
+    assert deepcopy(made).to_dict() == made.to_dict()

@@ -90,7 +90,7 @@ def prune(tmp_path):
         cfg = config(prune_cfg, **more)
         run.folder.mkdir(exist_ok=True)
         options = PruneOptions(str(weights), run.folder, dry_run=dry_run)
-        return prune_model(cfg, pruner_from_config(cfg), options).report
+        return prune_model(cfg, pruner_from_config(cfg), options).report.to_dict()
 
     run.folder, run.weights = tmp_path / 'out', weights
     return run

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from projects.prune_plugin import RunReport
 from projects.prune_plugin.workflows.options import PruneOptions
 from projects.prune_plugin.workflows.prune import prune as prune_model
 from projects.prune_plugin.workflows.prune import pruner_from_config
-from projects.prune_plugin.workflows.reports import write_html
+from projects.prune_plugin.workflows.reports import html, write_html
 from projects.prune_plugin.workflows.reports.comparison import change
-from projects.prune_plugin.workflows.reports.console import is_slim, number, share
-from projects.prune_plugin.workflows.reports.html import CAPTIONS, MOST_BARS, report_page
+from projects.prune_plugin.workflows.reports.console import number
+from projects.prune_plugin.workflows.reports.html import CAPTIONS, MOST_BARS
+from projects.prune_plugin.workflows.reports.summary import is_pruned, share
 from projects.prune_plugin.workflows.round_record import Row
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -72,7 +74,12 @@ class Page(HTMLParser):
         return ' '.join(text for tag, text in self.texts if tag != 'style')
 
 
-def prune(folder: Path, **overrides) -> dict:
+def report_page(report: dict, *pictures) -> str:
+    """The page of a ``report.json``."""
+    return html.report_page(RunReport.from_dict(report), *pictures)
+
+
+def prune(folder: Path, **overrides) -> RunReport:
     """The report of a run of the digits' ViT, small and without data."""
     cfg = Config.fromfile(ROOT / 'projects/configs/ViT/vit_tiny_digits_prune50.py')
     cfg.merge_from_dict({
@@ -168,7 +175,7 @@ def test_after_training_there_is_a_column_more(report):
     after = recovered(report)
     page = Page(report_page(after))
     assert page.of('th')[:5] == ['', 'dense', 'pruned', 'recovered', 'removed']
-    assert is_slim(after, 'recovered')
+    assert is_pruned(RunReport.from_dict(after), 'recovered')
     metric = next(iter(report['headline']))
     third = page.rows()[f'{metric} ↑'][2]
     assert third.split(' ')[0] == number(after['recovered']['metrics'][metric])
@@ -198,7 +205,7 @@ def test_the_page_gives_the_advice_of_the_console(report):
     """Where parameters were asked for and the FLOPs stayed."""
     report['asked']['budget'] = 'params'
     assert 'For a faster model' not in Page(report_page(report)).all()
-    report['pruned']['flops'] = report['dense']['flops']
+    report['achieved'].update(params=0.4, flops=0.0)
     text = Page(report_page(report)).all()
     assert 'but only 0 % of the FLOPs' in text and "prune_cfg.budget.type='flops'" in text
 
@@ -255,7 +262,7 @@ def test_pictures_of_another_run_are_not_shown(report, tmp_path):
     report['checkpoint'] = 'a.pth'
 
     def captions() -> list[str]:
-        page = Page(write_html(report, tmp_path).read_text(encoding='utf-8'))
+        page = Page(write_html(RunReport.from_dict(report), tmp_path).read_text(encoding='utf-8'))
         return [tag['alt'] for name, tag in page.tags if name == 'img']
 
     for name in CAPTIONS:  # of an earlier run in this folder
@@ -295,6 +302,7 @@ def test_what_was_not_measured_is_a_dash(report):
     bare = deepcopy(report)
     for stage in ('dense', 'pruned'):
         bare[stage].update(flops=None, latency_ms=None, metrics=None)
+    bare['achieved'].update(flops=None, latency=None)
     bare.update(headline={}, checkpoint=None, prune_cfg=None, config=None, not_prunable={})
     page = Page(report_page(bare))
     assert page.rows()['FLOPs'] == page.rows()['latency'] == ['-', '-', '-']

@@ -2,7 +2,8 @@
 
 from ...common.validation import checked_ratio
 from ..constraint import Constraint
-from .base import Budget
+from .base import Budget, BudgetResult
+from .costs import ProductCost, product_cost
 from .flops import FlopsBudget, flops_cost
 from .latency import LatencyBudget
 from .metric import MetricBudget
@@ -12,13 +13,16 @@ from .weights import WeightsBudget
 
 __all__ = [
     'Budget',
+    'BudgetResult',
     'Constraint',
     'FlopsBudget',
     'LatencyBudget',
     'MetricBudget',
     'ParamsBudget',
+    'ProductCost',
     'UnitsBudget',
     'WeightsBudget',
     'checked_ratio',
     'flops_cost',
+    'product_cost',
 ]

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -9,6 +11,27 @@ from ...common.errors import UserError
 from ...common.validation import checked_ratio
 from ...structure.unit_group import UnitGroup
 from ..constraint import Constraint, Cost, sizes
+
+
+@dataclass
+class BudgetResult:
+    """What was asked of a budget and what came of it, in its own quantity.
+
+    Attributes:
+        quantity: The quantity's name.
+        asked: The fraction to remove.
+        achieved: The fraction removed, by the budget's own cost.
+        dense: How much of the quantity the model had as given.
+        pruned: How much is left.
+        unit: Of ``dense`` and ``pruned``; empty for plain counts.
+    """
+
+    quantity: str = ''
+    asked: float | None = None
+    achieved: float | None = None
+    dense: float | None = None
+    pruned: float | None = None
+    unit: str = ''
 
 
 class Budget:
@@ -23,6 +46,8 @@ class Budget:
 
     #: The quantity's name, as in ``budget=dict(type=...)`` and the reports.
     quantity = ''
+    #: The quantity's unit, for the reports; empty for plain counts.
+    unit = ''
     #: Whether :meth:`cost` can count layers removed by ``remove_empty_layers`` besides units.
     counts_layers = False
     #: Whether the cost is measured by a clock, on a model with weights.
@@ -56,6 +81,21 @@ class Budget:
         budget = copy(self)
         budget.ratio = ratio
         return budget
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is asked for, as in the reports: ``budget`` and ``ratio``."""
+        return {'budget': self.quantity, 'ratio': self.ratio}
+
+    def achieved(self, dense: float, pruned: float) -> BudgetResult:
+        """What came of this budget.
+
+        Args:
+            dense: The cost of the model as given.
+            pruned: The cost of what is left.
+        """
+        removed = 1 - pruned / dense if dense else 0.0
+        return BudgetResult(self.quantity, self.ratio, removed, dense, pruned, self.unit)
 
     def cost(self, model: nn.Module, groups: Sequence[UnitGroup], profile: dict) -> Cost:
         """The cost that this budget limits.

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -115,18 +115,21 @@ def parameter_term(
 def product_cost(
     model: nn.Module,
     groups: Sequence[UnitGroup],
-    uses: dict[int, float] | None = None,
-    own: dict[str, float] | None = None,
+    uses: Mapping[int, float] | None = None,
+    own: Mapping[str, float] | None = None,
+    repeats: bool = False,
 ) -> ProductCost:
     """Build the cost of ``model`` as a function of the units kept.
 
     Args:
         model: The model; it may be on the meta device.
         groups: Its unit groups.
-        uses: Cost of each element of a parameter, by ``id``; None: 1 for all parameters. If given, the
-            cost of modules that match a group's ``repeated`` is proportional to its units too.
+        uses: Cost of each element of a parameter, by the parameter's ``id``; parameters that aren't named
+            cost nothing. None: 1 for every parameter.
         own: Cost of modules' operations without parameters, by module name: proportional to the units
             of the groups that the module owns, constant for other modules.
+        repeats: Whether the cost is one of running: then that of modules that match a group's
+            ``repeated`` is proportional to its units too.
 
     Returns:
         The cost.
@@ -147,7 +150,7 @@ def product_cost(
         multiplier = 1.0 if uses is None else uses.get(id(parameter), 0.0)
         if multiplier:
             term = parameter_term(parameter, cuts.get(id(parameter), []), groups, multiplier)
-            terms.append((name, term, uses is not None))
+            terms.append((name, term))
     for name, cost in (own or {}).items():
         term = Term(cost, [])
         for g, group in enumerate(groups):
@@ -156,12 +159,12 @@ def product_cost(
         for g, layer in layers:
             if name == layer or name.startswith(f'{layer}.'):
                 term.scaled_by(g, 1)
-        terms.append((name, term, True))
-    for name, term, runs in terms:
-        for g, pattern in repeating if runs else ():
+        terms.append((name, term))
+    for name, term in terms if repeats else ():
+        for g, pattern in repeating:
             if pattern.match(name):
                 term.scaled_by(g, groups[g].size)
-    return stacked([term for _, term, _ in terms], groups)
+    return stacked([term for _, term in terms], groups)
 
 
 def stacked(terms: Sequence[Term], groups: Sequence[UnitGroup]) -> ProductCost:

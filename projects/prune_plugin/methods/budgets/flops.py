@@ -50,4 +50,4 @@ def flops_cost(model: nn.Module, groups: Sequence[UnitGroup], example: Example) 
             uses[id(weight)] = uses.get(id(weight), 0) + flops / weight.numel()
         else:
             rest[name] = flops
-    return product_cost(model, groups, uses, rest)
+    return product_cost(model, groups, uses, rest, repeats=True)

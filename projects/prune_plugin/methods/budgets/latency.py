@@ -45,6 +45,7 @@ class LatencyBudget(Budget):
     """
 
     quantity = 'latency'
+    unit = 'ms'
     measured = True
 
     def __init__(self, ratio: float = 0.3, points: int = 5, seconds: float = 0.5):

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from ...calibration.data import CalibrationData
 from ...calibration.loss import LossFunction, mmengine_loss
 from ...calibration.settings import CalibrationSettings
 from ...common.errors import UserError
+from ...common.json_csv import plain
 from ...common.registry import BUDGETS, PRUNERS, SCHEDULES, build
 from ...common.settings import read_settings
 from ...common.validation import is_number, patterns_of
@@ -96,6 +98,15 @@ class Pruner:
     removes_units = False
     #: Regularizes units that are scheduled for removal; None: what is chosen is removed at once.
     penalty: Penalty | None = None
+    #: The arguments that it was made from, and its registered ``type``; see :meth:`to_dict`.
+    given: dict[str, Any]
+
+    def __new__(cls, *args, **kwargs):
+        """Keep the arguments as they are given."""
+        pruner = super().__new__(cls)
+        names = list(signature(cls.__init__).parameters)[1:]
+        pruner.given = {'type': cls.__name__, **dict(zip(names, args, strict=False)), **kwargs}
+        return pruner
 
     def __init__(
         self,
@@ -189,7 +200,18 @@ class Pruner:
         """The same pruner with another ratio in its budget; its rounds stay as they are."""
         pruner = copy(self)
         pruner.budget = self.budget.at(ratio)
+        block = self.given.get('budget', {})
+        if self.budget.searched:
+            block = block.get('of') or self.default_budget
+            block = {'type': block} if isinstance(block, str) else block
+        block = {key: value for key, value in block.items() if key != 'density'}
+        pruner.given = {**self.given, 'budget': {**block, 'ratio': ratio}}
         return pruner
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ``prune_cfg`` that gives this pruner again, as plain data: also where :meth:`at` or a tool's
+        flag has changed the ratio."""
+        return plain(self.given)
 
     @property
     def in_rounds(self) -> bool:
@@ -212,8 +234,8 @@ class Pruner:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """Budget and ratio, as in the reports."""
-        return {'budget': self.budget.quantity, 'ratio': self.budget.ratio}
+        """What is asked of the budget, as in the reports."""
+        return self.budget.asked
 
     @property
     def layer_by_layer(self) -> bool:
@@ -348,4 +370,7 @@ class Pruner:
 
 def build_pruner(prune_cfg: Mapping) -> Pruner:
     """Build and check a whole ``prune_cfg``; without ``type`` it is a StructuredPruner."""
-    return build(PRUNERS, {'type': 'StructuredPruner', **prune_cfg}, 'prune_cfg')
+    cfg = {'type': 'StructuredPruner', **prune_cfg}
+    pruner = build(PRUNERS, cfg, 'prune_cfg')
+    pruner.given = cfg
+    return pruner

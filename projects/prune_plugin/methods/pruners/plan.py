@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ...checkpoints.packed_masks import pack_masks
 from ...structure.prune_state import PruneState, compose
 from ...structure.unit_group import UnitGroup
+from ..budgets.base import BudgetResult
 from ..constraint import Cost
 
 
@@ -41,14 +42,14 @@ class Plan:
     Attributes:
         digest: Plans with equal ones give equal models; empty: nothing would be removed.
         seconds: Time of each step.
-        removed: Fraction of the budget's quantity that is removed, by its cost.
+        result: What was asked of the budget, and what comes of it by its own cost.
         scored: What it was made from.
         state: Which units are kept, relative to the model as given; None: shapes don't change.
     """
 
     digest: str
     seconds: dict[str, float]
-    removed: float
+    result: BudgetResult
     scored: ScoredUnits = field(repr=False)
     state: PruneState | None
 
@@ -109,11 +110,13 @@ class Pruned:
         model: Slim, or with weights set to zero.
         state: Which units are kept, relative to the model that was pruned; None: its shapes are as before.
         masks: Which weights are kept, bool by parameter name.
+        result: What came of the budget, where that is known only now.
     """
 
     model: nn.Module
     state: PruneState | None = None
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    result: BudgetResult | None = None
 
     def describe(self, prior_state: PruneState | None = None) -> dict[str, Any]:
         """What a checkpoint holds beside the weights: ``masks``, or ``prune_state`` for its ``meta``.

@@ -29,6 +29,7 @@ from ...structure.slimming import slim
 from ...structure.unit_group import UnitGroup, named_tensors
 from ...structure.units.finder import UnitFinder, discover, discover_known
 from ..allocators.base import fill_back
+from ..budgets.base import BudgetResult
 from ..compensation import Compensation
 from ..constraint import Cost, sizes
 from ..criteria import Random
@@ -234,16 +235,16 @@ class StructuredPruner(Pruner):
         """See :meth:`Pruner.plan_from`."""
         groups, seconds = scored.groups, dict(scored.seconds)
 
-        def chosen() -> tuple[list[Tensor], Tensor, float]:
+        def chosen() -> tuple[list[Tensor], Tensor, BudgetResult]:
             if scored.cost is None:
                 scored.cost = self.cost(model, groups)
             kept = self.allocate(model, groups, scored.importance, scored.cost)
             dense = scored.cost.total(sizes(groups))
             left = scored.cost.total(torch.tensor([len(units) for units in kept]))
-            return kept, scored.cost.marginal(sizes(groups)), 1 - left / dense
+            return kept, scored.cost.marginal(sizes(groups)), self.budget.achieved(dense, left)
 
         with timed(seconds, 'allocate'):
-            kept, cost, removed = on_rank_0(chosen)
+            kept, cost, result = on_rank_0(chosen)
             state = PruneState(
                 {g.name: g for g in groups},
                 {g.name: k for g, k in zip(groups, kept, strict=True)},
@@ -255,7 +256,7 @@ class StructuredPruner(Pruner):
                     state.kept[layer.name] = torch.arange(0)
             assert_ranks_agree(state.digest(), 'the units kept')
         digest = state.digest() if state.reduced else ''
-        return UnitPlan(digest, seconds, removed, scored, state, cost)
+        return UnitPlan(digest, seconds, result, scored, state, cost)
 
     def scores(
         self,

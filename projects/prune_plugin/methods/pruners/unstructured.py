@@ -161,10 +161,18 @@ class WeightPruner(Pruner):
 
     def plan_from(self, model: nn.Module, scored: ScoredUnits) -> WeightPlan:
         """See :meth:`Pruner.plan_from`."""
-        ratio = self.budget.ratio
-        digest = f'{ratio!r} of {self.budget.quantity}'
-        ratios = self.ratios(self.chosen(model), ratio)
-        return WeightPlan(digest, dict(scored.seconds), ratio, scored, None, ratios)
+        ratio, weights = self.budget.known_ratio, self.chosen(model)
+        ratios = self.ratios(weights, ratio)
+        removed = sum(round(ratios[name] * weight.numel()) for name, weight in weights.items())
+        total = sum(weight.numel() for weight in weights.values())
+        return WeightPlan(
+            digest=f'{ratio!r} of {self.budget.quantity}',
+            seconds=dict(scored.seconds),
+            result=self.budget.achieved(total, total - removed),
+            scored=scored,
+            state=None,
+            ratios=ratios,
+        )
 
     def apply(
         self,
@@ -179,7 +187,9 @@ class WeightPruner(Pruner):
         """See :meth:`Pruner.apply`."""
         with timed({} if seconds is None else seconds, 'sparsify'):
             masks = self.set_to_zero(model, plan.ratios, data, loss, progress, None, plan.scored)
-        return Pruned(model, masks=masks)
+        total = sum(mask.numel() for mask in masks.values())
+        kept = sum(int(mask.sum()) for mask in masks.values())
+        return Pruned(model, masks=masks, result=self.budget.achieved(total, kept))
 
     def select(self, model: nn.Module) -> WeightSelection:
         """See :meth:`Pruner.select`."""
@@ -210,7 +220,9 @@ class WeightPruner(Pruner):
         Raises:
             UserError: a pattern matches nothing, the sparsifier refuses, or there is no data.
         """
-        ratios = self.ratios(self.chosen(model), self.budget.ratio if ratio is None else ratio)
+        ratios = self.ratios(
+            self.chosen(model), self.budget.known_ratio if ratio is None else ratio
+        )
         masks = self.set_to_zero(model, ratios, data, loss, progress, previous)
         if previous is not None:
             check_still_removed(masks, previous)

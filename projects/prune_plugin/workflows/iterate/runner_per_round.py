@@ -11,7 +11,6 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from mmengine import dist
 from mmengine.config import Config
@@ -35,9 +34,10 @@ from ...training.hooks.mask_hook import zero_share
 from ...training.settings import RecoverySettings
 from ..options import PruneOptions, PruneResult
 from ..prune import check_config, data_factory, progress_key, renew_batch_norms
+from ..report_building import add_result, start_report
 from ..reports.rounds import write_history
 from ..round_record import Record, Row
-from ..run_report import start_report
+from ..run_report import RecoveredStage, RunReport
 from ..save_results import file_stem, save_pruned, write_report
 from .machine import IterativePruning
 
@@ -63,7 +63,7 @@ def prune_in_rounds(
 
     Returns:
         The report, with the stages dense, pruned (the last round's pruning) and recovered; the last
-        round's pruned checkpoint; its history is in ``report['rounds']``.
+        round's pruned checkpoint; its history is in ``report.rounds``.
 
     Raises:
         UserError: bad input; nothing has been written then.
@@ -124,7 +124,7 @@ class RunnerPerRound:
         IterativePruning(rounds, self.selection, self.data, self, self.record).run()
         return self.result(report)
 
-    def check(self, dense: nn.Module) -> dict[str, Any]:
+    def check(self, dense: nn.Module) -> RunReport:
         """The report's beginning, once everything that may be wrong with the input is checked."""
         for number in self.pruner.rounds:
             check_config(self.cfg, self.at(number), dense)
@@ -223,7 +223,7 @@ class RunnerPerRound:
         pruned = self.selection.pruned(loaded.model)
         options = replace(self.options, output_dir=self.folder_of(number))
         with timed(self.seconds, 'save'):
-            save_pruned(self.cfg, self.pruner, loaded, pruned, {}, options)
+            save_pruned(self.cfg, self.pruner, loaded, pruned, None, options)
         dist.barrier()
         row.after_prune = self.evaluate(loaded.model, f'after pruning {number.number}')
 
@@ -266,7 +266,7 @@ class RunnerPerRound:
         if content.pop('optimizer', None) is not None:
             save_file(content, path)
 
-    def result(self, report: dict[str, Any]) -> PruneResult:
+    def result(self, report: RunReport) -> PruneResult:
         """Put the last round's checkpoint where any run leaves it, and write the report."""
         last, rows = self.pruner.rounds[-1], self.record.rows
         pruned = self.folder / self.file_name
@@ -277,24 +277,27 @@ class RunnerPerRound:
                 atomic_write(pruned, 'wb') as target,
             ):
                 shutil.copyfileobj(source, target)
-        report['headline'] = self.record.headline
-        report['dense']['metrics'] = self.record.dense
-        report['pruned']['metrics'] = rows[-1].after_prune
-        report['achieved']['zeros'] = rows[-1].sparsity
-        report['rounds'] = [asdict(row) for row in rows]
-        report['seconds'] = self.seconds
+        report.headline = self.record.headline
+        report.dense.metrics = self.record.dense
+        report.pruned.metrics = rows[-1].after_prune
+        report.achieved['zeros'] = rows[-1].sparsity
+        total = sum(size for _, size in self.selection.by_kind.values())
+        kept = total - round(total * rows[-1].sparsity)
+        add_result(report, self.pruner.budget.achieved(total, kept))
+        report.rounds = rows
+        report.seconds = self.seconds
         if self.train_round is not None:
             if dist.is_main_process():
                 replace_symlink(self.folder / 'latest.pth', rows[-1].checkpoint)
-            report['recovered'] = {
-                **report['dense'],
-                'metrics': rows[-1].after_training,
-                'mode': last.recovery.mode,
-                'epochs': sum(number.recovery.epochs for number in self.pruner.rounds),
-                'checkpoint': str(self.folder / 'latest.pth'),
-                'trained': 'unstructured',
-                'zeros': rows[-1].sparsity,
-            }
+            report.recovered = RecoveredStage(
+                **report.dense.size,
+                metrics=rows[-1].after_training,
+                mode=last.recovery.mode,
+                epochs=sum(number.recovery.epochs for number in self.pruner.rounds),
+                checkpoint=str(self.folder / 'latest.pth'),
+                trained='unstructured',
+                zeros=rows[-1].sparsity,
+            )
         result = PruneResult(report, weight_level=pruned, test_set=self.test_set)
         if dist.is_main_process():
             write_report(result, self.folder)

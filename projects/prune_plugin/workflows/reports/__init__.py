@@ -9,6 +9,7 @@ from .plots import write_plots
 from .rounds import print_history, write_history, write_states
 from .search import plot_search, print_search, write_search
 from .sensitivity import evaluation_bar, print_sensitivity, write_sensitivity
+from .summary import write_summary
 from .tables import UnitTable, read_scores, write_groups
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     'write_plots',
     'write_search',
     'write_sensitivity',
+    'write_summary',
 ]

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from ...common.fileio import atomic_write
 from ...common.json_csv import to_json_data
+from ..run_report import GroupRow, RunReport
 from . import markup
 from .advice import advice
 from .comparison import change
-from .console import QUANTITIES, Row, number, share, stages_of, summary
+from .console import number, values_of
 from .rounds import percent
 from .search import goal, search_section
+from .summary import Row, size_rows, summary
 
 #: What the pictures show, in the order of the page.
 CAPTIONS = {
@@ -30,11 +32,11 @@ ARROWS = {'max': '↑', 'min': '↓'}
 MOST_BARS = 60
 
 
-def write_html(report: dict, folder: Path, drawn: Sequence[Path] = ()) -> Path:
+def write_html(report: RunReport, folder: Path, drawn: Sequence[Path] = ()) -> Path:
     """Write ``report.html``.
 
     Args:
-        report: As in ``report.json``.
+        report: The run's.
         folder: Where to; pictures of the run that lie there go into the page.
         drawn: The plots of this report, which go into the page too.
 
@@ -49,36 +51,39 @@ def write_html(report: dict, folder: Path, drawn: Sequence[Path] = ()) -> Path:
     return path
 
 
-def earlier_pictures(report: Mapping, folder: Path) -> list[Path]:
+def earlier_pictures(report: RunReport, folder: Path) -> list[Path]:
     """Pictures in ``folder`` that other steps drew of the same model, not of an older run."""
     paths = []
-    if report.get('rounds') and report.get('headline'):
+    if report.rounds and report.headline:
         paths.append(folder / 'history.png')
-    if report.get('search'):
+    if report.search:
         paths.append(folder / 'search.png')
     if same_model(report, folder / 'sensitivity.json'):
         paths.append(folder / 'sensitivity.png')
     return [path for path in paths if path.is_file()]
 
 
-def same_model(report: Mapping, path: Path) -> bool:
+def same_model(report: RunReport, path: Path) -> bool:
     """Whether another report is of the same checkpoint, or without one of the same config."""
-    keys = ['checkpoint'] if report['checkpoint'] else ['checkpoint', 'config']
+    ours = {'checkpoint': report.checkpoint}
+    if not report.checkpoint:
+        ours['config'] = report.config
     try:
         other = json.loads(path.read_text(encoding='utf-8'))
-        return all(other.get(key) == report[key] for key in keys)
+        return all(other.get(key) == value for key, value in ours.items())
     except (OSError, ValueError, AttributeError):
         return False  # there is none, or it isn't ours
 
 
-def report_page(report: dict, pictures: Mapping[str, bytes] | None = None) -> str:
+def report_page(report: RunReport, pictures: Mapping[str, bytes] | None = None) -> str:
     """The page as HTML.
 
     Args:
-        report: As in ``report.json``.
+        report: The run's.
         pictures: PNG files by name, as in ``CAPTIONS``.
     """
-    report, pictures = to_json_data(report), pictures or {}
+    report = RunReport.from_dict(to_json_data(report.to_dict()))
+    pictures = pictures or {}
     title = f'{model_name(report)}: pruning report'
     shown = [markup.picture(CAPTIONS[name], png) for name, png in pictures.items()]
     parts = [
@@ -86,9 +91,7 @@ def report_page(report: dict, pictures: Mapping[str, bytes] | None = None) -> st
         markup.section('Before and after', comparison(report), *remarks(report)),
         markup.section('What each layer keeps', *kept_shares(report)),
         markup.section('Rounds', rounds(report)),
-        markup.section(
-            'Search', *(search_section(report['search']) if report.get('search') else ())
-        ),
+        markup.section('Search', *(search_section(report.search) if report.search else ())),
         markup.section('Pictures', *shown),
         markup.section('Left as they are', left_out(report)),
         markup.section('Time', *seconds(report)),
@@ -97,35 +100,32 @@ def report_page(report: dict, pictures: Mapping[str, bytes] | None = None) -> st
     return markup.page(title, [part for part in parts if part])
 
 
-def model_name(report: Mapping) -> str:
+def model_name(report: RunReport) -> str:
     """The config's name."""
-    return Path(report['config'] or 'a model').stem
+    return Path(report.config or 'a model').stem
 
 
-def by_weights(report: Mapping) -> bool:
+def by_weights(report: RunReport) -> bool:
     """Whether single weights, not units, were pruned."""
-    return report['asked']['budget'] == 'weights'
+    return report.asked['budget'] == 'weights'
 
 
 # Asked and achieved
 
 
-def lead(report: dict) -> str:
+def lead(report: RunReport) -> str:
     """What was asked, what came of it, and what it did to the metrics, in one sentence."""
-    asked, rows, stages = report['asked'], summary(report), stages_of(report)
-    zeros = report['achieved'].get('zeros')
+    asked, rows, stages = report.asked, summary(report), report.stages()
     if by_weights(report):
         wanted = f'{asked["ratio"]:.4g} of the weights set to zero'
-        got = [f'{percent(zeros, 2)} of them are zero, at dense shapes']
+        got = [f'{percent(report.achieved.get("zeros"), 2)} of them are zero, at dense shapes']
     else:
         wanted = f'{asked["ratio"]:.4g} of {asked["budget"]} removed'
-        removed = [(row.label, row.removed) for row in rows[: len(QUANTITIES)]]
-        if asked['budget'] == 'units':
-            size, kept = (sum(group[key] for group in report['groups']) for key in ('size', 'kept'))
-            removed.insert(0, ('units', share(size, kept)))
-        got = [f'{value} of {label}' for label, value in removed if value != '-']
-    if report.get('search'):
-        wanted = f'{goal(report["search"])}; found: {wanted}'
+        removed = [row for row in size_rows(report) if row.achieved is not None]
+        removed.sort(key=lambda row: row.name != asked['budget'])
+        got = [f'{row.removed} of {row.label}' for row in removed]
+    if report.search:
+        wanted = f'{goal(report.search)}; found: {wanted}'
     told = [f'Asked: {wanted}', f'achieved: {", ".join(got)}']
     for row in (row for row in rows if row.better):
         values = zip(row.values, stages, strict=True)
@@ -133,9 +133,9 @@ def lead(report: dict) -> str:
     return f'{"; ".join(told)}.'
 
 
-def comparison(report: dict) -> str:
+def comparison(report: RunReport) -> str:
     """The table: dense first, then what became of it."""
-    stages = stages_of(report)
+    stages = list(report.stages())
     rows = [(label_of(row), *cells(row, stages), row.removed) for row in summary(report)]
     return markup.table('Dense against pruned', ['', *stages, 'removed'], rows)
 
@@ -149,7 +149,7 @@ def cells(row: Row, stages: Sequence[str]) -> list[str]:
     """A row's values, those of metrics with their difference from the dense model."""
     if not row.values:
         return [''] * len(stages)
-    texts = [number(value, row.unit) for value in row.values]
+    texts = values_of(row)
     if row.better:
         differences = [change(row.values[0], value, relative=False) for value in row.values]
         texts[1:] = [
@@ -159,7 +159,7 @@ def cells(row: Row, stages: Sequence[str]) -> list[str]:
     return texts
 
 
-def remarks(report: dict) -> list[str]:
+def remarks(report: RunReport) -> list[str]:
     """What must be known to read the table."""
     said = []
     if by_weights(report):
@@ -167,7 +167,7 @@ def remarks(report: dict) -> list[str]:
             'Single weights are zero, shapes are those of the dense model. Zeros give no speed-up by '
             'themselves: parameters, FLOPs and latency count them and are those of the dense model.'
         )
-    elif report['achieved'].get('zeros'):
+    elif report.achieved.get('zeros'):
         said.append(
             'The zeros are in a second file, *_pruned.pth, which keeps the dense shapes. Zeros give '
             'no speed-up by themselves.'
@@ -175,20 +175,19 @@ def remarks(report: dict) -> list[str]:
     saying = advice(report)
     if saying:
         said.append(saying)
-    trained = report.get('recovered')
+    trained = report.recovered
     if trained:
-        zeros = trained.get('zeros')
-        epochs = trained['epochs']
-        extent = f'{epochs} epoch{"s" if epochs > 1 else ""}, {trained["mode"]}'
-        if zeros:
-            extent += f'; {percent(zeros, 2)} of its masked tensors are zero'
+        epochs = trained.epochs
+        extent = f'{epochs} epoch{"s" if epochs > 1 else ""}, {trained.mode}'
+        if trained.zeros:
+            extent += f'; {percent(trained.zeros, 2)} of its masked tensors are zero'
         said.append(
-            f'recovered: the {trained.get("trained", "pruned")} model after training ({extent}). '
+            f'recovered: the {trained.trained} model after training ({extent}). '
             'Training changes no shape: parameters, FLOPs and latency are those counted and measured '
             'before it.'
         )
-    notes = [('removed', 'from dense to pruned'), *report['notes'].items()]
-    if report.get('headline'):
+    notes = [('removed', 'from dense to pruned'), *report.notes.items()]
+    if report.headline:
         notes.insert(0, ('metrics', METRICS_NOTE))
     else:
         said.append(
@@ -200,49 +199,47 @@ def remarks(report: dict) -> list[str]:
 # Layers, rounds, time
 
 
-def kept_shares(report: dict) -> list[str]:
+def kept_shares(report: RunReport) -> list[str]:
     """A bar for every unit group, kind by kind, and the layers that are gone as a whole."""
     parts = []
-    for kind in dict.fromkeys(group['kind'] for group in report['groups']):
-        groups = [group for group in report['groups'] if group['kind'] == kind]
-        size, kept = (sum(group[key] for group in groups) for key in ('size', 'kept'))
+    for kind, (size, kept) in report.kind_totals().items():
+        groups = [group for group in report.groups if group.kind == kind]
         title = f'{kind}: {kept:,} of {size:,} units kept ({percent(kept / size)})'
         rows = [bar_of(group) for group in groups]
         unfolded = kept < size and len(groups) <= MOST_BARS
         parts.append(markup.folded(title, markup.bars(rows), unfolded))
-    removed = report.get('removed_layers')
-    if removed:
-        parts.append(markup.facts([('removed as a whole', ', '.join(removed))]))
+    if report.removed_layers:
+        parts.append(markup.facts([('removed as a whole', ', '.join(report.removed_layers))]))
     return parts
 
 
-def bar_of(group: Mapping) -> tuple[str, float, str]:
+def bar_of(group: GroupRow) -> tuple[str, float, str]:
     """A unit group's name, kept share, and figures."""
-    kept, size = group['kept'], group['size']
-    return group['name'], kept / size, f'{kept:,} of {size:,} ({percent(kept / size)})'
+    kept, size = group.kept, group.size
+    return group.name, kept / size, f'{kept:,} of {size:,} ({percent(kept / size)})'
 
 
-def rounds(report: dict) -> str:
+def rounds(report: RunReport) -> str:
     """One line per round: what was asked, the zeros, and each metric twice."""
-    if not report.get('rounds'):
+    if not report.rounds:
         return ''
-    metrics = list(report.get('headline') or {})
+    metrics = list(report.headline)
     header = ['round', 'asked', 'zeros']
     for metric in metrics:
         header += [f'{metric} after pruning', 'after training']
     rows = []
-    for row in report['rounds']:
-        line = [str(row['round']), f'{row["ratio"]:.4g}', percent(row['sparsity'], 2)]
+    for row in report.rounds:
+        line = [str(row.round), f'{row.ratio:.4g}', percent(row.sparsity, 2)]
         for metric in metrics:
-            stages = (row['after_prune'], row['after_training'])
+            stages = (row.after_prune, row.after_training)
             line += [number((values or {}).get(metric)) for values in stages]
         rows.append(line)
     return markup.table('Rounds', header, rows)
 
 
-def left_out(report: dict) -> str:
+def left_out(report: RunReport) -> str:
     """Modules of known classes that could not be cut, and why."""
-    reasons = report['not_prunable']
+    reasons = report.not_prunable
     if not reasons:
         return ''
     return markup.folded(
@@ -250,33 +247,32 @@ def left_out(report: dict) -> str:
     )
 
 
-def seconds(report: dict) -> list[str]:
+def seconds(report: RunReport) -> list[str]:
     """A bar for each step that took a millisecond or more."""
-    steps = {step: spent for step, spent in report['seconds'].items() if spent >= 1e-3}
+    steps = {step: spent for step, spent in report.seconds.items() if spent >= 1e-3}
     longest = max(steps.values(), default=0)
     rows = [(step, spent / longest, number(spent, ' s')) for step, spent in steps.items()]
     parts = [markup.bars(rows)] if rows else []
-    if report.get('recovered') and 'train' not in report['seconds']:
+    if report.recovered and 'train' not in report.seconds:
         parts.append(markup.text('Without the training and the evaluations after it.', 'soft'))
     return parts
 
 
-def origin(report: dict) -> list[str]:
+def origin(report: RunReport) -> list[str]:
     """Files, command line, settings and versions."""
-    trained = report.get('recovered') or {}
     files = [
-        ('config', report['config'] or '-'),
-        ('checkpoint pruned', report['checkpoint'] or 'none: the weights that the config builds'),
+        ('config', report.config or '-'),
+        ('checkpoint pruned', report.checkpoint or 'none: the weights that the config builds'),
     ]
-    if trained:
-        files.append(('checkpoint recovered', trained['checkpoint']))
-    versions = [(name, str(value)) for name, value in report['environment'].items()]
-    settings = report.get('prune_cfg')
+    if report.recovered:
+        files.append(('checkpoint recovered', report.recovered.checkpoint))
+    versions = [(name, str(value)) for name, value in report.environment.items()]
+    settings = report.prune_cfg
     shown = json.dumps(settings, indent=2, ensure_ascii=False) if settings else 'none: the defaults'
     return [
         markup.facts([*files, *versions]),
         markup.text('Command', tag='h3'),
-        markup.text(shlex.join(report['command']), tag='pre'),
-        markup.text('prune_cfg of the config; a ratio on the command line overrides it', tag='h3'),
+        markup.text(shlex.join(report.command), tag='pre'),
+        markup.text('prune_cfg, with the ratio that was pruned at', tag='h3'),
         markup.text(shown, tag='pre'),
     ]

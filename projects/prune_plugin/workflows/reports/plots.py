@@ -5,14 +5,14 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from ...common.fileio import atomic_write
-from .console import STAGES
+from ..run_report import STAGES, RunReport
 
 
-def write_plots(report: dict, folder: Path) -> list[Path]:
+def write_plots(report: RunReport, folder: Path) -> list[Path]:
     """Write ``kept_share.png`` and, where there are metrics, ``metrics_params.png``.
 
     Args:
-        report: As in ``report.json``.
+        report: The run's.
         folder: Where to.
 
     Returns:
@@ -25,42 +25,42 @@ def write_plots(report: dict, folder: Path) -> list[Path]:
         return []
     matplotlib.use('Agg', force=False)
     written = []
-    if report['groups']:
+    if report.groups:
         written.append(plot_kept_share(report, folder / 'kept_share.png'))
-    if report.get('headline'):
+    if report.headline:
         written.append(plot_metrics(report, folder / 'metrics_params.png'))
     return written
 
 
-def plot_kept_share(report: dict, path: Path) -> Path:
+def plot_kept_share(report: RunReport, path: Path) -> Path:
     """Kept share of the units per layer, one panel per kind."""
     from matplotlib.figure import Figure
 
-    kinds = list(dict.fromkeys(group['kind'] for group in report['groups']))
+    kinds = list(dict.fromkeys(group.kind for group in report.groups))
     figure = Figure(figsize=(9, 2.4 * len(kinds) + 0.6), layout='constrained')
     axes = figure.subplots(len(kinds), 1, squeeze=False)[:, 0]
     for axis, kind in zip(axes, kinds, strict=True):
-        groups = [group for group in report['groups'] if group['kind'] == kind]
-        shares = [group['kept'] / group['size'] for group in groups]
+        groups = [group for group in report.groups if group.kind == kind]
+        shares = [group.kept / group.size for group in groups]
         places = range(len(groups))
         axis.bar(places, [1] * len(groups), color='#e4e7eb', width=0.8)
         axis.bar(places, shares, color='#2b6cb0', width=0.8)
         if len(groups) <= 24:
             for place, group in zip(places, groups, strict=True):
-                text = f'{group["kept"]}/{group["size"]}'
-                height = group['kept'] / group['size']
+                text = f'{group.kept}/{group.size}'
+                height = group.kept / group.size
                 inside = height > 0.85
                 axis.text(
                     place, height - 0.03 if inside else height + 0.03, text, fontsize=7,
                     ha='center', va='top' if inside else 'bottom',
                     color='white' if inside else '#1a202c',
                 )  # fmt: skip
-        labels = [str(group['layer_idx']) for group in groups]
+        labels = [str(group.layer_idx) for group in groups]
         step = max(1, len(groups) // 24)
         axis.set_xticks(list(places)[::step], labels[::step])
         axis.set_ylim(0, 1.02)
         axis.set_ylabel('kept share')
-        total, kept = (sum(group[key] for group in groups) for key in ('size', 'kept'))
+        total, kept = report.kind_totals()[kind]
         axis.set_title(f'{kind}: {kept:,} of {total:,} units kept', loc='left', fontsize=10)
         axis.spines[['top', 'right']].set_visible(False)
     axes[-1].set_xlabel('layer')
@@ -69,11 +69,11 @@ def plot_kept_share(report: dict, path: Path) -> Path:
     return path
 
 
-def plot_metrics(report: dict, path: Path) -> Path:
+def plot_metrics(report: RunReport, path: Path) -> Path:
     """The metrics worth looking at first against parameters, one panel each."""
     from matplotlib.figure import Figure
 
-    names = list(report['headline'])
+    names = list(report.headline)
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
     size = (6.4, 4.2) if len(names) == 1 else (4.2 * columns, 3.4 * rows + 0.4)
@@ -88,16 +88,20 @@ def plot_metrics(report: dict, path: Path) -> Path:
     return path
 
 
-def plot_metric(axis, report: dict, name: str) -> None:
+def plot_metric(axis, report: RunReport, name: str) -> None:
     """One metric of every stage."""
-    stages = [s for s in STAGES if name in ((report.get(s) or {}).get('metrics') or {})]
-    points = [(report[s]['params'] / 1e6, report[s]['metrics'][name]) for s in stages]
+    measured = {
+        label: ((stage.params or 0) / 1e6, stage.metrics[name])
+        for label, stage in report.stages().items()
+        if stage.metrics and name in stage.metrics
+    }
+    points = list(measured.values())
     axis.plot(*zip(*points, strict=True), color='#a0aec0', linewidth=1, zorder=1)
     colours = dict(zip(STAGES, ('#1a202c', '#c05621', '#805ad5', '#2f855a'), strict=True))
-    for stage, (x, y) in zip(stages, points, strict=True):
+    for stage, (x, y) in measured.items():
         axis.scatter([x], [y], s=60, color=colours[stage], zorder=2, label=f'{stage}: {y:.4g}')
     axis.set_xlabel('parameters (millions)')
-    better = {'max': 'higher', 'min': 'lower'}[report['headline'][name]]
+    better = {'max': 'higher', 'min': 'lower'}[report.headline[name]]
     axis.set_title(f'{name} ({better} is better)', loc='left', fontsize=9)
     axis.set_xlim(left=0)
     axis.grid(color='#edf2f7')

@@ -186,12 +186,3 @@ def write_groups(plan: UnitPlan, path: str | os.PathLike) -> None:
         share = f'{kept / group.size:.6f}'
         rows.append((group.name, group.layer_idx, group.kind, group.size, kept, share))
     write_csv(GROUP_COLUMNS, rows, path)
-
-
-def kind_totals(groups: Sequence[dict]) -> dict[str, tuple[int, int]]:
-    """Units before and after, by kind, from ``report.json``'s groups."""
-    totals: dict[str, tuple[int, int]] = {}
-    for group in groups:
-        size, kept = totals.get(group['kind'], (0, 0))
-        totals[group['kind']] = (size + group['size'], kept + group['kept'])
-    return totals
