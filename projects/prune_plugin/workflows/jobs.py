@@ -77,9 +77,11 @@ def prune(
     """
     formats.check(cfg, exports)
     check_resume(pruner, options)
-    in_one_go_or_rounds = prune_in_rounds if pruner.in_rounds else prune_to_files
     with started(launcher, options.output_dir):
-        outcome = in_one_go_or_rounds(cfg, pruner, options)
+        if isinstance(pruner, WeightPruner) and pruner.in_rounds:
+            outcome = prune_in_rounds(cfg, pruner, options)
+        else:
+            outcome = prune_to_files(cfg, pruner, options)
         formats.save(cfg, outcome.trained(), exports)
     print_outcome(outcome)
     return outcome
@@ -122,7 +124,7 @@ def prune_and_train(
     check_training(cfg, pruner, options, training, settings)
     pruner.rounds = [replace(r, recovery=training.settings(r.recovery)) for r in pruner.rounds]
     with started(launcher, options.output_dir):
-        if pruner.in_rounds:
+        if isinstance(pruner, WeightPruner) and pruner.in_rounds:
             work_dir = options.output_dir
             outcome = train_in_rounds(cfg, pruner, options, launcher)
         else:
