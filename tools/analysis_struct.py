@@ -177,7 +177,7 @@ def check_tables(parser: Parser, args: argparse.Namespace, writes: bool) -> None
     if not args.save_table:
         return
     folder, made = Path(os.path.abspath(args.save_table)).parent, os.path.abspath(args.output_dir)
-    if not folder.exists() and not (writes and Path(made).is_relative_to(folder)):
+    if not folder.is_dir() and not (writes and Path(made).is_relative_to(folder)):
         code = errno.ENOENT if nearest(str(folder)).is_dir() else errno.ENOTDIR
         parser.error(f'--save-table {args.save_table} cannot be written: {os.strerror(code)}')
 
@@ -198,8 +198,9 @@ def main(args: argparse.Namespace) -> None:
     cfg = cli.read_config(args.config, args.cfg_options)
     pruner = pruner_from_config(cfg, args.pruning_ratio)
     folder, tables = Path(args.output_dir), (args.save_table, args.from_table)
+    plan_only = args.dry_run or args.meta
     exports = Exports(args.save_hf, args.save_onnx, args.save_exported)
-    options = PruneOptions(args.checkpoint, folder, args.dry_run, *tables, args.resume)
+    options = PruneOptions(args.checkpoint, folder, plan_only, *tables, args.resume)
     if args.sensitivity is not None:
         asked = SensitivityOptions(
             args.checkpoint, folder, args.sensitivity, args.sensitivity_samples, args.from_table

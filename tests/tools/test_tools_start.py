@@ -68,6 +68,7 @@ MISTAKES = [
     (PRUNE, '{config} --output-dir {file}/a/b', '{file}/a/b cannot be written (Not a directory)'),
     (PRUNE, '{config} --output-dir {out} --save-table {folder}/none/a.csv',
      '--save-table {folder}/none/a.csv cannot be written: No such file or directory'),
+    (PRUNE, '{config} --output-dir {out} --save-table {file}/a.csv', 'cannot be written: Not a'),
     (PRUNE, '{config} --from-table {folder}/none.csv', 'none.csv cannot be read: No such file'),
     (PRUNE, '{config} --save-hf {folder}', '--save-hf {folder} is there already'),
     ('train', '{config} --work-dir {file}', '--work-dir {file} cannot be written'),
