@@ -1,24 +1,59 @@
 """Prune the model of a config, report, and optionally fine-tune or retrain it."""
 
+import argparse
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from projects.prune_plugin.workflows import cli  # noqa: E402
+from arguments import (  # noqa: E402
+    Parser,
+    add_common_arguments,
+    add_export_arguments,
+    add_gpu_arguments,
+    check_directory,
+    check_exports,
+    check_inputs,
+    choose_devices,
+    nearest,
+    positive,
+    ratio,
+    start,
+)
 
 
-def parse(argv: Sequence[str] | None):
-    """Parse the command line."""
-    parser = cli.Parser(description=__doc__, epilog='Ratios are fractions REMOVED, in [0, 1).')
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse and check the command line."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    check_sensitivity(parser, args)
+    check_training(parser, args)
+    check_dry_run(parser, args)
+    check_meta(parser, args)
+    args.write_plan = args.meta and args.output_dir is not None
+    args.output_dir = args.output_dir or './pruned_models'
+    check_inputs(parser, args, args.checkpoint)
+    check_exports(parser, args)
+    writes = args.write_plan or not (args.meta or args.dry_run)
+    check_directory(parser, '--output-dir', args.output_dir if writes else None)
+    check_tables(parser, args, writes)
+    choose_devices(args)
+    return args
+
+
+def make_parser() -> Parser:
+    """All arguments, unchecked."""
+    parser = Parser(description=__doc__, epilog='Ratios are fractions REMOVED, in [0, 1).')
     parser.add_argument('config', help='config file; the dense one, or one with a prune_cfg')
     parser.add_argument(
         'checkpoint', nargs='?', help='checkpoint to prune; default: freshly initialised weights'
     )
     parser.add_argument(
         '--pruning-ratio',
-        type=cli.ratio,
+        type=ratio,
         help='fraction removed; default: prune_cfg.budget.ratio, else 0.3',
     )
     parser.add_argument('--output-dir', help='where results go; default: ./pruned_models')
@@ -32,7 +67,7 @@ def parse(argv: Sequence[str] | None):
         '(otherwise: goes on with 0.1 x and the optimizer state)',
     )
     parser.add_argument(
-        '--fine-tune-epochs', type=cli.positive, help='epochs to train; default: prune_cfg.recovery'
+        '--fine-tune-epochs', type=positive, help='epochs to train; default: prune_cfg.recovery'
     )
     parser.add_argument(
         '--train',
@@ -59,51 +94,56 @@ def parse(argv: Sequence[str] | None):
     parser.add_argument(
         '--from-table', metavar='FILE', help='take the scores from such a file, at any ratio'
     )
-    cli.add_export_arguments(parser, 'the pruned (after --fine-tune: the recovered) model')
+    add_export_arguments(parser, 'the pruned (after --fine-tune: the recovered) model')
     parser.add_argument(
         '--sensitivity',
-        type=cli.ratio,
+        type=ratio,
         nargs='*',
         metavar='R',
         help='instead: prune each module alone at these ratios and evaluate; default: 0.1 0.3 0.5',
     )
     parser.add_argument(
         '--sensitivity-samples',
-        type=cli.positive,
+        type=positive,
         metavar='N',
         help='with --sensitivity: evaluate on the first N test samples; default: all',
     )
-    cli.add_gpu_arguments(parser)
-    cli.add_common_arguments(parser)
-    args = parser.parse_args(argv)
-    check_sensitivity(parser, args)
-    if args.retrain and not args.fine_tune:
-        parser.error('--retrain goes with --fine-tune')
-    if args.train and not args.fine_tune:
-        parser.error('--train goes with --fine-tune')
-    if args.dry_run and args.fine_tune:
+    add_gpu_arguments(parser)
+    add_common_arguments(parser)
+    return parser
+
+
+def check_training(parser: Parser, args: argparse.Namespace) -> None:
+    """End with what goes with ``--fine-tune`` alone."""
+    for name in ('retrain', 'train'):
+        if getattr(args, name) and not args.fine_tune:
+            parser.error(f'--{name} goes with --fine-tune')
+
+
+def check_dry_run(parser: Parser, args: argparse.Namespace) -> None:
+    """End with what doesn't go with ``--dry-run``."""
+    if not args.dry_run:
+        return
+    if args.fine_tune:
         parser.error('--dry-run trains nothing; leave out --fine-tune')
-    if args.dry_run and args.resume:
+    if args.resume:
         parser.error('--dry-run leaves nothing to resume; leave out --resume')
-    for flag in ('save_hf', 'save_onnx', 'save_exported'):
-        if args.dry_run and getattr(args, flag):
-            parser.error(f'--dry-run writes no model; leave out --{flag.replace("_", "-")}')
-    check_meta(parser, args)
-    args.output_dir = args.output_dir or './pruned_models'
-    return args
+    for name in ('save_hf', 'save_onnx', 'save_exported'):
+        if getattr(args, name):
+            parser.error(f'--dry-run writes no model; leave out {flag(name)}')
 
 
-def check_meta(parser, args) -> None:
-    """End with what doesn't go with ``--meta``; say whether it writes."""
-    if args.meta:
-        for name in ('checkpoint', 'fine_tune', 'save_hf', 'save_onnx', 'save_exported', 'resume'):
-            if getattr(args, name):
-                flag = name.upper() if name == 'checkpoint' else f'--{name.replace("_", "-")}'
-                parser.error(f'--meta plans without weights; leave out {flag}')
-    args.write_plan = args.meta and args.output_dir is not None
+def check_meta(parser: Parser, args: argparse.Namespace) -> None:
+    """End with what doesn't go with ``--meta``."""
+    if not args.meta:
+        return
+    for name in ('checkpoint', 'fine_tune', 'save_hf', 'save_onnx', 'save_exported', 'resume'):
+        if getattr(args, name):
+            given = name.upper() if name == 'checkpoint' else flag(name)
+            parser.error(f'--meta plans without weights; leave out {given}')
 
 
-def check_sensitivity(parser, args) -> None:
+def check_sensitivity(parser: Parser, args: argparse.Namespace) -> None:
     """End with what doesn't go with ``--sensitivity``; sort its ratios."""
     if args.sensitivity is None:
         if args.sensitivity_samples:
@@ -115,7 +155,7 @@ def check_sensitivity(parser, args) -> None:
     ):  # fmt: skip
         if getattr(args, name) not in (None, False):
             parser.error(
-                f'--{name.replace("_", "-")} does not go with --sensitivity, which prunes each '
+                f'{flag(name)} does not go with --sensitivity, which prunes each '
                 'module alone and keeps no pruned model; leave one out'
             )
     if 0 in args.sensitivity:
@@ -123,145 +163,59 @@ def check_sensitivity(parser, args) -> None:
     args.sensitivity = sorted(set(args.sensitivity)) or [0.1, 0.3, 0.5]
 
 
-def analyse_sensitivity(cfg, pruner, args) -> None:
-    """Do what ``--sensitivity`` asks for."""
-    from mmengine import dist
+def check_tables(parser: Parser, args: argparse.Namespace, writes: bool) -> None:
+    """End with a score table that can't be read, or can't be written.
 
-    from projects.prune_plugin.common import distributed
-    from projects.prune_plugin.common.fileio import output_directory
-    from projects.prune_plugin.workflows import sensitivity
-    from projects.prune_plugin.workflows.reports import print_sensitivity
-
-    sensitivity.check_pruner(pruner)
-    distributed.init(args.launcher)
-    cli.log_world(args.launcher)
-    with output_directory(args.output_dir) as folder:
-        options = sensitivity.SensitivityOptions(
-            args.checkpoint, folder, args.sensitivity, args.sensitivity_samples, args.from_table
-        )
-        report = sensitivity.analyse(cfg, pruner, options)
-    if dist.is_main_process():
-        print_sensitivity(report)
-        for ending in ('csv', 'json', 'png'):
-            print(folder / f'sensitivity.{ending}')
+    Args:
+        parser: The tool's.
+        args: What it has parsed.
+        writes: Whether the output directory will be there.
+    """
+    if args.from_table and not os.path.exists(args.from_table):
+        why = os.strerror(errno.ENOENT)
+        parser.error(f'--from-table {args.from_table} cannot be read: {why}')
+    if not args.save_table:
+        return
+    folder, made = Path(os.path.abspath(args.save_table)).parent, os.path.abspath(args.output_dir)
+    if not folder.is_dir() and not (writes and Path(made).is_relative_to(folder)):
+        code = errno.ENOENT if nearest(str(folder)).is_dir() else errno.ENOTDIR
+        parser.error(f'--save-table {args.save_table} cannot be written: {os.strerror(code)}')
 
 
-def plan_on_meta(cfg, pruner, args) -> None:
-    """Do what ``--meta`` asks for."""
-    from contextlib import nullcontext
-
-    from mmengine import dist
-
-    from projects.prune_plugin.common import distributed
-    from projects.prune_plugin.common.fileio import output_directory
-    from projects.prune_plugin.workflows import plan_on_meta, prune
-    from projects.prune_plugin.workflows.reports import print_kinds, print_memory, print_report
-
-    distributed.init(args.launcher)
-    folder = Path(args.output_dir)
-    with output_directory(folder) if args.write_plan else nullcontext():
-        options = prune.PruneOptions(None, folder, True, args.save_table, args.from_table)
-        report = plan_on_meta.plan_on_meta(cfg, pruner, options, args.write_plan)
-    if dist.is_main_process():
-        print_kinds(report)
-        print_report(report)
-        print_memory(report)
+def flag(name: str) -> str:
+    """The flag of an argument."""
+    return f'--{name.replace("_", "-")}'
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the tool."""
-    args = parse(argv)
-    cli.choose_devices(args)
-
-    from contextlib import nullcontext
-    from dataclasses import replace
-
-    from mmengine import dist
-
-    from projects.prune_plugin import StructuredPruner, UserError, WeightPruner
-    from projects.prune_plugin.checkpoints.export import formats
-    from projects.prune_plugin.common import distributed
-    from projects.prune_plugin.common.fileio import output_directory
-    from projects.prune_plugin.training import config_edits
-    from projects.prune_plugin.workflows import prune, train
-    from projects.prune_plugin.workflows.iterate.runner_per_round import prune_in_rounds
-    from projects.prune_plugin.workflows.reports import (
-        print_groups,
-        print_history,
-        print_report,
-        print_search,
-    )
-    from projects.prune_plugin.workflows.round_record import Record
+def main(args: argparse.Namespace) -> None:
+    """Run the one job that the arguments ask for."""
+    from projects.prune_plugin.checkpoints.export.formats import Exports
+    from projects.prune_plugin.workflows import cli, jobs
+    from projects.prune_plugin.workflows.options import PruneOptions
+    from projects.prune_plugin.workflows.prune import pruner_from_config
+    from projects.prune_plugin.workflows.sensitivity import SensitivityOptions
 
     cfg = cli.read_config(args.config, args.cfg_options)
-    pruner = prune.pruner_from_config(cfg, args.pruning_ratio)
+    pruner = pruner_from_config(cfg, args.pruning_ratio)
+    folder, tables = Path(args.output_dir), (args.save_table, args.from_table)
+    plan_only = args.dry_run or args.meta
+    exports = Exports(args.save_hf, args.save_onnx, args.save_exported)
+    options = PruneOptions(args.checkpoint, folder, plan_only, *tables, args.resume)
     if args.sensitivity is not None:
-        analyse_sensitivity(cfg, pruner, args)
-        return
-    if args.meta:
-        plan_on_meta(cfg, pruner, args)
-        return
-    formats.check(cfg, args)
-    if args.resume and not isinstance(pruner, WeightPruner):
-        raise UserError(
-            f'--resume goes with a WeightPruner, but prune_cfg.type is {type(pruner).__name__!r}; its '
-            'training goes on with tools/train.py --resume'
+        asked = SensitivityOptions(
+            args.checkpoint, folder, args.sensitivity, args.sensitivity_samples, args.from_table
         )
-    settings = pruner.recovery
-    if args.fine_tune:
-        settings = config_edits.settings_for(settings, args.retrain, args.fine_tune_epochs)
-        config_edits.check_trainable(cfg, settings)
-        config_edits.check_teacher(settings, args.checkpoint)
-        if args.train == 'structured' and not isinstance(pruner, StructuredPruner):
-            raise UserError(
-                f'--train structured: a {type(pruner).__name__} makes no structured model; '
-                'leave it out, or give unstructured'
-            )
-        pruner.rounds = [
-            replace(
-                r,
-                recovery=config_edits.settings_for(r.recovery, args.retrain, args.fine_tune_epochs),
-            )
-            for r in pruner.rounds
-        ]
-        config_edits.check_data(cfg, 'train_dataloader')
-        if args.amp:
-            train.use_amp(cfg)
-    in_rounds = pruner.in_rounds and not args.dry_run
-    distributed.init(args.launcher)
-    cli.log_world(args.launcher)
-    folder = Path(args.output_dir)
-    with nullcontext(folder) if args.dry_run else output_directory(folder):
-        options = prune.PruneOptions(
-            args.checkpoint, folder, args.dry_run, args.save_table, args.from_table, args.resume
-        )
-        if in_rounds and args.fine_tune:
-            work_dir = folder
-            outcome = train.train_in_rounds(cfg, pruner, options, args.launcher)
-        elif in_rounds:
-            outcome = prune_in_rounds(cfg, pruner, options)
-        else:
-            outcome = prune.prune(cfg, pruner, options)
-        if args.fine_tune and not in_rounds:
-            work_dir = folder / config_edits.FOLDERS[settings.mode]
-            train.recover(cfg, settings, outcome, work_dir, args.launcher, args.train, args.resume)
-            if dist.is_main_process():
-                prune.write_report(outcome, folder)
-        if not args.dry_run:
-            final = work_dir / 'latest.pth' if args.fine_tune else outcome.trained()
-            formats.save(cfg, final, args)
-    if dist.is_main_process():
-        if args.dry_run:
-            print_groups(outcome.report)
-        if outcome.report.get('rounds'):
-            print_history(Record.of_report(outcome.report))
-        if outcome.report.get('search'):
-            print_search(outcome.report['search'])
-        print_report(outcome.report)
-        for path in (outcome.structured, outcome.weight_level):
-            if path:
-                print(path)
+        jobs.analyse_sensitivity(cfg, pruner, asked, args.launcher)
+    elif args.meta:
+        jobs.plan_on_meta(cfg, pruner, options, args.write_plan, args.launcher)
+    elif args.dry_run:
+        jobs.dry_run(cfg, pruner, options, args.launcher)
+    elif args.fine_tune:
+        training = jobs.Training(args.retrain, args.fine_tune_epochs, args.train, args.amp)
+        jobs.prune_and_train(cfg, pruner, options, training, exports, args.launcher)
+    else:
+        jobs.prune(cfg, pruner, options, exports, args.launcher)
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse, main)

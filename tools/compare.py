@@ -5,9 +5,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from projects.prune_plugin.workflows import cli  # noqa: E402
+from arguments import (  # noqa: E402
+    Parser,
+    add_common_arguments,
+    check_directory,
+    check_inputs,
+    positive,
+    start,
+)
 
 
 def seconds(text: str) -> float:
@@ -21,9 +28,9 @@ def seconds(text: str) -> float:
     return value
 
 
-def parse(argv: Sequence[str] | None):
-    """Parse the command line."""
-    parser = cli.Parser(description=__doc__)
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse and check the command line."""
+    parser = Parser(description=__doc__)
     parser.add_argument('config', help='config file; the dense one also for slim checkpoints')
     parser.add_argument(
         'checkpoints',
@@ -43,33 +50,48 @@ def parse(argv: Sequence[str] | None):
     )
     parser.add_argument('--no-eval', action='store_true', help='compute no metrics')
     parser.add_argument(
-        '--batch-size', type=cli.positive,
+        '--batch-size', type=positive,
         help='samples per timed forward call; default: prune_cfg.profile.batch_size, else 8',
     )  # fmt: skip
     parser.add_argument(
-        '--num-threads', type=cli.positive,
+        '--num-threads', type=positive,
         help='CPU threads when timing; default: prune_cfg.profile.num_threads, else 1',
     )  # fmt: skip
     parser.add_argument(
         '--seconds', type=seconds,
         help='time to spend on timing all models; default: prune_cfg.profile.seconds, else 4',
     )  # fmt: skip
-    cli.add_common_arguments(parser)
+    add_common_arguments(parser)
     args = parser.parse_args(argv)
     if args.eval and args.no_eval:
         parser.error('--eval and --no-eval exclude each other; leave one out')
+    check_labels(parser, args)
+    check_inputs(parser, args, *args.checkpoints)
+    check_directory(parser, '--out', args.out)
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the tool."""
-    args = parse(argv)
+def check_labels(parser: Parser, args: argparse.Namespace) -> None:
+    """End with labels that don't name each checkpoint."""
+    labels, count = args.labels, len(args.checkpoints)
+    if labels is None:
+        return
+    if len(labels) != count:
+        parser.error(f'--labels has {len(labels)} names for {count} checkpoints; give one for each')
+    if not all(label.strip() for label in labels):
+        parser.error('--labels holds an empty name; give each checkpoint one to be told by')
+    for label in labels:
+        if labels.count(label) > 1:
+            parser.error(f'--labels names two checkpoints {label!r}; labels must be distinct')
 
+
+def main(args: argparse.Namespace) -> None:
+    """Run the tool."""
     from mmengine import dist
 
     from projects.prune_plugin.common import distributed
     from projects.prune_plugin.common.fileio import output_directory
-    from projects.prune_plugin.workflows import compare
+    from projects.prune_plugin.workflows import cli, compare
     from projects.prune_plugin.workflows.reports import print_comparison, write_comparison
 
     cfg = cli.read_config(args.config, args.cfg_options)
@@ -91,4 +113,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse, main)

@@ -1,13 +1,14 @@
 """Make data: nuScenes' info files or a small synthetic drive for VAD, WikiText-2 for language models."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from projects.prune_plugin.workflows import cli  # noqa: E402
+from arguments import Parser, check_directory, positive, start  # noqa: E402
 
 VERSIONS = ('v1.0-mini', 'v1.0-trainval')
 
@@ -19,9 +20,9 @@ def seed(text: str) -> int:
     return int(text)
 
 
-def parse(argv: Sequence[str] | None):
-    """Parse the command line."""
-    parser = cli.Parser(description=__doc__)
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse and check the command line."""
+    parser = Parser(description=__doc__)
     commands = parser.add_subparsers(
         dest='command', required=True, metavar='{nuscenes,toy,wikitext2}'
     )
@@ -46,16 +47,16 @@ def parse(argv: Sequence[str] | None):
     )
     toy.add_argument('--out', required=True, help='folder to write, e.g. data/toy_nuscenes')
     toy.add_argument('--seed', type=seed, default=0, help='another seed, another drive; default: 0')
-    toy.add_argument('--scenes', type=cli.positive, default=6, help='default: 6')
+    toy.add_argument('--scenes', type=positive, default=6, help='default: 6')
     toy.add_argument(
         '--frames',
-        type=cli.positive,
+        type=positive,
         default=20,
         help='key frames of a scene, 2 a second; default: 20',
     )
     toy.add_argument(
         '--image-size',
-        type=cli.positive,
+        type=positive,
         nargs=2,
         default=(800, 450),
         metavar=('WIDTH', 'HEIGHT'),
@@ -72,13 +73,37 @@ def parse(argv: Sequence[str] | None):
         '--out', default='data/wikitext2', help='folder to write; default: data/wikitext2'
     )
     text.add_argument('--anew', action='store_true', help='write again what is there already')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.command == 'nuscenes':
+        check_nuscenes(parser, args)
+    elif args.command == 'wikitext2':
+        check_wikitext2(parser, args)
+    return args
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def check_nuscenes(parser: Parser, args: argparse.Namespace) -> None:
+    """End with a folder that can't take the info files, or with tables that aren't there."""
+    check_directory(parser, '--out-dir', args.out_dir, new_files=False)
+    folder = Path(args.root_path) / args.version
+    if not folder.exists() and not os.path.exists(args.out_dir or args.root_path):
+        parser.error(
+            f'--root-path {args.root_path} holds no nuScenes {args.version}: {folder} does not exist; '
+            f'unpack the metadata of {args.version} there'
+        )
+
+
+def check_wikitext2(parser: Parser, args: argparse.Namespace) -> None:
+    """End with a folder that can't take the texts, or with one that should have them and isn't there."""
+    check_directory(parser, '--out', args.out, new_files=False)
+    if args.source and (args.anew or not os.path.exists(args.out)):
+        if not os.path.exists(os.path.expanduser(args.source)):
+            parser.error(
+                f'--source {args.source} has no wiki.valid.raw; name the folder with wiki.*.raw'
+            )
+
+
+def main(args: argparse.Namespace) -> None:
     """Run the tool."""
-    args = parse(argv)
-
     if args.command == 'wikitext2':
         from projects.llm.datasets.wikitext2 import prepare_wikitext2
 
@@ -94,4 +119,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse, main)

@@ -1,10 +1,10 @@
 """The main job in one go: a toy drive, a small VAD trained on it, 30 % of it removed, retrained."""
 
-import argparse
 import time
 from pathlib import Path
 
-from demo_steps import call, once
+from arguments import Parser, check_directory
+from demo_steps import ROOT, call, once
 
 DENSE = 'projects/configs/VAD/VAD_nano_toy.py'
 PRUNED = 'projects/configs/VAD/VAD_nano_toy_prune0.3.py'
@@ -12,10 +12,11 @@ PRUNED = 'projects/configs/VAD/VAD_nano_toy_prune0.3.py'
 
 def main() -> None:
     """Run the demo."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('--folder', default='work_dirs/demo_vad', help='where results go')
     parser.add_argument('--anew', action='store_true', help='do everything again')
     args = parser.parse_args()
+    check_directory(parser, '--folder', str(ROOT / args.folder))
     start = time.perf_counter()
     folders = {
         name: Path(args.folder) / name

@@ -1,6 +1,5 @@
 """A language model in one go: prune SmolLM2 as a whole and weight by weight, recover, compare."""
 
-import argparse
 import json
 import os
 import subprocess
@@ -8,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from arguments import Parser, check_directory
 from demo_steps import ROOT, call, once
 
 DENSE = 'projects/configs/LLM/smollm2_135m.py'
@@ -33,10 +33,11 @@ def text_options() -> list[str]:
 
 def main() -> None:
     """Run the demo."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('--folder', default='work_dirs/demo_llm', help='where results go')
     parser.add_argument('--anew', action='store_true', help='do again what was done')
     args = parser.parse_args()
+    check_directory(parser, '--folder', str(ROOT / args.folder))
     start = time.perf_counter()
     whole, single = Path(args.folder) / 'global25', Path(args.folder) / 'sparsegpt50'
     text = text_options()

@@ -1,10 +1,10 @@
 """ViT in one go: train a small one on digits, prune half of it, fine-tune, evaluate."""
 
-import argparse
 import json
 import time
 from pathlib import Path
 
+from arguments import Parser, check_directory
 from demo_steps import ROOT, call, once
 
 DENSE = 'projects/configs/ViT/vit_tiny_digits.py'
@@ -13,10 +13,11 @@ PRUNED = 'projects/configs/ViT/vit_tiny_digits_prune50.py'
 
 def main() -> None:
     """Run the demo."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('--folder', default='work_dirs/demo_vit', help='where results go')
     parser.add_argument('--anew', action='store_true', help='train the dense model again')
     args = parser.parse_args()
+    check_directory(parser, '--folder', str(ROOT / args.folder))
     start = time.perf_counter()
     dense = Path(args.folder) / 'dense'
     pruned = Path(args.folder) / 'pruned'

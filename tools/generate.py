@@ -1,19 +1,20 @@
 """Let a language model go on with a text: the config's own weights, or checkpoints of it."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from projects.prune_plugin.workflows import cli  # noqa: E402
+from arguments import Parser, add_common_arguments, check_inputs, positive, start  # noqa: E402
 
 PROMPT = 'The history of the railway began when'
 
 
-def parse(argv: Sequence[str] | None):
-    """Parse the command line."""
-    parser = cli.Parser(description=__doc__)
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse and check the command line."""
+    parser = Parser(description=__doc__)
     parser.add_argument('config', help='config file; the dense one also for slim checkpoints')
     parser.add_argument(
         'checkpoints',
@@ -23,22 +24,23 @@ def parse(argv: Sequence[str] | None):
     )
     parser.add_argument('--prompt', default=PROMPT, help=f'the beginning; default: "{PROMPT}"')
     parser.add_argument(
-        '--max-new-tokens', type=cli.positive, default=40, help='tokens to add; default: 40'
+        '--max-new-tokens', type=positive, default=40, help='tokens to add; default: 40'
     )
-    cli.add_common_arguments(parser)
-    return parser.parse_args(argv)
+    add_common_arguments(parser)
+    args = parser.parse_args(argv)
+    check_inputs(parser, args, *args.checkpoints)
+    return args
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(args: argparse.Namespace) -> None:
     """Run the tool."""
-    args = parse(argv)
-
     import torch
 
     from projects.llm.models import HFCausalLM, generate_text
     from projects.prune_plugin import UserError
     from projects.prune_plugin.checkpoints.model_loading import load_model
     from projects.prune_plugin.common import distributed
+    from projects.prune_plugin.workflows import cli
 
     cfg = cli.read_config(args.config, args.cfg_options)
     distributed.init(args.launcher)
@@ -55,4 +57,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse, main)

@@ -1,17 +1,26 @@
 """Evaluate a checkpoint, dense or slim, with the dense config."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from projects.prune_plugin.workflows import cli  # noqa: E402
+from arguments import (  # noqa: E402
+    Parser,
+    add_common_arguments,
+    add_export_arguments,
+    check_directory,
+    check_exports,
+    check_inputs,
+    start,
+)
 
 
-def parse(argv: Sequence[str] | None):
-    """Parse the command line."""
-    parser = cli.Parser(description=__doc__)
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse and check the command line."""
+    parser = Parser(description=__doc__)
     parser.add_argument('config', help='config file; the dense one also for slim checkpoints')
     parser.add_argument(
         'checkpoint',
@@ -30,31 +39,34 @@ def parse(argv: Sequence[str] | None):
         '--tmpdir', help='folder in which ranks exchange results; default: automatic'
     )
     parser.add_argument('--amp', action='store_true', help='evaluate in mixed precision')
-    cli.add_export_arguments(parser, 'the model')
-    cli.add_common_arguments(parser)
-    return parser.parse_args(argv)
+    add_export_arguments(parser, 'the model')
+    add_common_arguments(parser)
+    args = parser.parse_args(argv)
+    check_inputs(parser, args, args.checkpoint)
+    check_exports(parser, args)
+    check_directory(parser, '--work-dir', args.work_dir)
+    return args
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(args: argparse.Namespace) -> None:
     """Run the tool."""
-    args = parse(argv)
-
     from projects.prune_plugin.checkpoints.export import formats
     from projects.prune_plugin.common import distributed
     from projects.prune_plugin.common.fileio import output_directory
-    from projects.prune_plugin.workflows import train
+    from projects.prune_plugin.workflows import cli, train
 
     cfg = cli.read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.amp:
         cfg.test_cfg = dict(cfg.get('test_cfg') or {}, fp16=True)
-    formats.check(cfg, args)
+    exports = formats.Exports(args.save_hf, args.save_onnx, args.save_exported)
+    formats.check(cfg, exports)
     distributed.init(args.launcher)
     cli.log_world(args.launcher)
     with output_directory(cfg.work_dir, '--work-dir'):
         train.test(cfg, args.checkpoint, args.eval, args.launcher, args.tmpdir)
-        formats.save(cfg, args.checkpoint, args)
+        formats.save(cfg, args.checkpoint, exports)
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse, main)

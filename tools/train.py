@@ -1,17 +1,27 @@
 """Train a config; with a prune_cfg in it, prune what load_from names and then train that."""
 
+import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from projects.prune_plugin.workflows import cli  # noqa: E402
+from arguments import (  # noqa: E402
+    Parser,
+    add_common_arguments,
+    add_export_arguments,
+    check_directory,
+    check_exports,
+    check_inputs,
+    start,
+)
 
 
-def parse(argv: Sequence[str] | None):
-    """Parse the command line."""
-    parser = cli.Parser(description=__doc__)
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse and check the command line."""
+    parser = Parser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--work-dir', help='where logs and checkpoints go; default: work_dirs/<config name>'
@@ -25,23 +35,36 @@ def parse(argv: Sequence[str] | None):
     )
     parser.add_argument('--load-from', help='checkpoint to start from; overrides the config')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
-    cli.add_export_arguments(parser, 'the trained model')
-    cli.add_common_arguments(parser)
-    return parser.parse_args(argv)
+    add_export_arguments(parser, 'the trained model')
+    add_common_arguments(parser)
+    args = parser.parse_args(argv)
+    check_inputs(parser, args)
+    check_started_from(parser, args)
+    check_exports(parser, args)
+    check_directory(parser, '--work-dir', args.work_dir)
+    return args
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def check_started_from(parser: Parser, args: argparse.Namespace) -> None:
+    """End with a checkpoint to start or to go on from that isn't there."""
+    if args.resume not in (None, 'auto') and not os.path.isfile(args.resume):
+        parser.error(f'--resume {args.resume} does not exist; give a .pth file')
+    first = args.load_from
+    if not first or args.resume or '://' in first:  # a resumed training needs no first checkpoint
+        return
+    if not os.path.isfile(os.path.expanduser(first)):
+        parser.error(f'load_from {first} does not exist; give a .pth file')
+
+
+def main(args: argparse.Namespace) -> None:
     """Run the tool."""
-    args = parse(argv)
-
     from mmengine import dist
 
     from projects.prune_plugin.checkpoints.export import formats
     from projects.prune_plugin.common import distributed
     from projects.prune_plugin.common.fileio import output_directory
-    from projects.prune_plugin.workflows import train
+    from projects.prune_plugin.workflows import cli, train
     from projects.prune_plugin.workflows.reports import print_history, print_report
-    from projects.prune_plugin.workflows.round_record import Record
 
     cfg = cli.read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
@@ -52,17 +75,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.resume_path = None if args.resume == 'auto' else args.resume
     if args.amp:
         train.use_amp(cfg)
-    formats.check(cfg, args)
+    exports = formats.Exports(args.save_hf, args.save_onnx, args.save_exported)
+    formats.check(cfg, exports)
     distributed.init(args.launcher)
     cli.log_world(args.launcher)
     with output_directory(cfg.work_dir, '--work-dir'):
         report = train.train(cfg, args.launcher)
-        formats.save(cfg, Path(cfg.work_dir) / 'latest.pth', args)
+        formats.save(cfg, Path(cfg.work_dir) / 'latest.pth', exports)
     if report and dist.is_main_process():
-        if report.get('rounds'):
-            print_history(Record.of_report(report))
+        if report.rounds:
+            print_history(report.record())
         print_report(report)
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse, main)

@@ -1,14 +1,21 @@
 """Draw what a model sees, or the truth alone: six cameras and the bird's-eye view, frame by frame."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from projects.prune_plugin.workflows import cli  # noqa: E402
+from arguments import (  # noqa: E402
+    Parser,
+    add_common_arguments,
+    check_directory,
+    check_inputs,
+    start,
+)
 
 
 def frames(text: str) -> slice:
@@ -31,9 +38,9 @@ def score(text: str) -> float:
     return value
 
 
-def parse(argv: Sequence[str] | None):
-    """Parse the command line."""
-    parser = cli.Parser(description=__doc__)
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse and check the command line."""
+    parser = Parser(description=__doc__)
     parser.add_argument('config', help='config file; the dense one also for slim checkpoints')
     parser.add_argument(
         'checkpoint', nargs='?', help='checkpoint, dense or slim; not needed for the truth alone'
@@ -61,21 +68,25 @@ def parse(argv: Sequence[str] | None):
     parser.add_argument(
         '--map-score', type=score, default=0.4, help='least score of a map line; default: 0.4'
     )
-    cli.add_common_arguments(parser)
+    add_common_arguments(parser)
     args = parser.parse_args(argv)
     args.gt_only = args.gt_only or bool(args.frame and not args.checkpoint)
     if not args.checkpoint and not args.gt_only:
         parser.error('checkpoint is missing; name one, or draw the truth alone with --gt-only')
+    check_inputs(parser, args, None if args.gt_only else args.checkpoint)
+    if args.frame and not os.path.exists(args.frame):
+        frame = Path(args.frame)
+        parser.error(f'--frame {frame} does not exist; name a folder with a YAML file, or one')
+    check_directory(parser, '--out', args.out)
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(args: argparse.Namespace) -> None:
     """Run the tool."""
-    args = parse(argv)
-
     from mmengine import dist
 
     from projects.prune_plugin.common import distributed
+    from projects.prune_plugin.workflows import cli
 
     cfg = cli.read_config(args.config, args.cfg_options)
     distributed.init(args.launcher)
@@ -124,4 +135,4 @@ def draw(args: argparse.Namespace, cfg) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse, main)

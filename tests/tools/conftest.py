@@ -37,7 +37,7 @@ def run_tool():
 
 @pytest.fixture
 def call_tool(capfd, monkeypatch):
-    """``call_tool('train', *args)``: the tool's ``main`` in this process, through ``cli.run``."""
+    """``call_tool('train', *args)``: the tool in this process, its ``main`` through ``cli.run``."""
 
     def call(name: str, *args) -> Ended:
         from mmengine.logging import MMLogger
@@ -53,7 +53,7 @@ def call_tool(capfd, monkeypatch):
         capfd.readouterr()
         try:
             with pytest.raises(SystemExit) as left:
-                cli.run(module.main, list(map(str, args)))
+                cli.run(module.main, module.parse(list(map(str, args))))
         finally:
             CheckpointLoader._schemes = schemes
         captured = capfd.readouterr()

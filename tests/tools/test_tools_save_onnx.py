@@ -73,7 +73,8 @@ def test_trained_models(call_tool, both, tmp_path):
 def test_what_cannot_be_written_is_refused_before_any_work(call_tool, tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = ['no.pth'] if tool == 'test' else []
-    (tmp_path / 'file').touch()
+    for name in ('file', 'no.pth'):
+        (tmp_path / name).touch()
     (tmp_path / 'd.pt2').mkdir()
     there = sorted(tmp_path.iterdir())
     for arguments, said in (
@@ -91,8 +92,9 @@ def test_what_cannot_be_written_is_refused_before_any_work(call_tool, tool, tmp_
 def test_missing_packages_are_named_with_the_extra(call_tool, tmp_path, monkeypatch):
     for name in ('onnx', 'onnxscript', 'onnxruntime'):
         monkeypatch.setitem(sys.modules, name, None)
-    ended = call_tool('test', CONFIG, 'no.pth', '--save-onnx', tmp_path / 'a.onnx')
-    assert ended.code == 2 and not list(tmp_path.iterdir())
+    (tmp_path / 'no.pth').touch()
+    ended = call_tool('test', CONFIG, tmp_path / 'no.pth', '--save-onnx', tmp_path / 'a.onnx')
+    assert ended.code == 2 and not (tmp_path / 'a.onnx').exists()
     assert '--save-onnx needs onnx, onnxscript, onnxruntime; install' in ended.errors[-1]
     assert 'pip install -e ".[export]"' in ended.errors[-1]
     assert "'export'" in (ROOT / 'setup.py').read_text()

@@ -31,8 +31,7 @@ def top1(path) -> float:
     from projects.prune_plugin.workflows.cli import read_config
     from projects.vit.datasets.digits import Digits
 
-    pairs = (option.split('=') for option in SMALL[:3])
-    model = load_model(read_config(CONFIG, {n: int(v) for n, v in pairs}), str(path)).model
+    model = load_model(read_config(CONFIG, SMALL[:3]), str(path)).model
     data = Digits('test', indices=128)
     images = torch.stack([data[i]['inputs'] for i in range(128)]).float()
     with torch.no_grad():

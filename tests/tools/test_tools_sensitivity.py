@@ -99,8 +99,7 @@ def test_metrics_are_those_of_models_cut_by_hand(first, checkpoint):
     from projects.prune_plugin.workflows.cli import read_config
     from projects.vit.datasets.digits import Digits
 
-    pairs = (option.split('=') for option in SMALL[:3])
-    cfg = read_config(CONFIG, {name: int(value) for name, value in pairs})
+    cfg = read_config(CONFIG, SMALL[:3])
     data = Digits('test', indices=SAMPLES)
     images = torch.stack([data[i]['inputs'] for i in range(SAMPLES)]).float()
     images = (images / 255 - 0.2988) / 0.3237

@@ -34,8 +34,7 @@ def weights(tmp_path_factory) -> Path:
 
     from projects.prune_plugin.workflows import cli
 
-    options = dict(option.split('=') for option in SMALL)
-    cfg = cli.read_config(CONFIG, {k: int(v) for k, v in options.items()})
+    cfg = cli.read_config(CONFIG, SMALL)
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 ROOT = Path(__file__).resolve().parents[2]
 #: Where the results lie that the documentation quotes.
 RESULTS = ROOT / 'docs' / 'benchmarks'
@@ -37,6 +35,8 @@ def spread(seconds: list[float]) -> dict[str, float]:
 
 def write(name: str, result: dict[str, Any]) -> Path:
     """Write a result with its surroundings to ``docs/benchmarks/<name>.json``."""
+    import torch  # slow, and --help needs none
+
     RESULTS.mkdir(parents=True, exist_ok=True)
     surroundings = dict(
         torch=torch.__version__,

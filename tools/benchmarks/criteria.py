@@ -8,19 +8,8 @@ import argparse
 import subprocess
 import sys
 from copy import deepcopy
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from common import ROOT, save  # noqa: E402
-from mmengine.config import Config  # noqa: E402
-
-from projects.prune_plugin import build_pruner, slim  # noqa: E402
-from projects.prune_plugin.calibration.data import CalibrationData  # noqa: E402
-from projects.prune_plugin.checkpoints.checkpoint_file import use_safe_loader  # noqa: E402
-from projects.prune_plugin.checkpoints.model_loading import load_model  # noqa: E402
-from projects.prune_plugin.evaluation.profiling import count_params  # noqa: E402
-from projects.prune_plugin.evaluation.test_set import TestSet  # noqa: E402
+from common import ROOT, save
 
 CONFIG = 'projects/configs/ViT/vit_tiny_digits.py'
 METHODS = {
@@ -41,6 +30,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--ratios', type=float, nargs='+', default=[0.3, 0.5, 0.7])
     args = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    from mmengine.config import Config
+
+    from projects.prune_plugin import build_pruner, slim
+    from projects.prune_plugin.calibration.data import CalibrationData
+    from projects.prune_plugin.checkpoints.checkpoint_file import use_safe_loader
+    from projects.prune_plugin.checkpoints.model_loading import load_model
+    from projects.prune_plugin.evaluation.profiling import count_params
+    from projects.prune_plugin.evaluation.test_set import TestSet
+
     folder = ROOT / 'work_dirs' / 'demo_vit' / 'dense'
     if not (folder / 'done').exists():
         train = [sys.executable, 'tools/train.py', CONFIG, '--work-dir', str(folder)]

@@ -78,7 +78,7 @@ def main() -> None:
         parser.error(f'--parts has {wrong[0]!r}; valid are {", ".join(parts)}')
     seconds = {name: run(parts[name]) for name in args.parts or parts}
     if not args.parts:
-        from common import save  # which imports torch
+        from common import save
 
         taken = [value for value in seconds.values() if value is not None]
         name = 'bench_full_times' if args.full else 'bench_times'

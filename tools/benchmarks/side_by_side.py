@@ -82,7 +82,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             found[name] = compare(name, Path(folder))
-    from common import save  # which imports torch
+    from common import save
 
     for name, result in found.items():
         save(f'side_by_side_{name}', result)

@@ -20,10 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from data_folders import CIFAR10  # noqa: E402
-from mmengine.config import Config  # noqa: E402
-
-from projects.prune_plugin.common.errors import UserError  # noqa: E402
-from projects.prune_plugin.training.config_edits import check_data  # noqa: E402
 
 CONFIG = ROOT / 'projects' / 'configs' / 'ViT' / 'vit_tiny_cifar10.py'
 TABLE = ROOT / 'docs' / 'benchmarks' / 'tickets.csv'
@@ -61,6 +57,10 @@ METHODS = ('dense', 'one-shot', 'IMP', 'Refill', 'RSST')
 
 def check_cifar10() -> None:
     """Raise :class:`UserError` unless the data is where the config looks for it."""
+    from mmengine.config import Config
+
+    from projects.prune_plugin.training.config_edits import check_data
+
     cfg = Config.fromfile(CONFIG)
     check_data(cfg, 'train_dataloader')
     check_data(cfg, 'test_dataloader')
@@ -199,6 +199,8 @@ def main() -> None:
     for method in args.methods.split(','):
         if method not in METHODS:
             parser.error(f'--methods has {method!r}; valid are {", ".join(METHODS)}')
+    from projects.prune_plugin.common.errors import UserError
+
     os.environ['CIFAR10_ROOT'] = str(args.data)  # where the config looks, here and in the runs
     try:
         check_cifar10()

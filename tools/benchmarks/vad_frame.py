@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
 from common import ROOT, save
 
 #: Config, image height and width. The base model is measured small, as its reference is.
@@ -21,6 +20,7 @@ CASES = {
 def measure(name: str, height: int, width: int) -> dict:
     """Seconds of CPU and wall, peak memory of this process in GB, parameters."""
     sys.path.insert(0, str(ROOT))
+    import torch
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
 

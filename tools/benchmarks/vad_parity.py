@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / 'tools')]
+
+from arguments import Parser, add_common_arguments, check_inputs  # noqa: E402
 
 from projects.prune_plugin.common.errors import UserError  # noqa: E402
 from projects.prune_plugin.workflows import cli  # noqa: E402
@@ -284,21 +286,22 @@ def compare_gradients(model: nn.Module, expected: dict, into: Comparison) -> Non
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the comparison."""
-    parser = cli.Parser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('config', help='config of a VAD model')
     parser.add_argument('--det', type=Path, required=True, metavar='DIR', help='the formulas')
     parser.add_argument('--reference', type=Path, metavar='FILE', help="the original's outputs")
     parser.add_argument('--losses', type=Path, metavar='FILE', help="the original's losses (JSON)")
     parser.add_argument('--atol', type=float, default=1e-3, help='of tensors; default: 1e-3')
     parser.add_argument('--rtol', type=float, default=1e-3, help='of losses; default: 1e-3')
-    cli.add_common_arguments(parser)
+    add_common_arguments(parser)
     args = parser.parse_args(argv)
+    check_inputs(parser, args)
     for name in ('reference', 'losses'):
         path = getattr(args, name)
         if path is not None and not path.is_file():
-            raise UserError(f'--{name} {path} does not exist')
+            parser.error(f'--{name} {path} does not exist')
     if args.reference is None and args.losses is None:
-        raise UserError('nothing to compare with; give --reference or --losses')
+        parser.error('nothing to compare with; give --reference or --losses')
     cfg = cli.read_config(args.config, args.cfg_options)
     det = SimpleNamespace(
         fill=load_module(args.det, 'det_fill'), input=load_module(args.det, 'det_input')
@@ -331,4 +334,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run(main, None)

@@ -1,7 +1,7 @@
 """``--save-hf``, ``--save-onnx``, ``--save-exported``: a checkpoint as what other programs read."""
 
-import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +14,53 @@ from ..model_loading import load_model
 from .onnx_export import check_packages, save_onnx
 from .torch_export import save_exported
 
-#: The flags of files with a traced forward pass, and how their names end.
-ENDINGS = {'--save-onnx': '.onnx', '--save-exported': '.pt2'}
 
+@dataclass(frozen=True)
+class Exports:
+    """Files to write for other programs; None: not asked for.
 
-def check(cfg: Config, args: argparse.Namespace) -> None:
-    """Raise :class:`UserError` if what the flags ask for can't be written, before any work.
-
-    Args:
-        cfg: The config.
-        args: With the flags of :func:`.cli.add_export_arguments`.
+    Attributes:
+        save_hf: A new or an empty folder, for Hugging Face.
+        save_onnx: A file ``*.onnx``.
+        save_exported: A file ``*.pt2`` of torch.export.
     """
-    check_save_hf(cfg, args.save_hf)
-    if args.save_onnx:
+
+    save_hf: str | None = None
+    save_onnx: str | None = None
+    save_exported: str | None = None
+
+
+def check(cfg: Config, exports: Exports) -> None:
+    """Raise :class:`UserError` if the config's model can't be written so, before any work."""
+    if exports.save_hf:
+        check_save_hf(cfg)
+    if exports.save_onnx:
         check_packages()
-    check_file(cfg, args.save_onnx, '--save-onnx')
-    check_file(cfg, args.save_exported, '--save-exported')
+        check_example(cfg, '--save-onnx')
+    if exports.save_exported:
+        check_example(cfg, '--save-exported')
 
 
-def save(cfg: Config, checkpoint: str | os.PathLike | None, args: argparse.Namespace) -> None:
-    """Write what the flags ask for, on rank 0.
+def save(cfg: Config, checkpoint: str | os.PathLike | None, exports: Exports) -> None:
+    """Write a checkpoint's model for other programs, on rank 0.
 
     Args:
         cfg: The (dense) config.
         checkpoint: Dense, weight-level pruned, or slim; None: the weights that the model names.
-        args: With the flags of :func:`.cli.add_export_arguments`.
+        exports: What to write.
     """
     path = None if checkpoint is None else str(checkpoint)
     shape = sample_shape(cfg)
 
     def write() -> None:
-        if args.save_hf:
-            load_model(cfg, path).model.save_hf(args.save_hf)
-        if args.save_onnx:
-            save_onnx(load_model(cfg, path).model, args.save_onnx, shape)
-        if args.save_exported:
-            save_exported(load_model(cfg, path).model, args.save_exported, shape)
+        if exports.save_hf:
+            load_model(cfg, path).model.save_hf(exports.save_hf)
+        if exports.save_onnx:
+            save_onnx(load_model(cfg, path).model, exports.save_onnx, shape)
+        if exports.save_exported:
+            save_exported(load_model(cfg, path).model, exports.save_exported, shape)
 
-    if args.save_hf or args.save_onnx or args.save_exported:
+    if exports != Exports():
         on_rank_0(write)
 
 
@@ -77,16 +86,8 @@ def model_class(cfg: Config) -> tuple[str | None, Any]:
     return kind, MODELS.get(kind) if isinstance(kind, str) else kind
 
 
-def check_save_hf(cfg: Config, folder: str | os.PathLike | None) -> None:
-    """Raise :class:`UserError` if the config's model can't be saved to ``folder``; None asks nothing.
-
-    Args:
-        cfg: The config; its model's class has to have a method ``save_hf(folder)``.
-        folder: As on the command line.
-    """
-    if folder is None:
-        return
-    check_free(folder)
+def check_save_hf(cfg: Config) -> None:
+    """Raise :class:`UserError` unless the class of the config's model has ``save_hf(folder)``."""
     kind, cls = model_class(cfg)
     if not hasattr(cls, 'save_hf'):
         raise UserError(f'--save-hf: {kind} is no Hugging Face model; leave the flag out')
@@ -97,25 +98,14 @@ def sample_shape(cfg: Config) -> tuple[int, ...] | None:
     return ((cfg.get('prune_cfg') or {}).get('profile') or {}).get('input_shape')
 
 
-def check_file(cfg: Config, path: str | os.PathLike | None, flag: str) -> None:
-    """Raise :class:`UserError` if ``flag`` can't write ``path``; None asks nothing.
+def check_example(cfg: Config, flag: str) -> None:
+    """Raise :class:`UserError` unless there are inputs to trace the config's model with.
 
     Args:
         cfg: The config; its model's class has to have ``dummy_inputs``, or ``prune_cfg`` to say the shape
             of a sample.
-        path: As on the command line.
-        flag: One of ``ENDINGS``.
+        flag: What needs them.
     """
-    if path is None:
-        return
-    path = Path(path)
-    if path.suffix != ENDINGS[flag]:
-        raise UserError(f'{flag} {path} must be a file that ends in {ENDINGS[flag]}')
-    if path.is_dir():
-        raise UserError(f'{flag} {path} is a directory; name a file')
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise UserError(f'{flag} {path} cannot be written; name a file in a directory that can')
     kind, cls = model_class(cfg)
     if not hasattr(cls, 'dummy_inputs') and sample_shape(cfg) is None:
         raise UserError(

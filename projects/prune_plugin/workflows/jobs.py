@@ -1,0 +1,221 @@
+"""The jobs of ``tools/analysis_struct.py``: each is one call, from a config to files and a printed table.
+
+All ranks call them; rank 0 alone writes and prints.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mmengine import dist
+from mmengine.config import Config
+
+from ..checkpoints.export import formats
+from ..checkpoints.export.formats import Exports
+from ..common import distributed
+from ..common.errors import UserError
+from ..common.fileio import output_directory
+from ..methods.pruners import Pruner
+from ..training import config_edits
+from ..training.settings import RecoverySettings
+from . import sensitivity
+from .cli import log_world
+from .iterate.runner_per_round import prune_in_rounds
+from .options import PruneOptions, PruneResult
+from .plan_on_meta import plan_on_meta as make_plan
+from .prune import prune as prune_once
+from .reports import (
+    print_groups,
+    print_history,
+    print_kinds,
+    print_memory,
+    print_report,
+    print_search,
+    print_sensitivity,
+)
+from .run_report import RunReport
+from .save_results import write_report
+from .train import recover, train_in_rounds, use_amp
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a pruned model is trained, beside what ``prune_cfg.recovery`` says.
+
+    Attributes:
+        retrain: From epoch 0 with a fresh optimizer; else go on with the dense model's.
+        epochs: How many; None: as the config says.
+        which: ``'structured'`` or ``'unstructured'``; None: the structured model if there is one.
+        amp: In mixed precision.
+    """
+
+    retrain: bool = False
+    epochs: int | None = None
+    which: str | None = None
+    amp: bool = False
+
+    def settings(self, settings: RecoverySettings) -> RecoverySettings:
+        """The config's settings with this mode and these epochs."""
+        return config_edits.settings_for(settings, self.retrain, self.epochs)
+
+
+def prune(
+    cfg: Config, pruner: Pruner, options: PruneOptions, exports: Exports, launcher: str
+) -> PruneResult:
+    """Prune into files, in one go or in rounds, and train nothing.
+
+    Args:
+        cfg: The config.
+        pruner: From :func:`.prune.pruner_from_config`.
+        options: See :class:`PruneOptions`.
+        exports: What to write for other programs.
+        launcher: As on the command line.
+
+    Raises:
+        UserError: bad input; nothing has been written then.
+    """
+    formats.check(cfg, exports)
+    check_resume(pruner, options)
+    with started(launcher, options.output_dir):
+        if pruner.in_rounds:
+            outcome = prune_in_rounds(cfg, pruner, options)
+        else:
+            outcome = prune_once(cfg, pruner, options)
+        formats.save(cfg, outcome.trained(), exports)
+    print_outcome(outcome)
+    return outcome
+
+
+def dry_run(cfg: Config, pruner: Pruner, options: PruneOptions, launcher: str) -> PruneResult:
+    """Plan and print; write nothing but ``options.save_table``. See :func:`prune`."""
+    with started(launcher):
+        outcome = prune_once(cfg, pruner, options)
+    if dist.is_main_process():
+        print_groups(outcome.report)
+    print_outcome(outcome)
+    return outcome
+
+
+def prune_and_train(
+    cfg: Config,
+    pruner: Pruner,
+    options: PruneOptions,
+    training: Training,
+    exports: Exports,
+    launcher: str,
+) -> PruneResult:
+    """Prune into files and train the result, in one go or in rounds.
+
+    Args:
+        cfg: The config.
+        pruner: From :func:`.prune.pruner_from_config`.
+        options: See :class:`PruneOptions`.
+        training: How to train.
+        exports: What to write of the trained model for other programs.
+        launcher: As on the command line.
+
+    Raises:
+        UserError: bad input; nothing has been written then.
+    """
+    formats.check(cfg, exports)
+    check_resume(pruner, options)
+    settings = training.settings(pruner.recovery)
+    check_training(cfg, pruner, options, training, settings)
+    pruner.rounds = [replace(r, recovery=training.settings(r.recovery)) for r in pruner.rounds]
+    with started(launcher, options.output_dir):
+        if pruner.in_rounds:
+            work_dir = options.output_dir
+            outcome = train_in_rounds(cfg, pruner, options, launcher)
+        else:
+            work_dir = options.output_dir / config_edits.FOLDERS[settings.mode]
+            outcome = prune_once(cfg, pruner, options)
+            recover(cfg, settings, outcome, work_dir, launcher, training.which, options.resume)
+            if dist.is_main_process():
+                write_report(outcome, options.output_dir)
+        formats.save(cfg, work_dir / 'latest.pth', exports)
+    print_outcome(outcome)
+    return outcome
+
+
+def plan_on_meta(
+    cfg: Config, pruner: Pruner, options: PruneOptions, write: bool, launcher: str
+) -> RunReport:
+    """Plan by shapes alone and print it; see :func:`.plan_on_meta.plan_on_meta`."""
+    with started(launcher, options.output_dir if write else None):
+        report = make_plan(cfg, pruner, options, write)
+    if dist.is_main_process():
+        print_kinds(report)
+        print_report(report)
+        print_memory(report)
+    return report
+
+
+def analyse_sensitivity(
+    cfg: Config, pruner: Pruner, options: sensitivity.SensitivityOptions, launcher: str
+) -> dict:
+    """Prune each module alone and evaluate; see :func:`.sensitivity.analyse`."""
+    sensitivity.check_pruner(pruner)
+    with started(launcher, options.output_dir):
+        report = sensitivity.analyse(cfg, pruner, options)
+    if dist.is_main_process():
+        print_sensitivity(report)
+        for ending in ('csv', 'json', 'png'):
+            print(options.output_dir / f'sensitivity.{ending}')
+    return report
+
+
+@contextmanager
+def started(launcher: str, folder: Path | None = None) -> Iterator[None]:
+    """A process group, a word on it in the log, and an output directory if the job writes."""
+    distributed.init(launcher)
+    log_world(launcher)
+    if folder is None:
+        yield
+        return
+    with output_directory(folder):
+        yield
+
+
+def check_resume(pruner: Pruner, options: PruneOptions) -> None:
+    """Raise :class:`UserError` if what such a pruner does can't be gone on with."""
+    if options.resume and pruner.removes_units:
+        raise UserError(
+            f'--resume goes with a WeightPruner, but prune_cfg.type is {type(pruner).__name__!r}; its '
+            'training goes on with tools/train.py --resume'
+        )
+
+
+def check_training(
+    cfg: Config,
+    pruner: Pruner,
+    options: PruneOptions,
+    training: Training,
+    settings: RecoverySettings,
+) -> None:
+    """Raise :class:`UserError` unless config and pruner give what the training needs."""
+    config_edits.check_trainable(cfg, settings)
+    config_edits.check_teacher(settings, options.checkpoint)
+    if training.which == 'structured' and not pruner.removes_units:
+        raise UserError(
+            f'--train structured: a {type(pruner).__name__} makes no structured model; '
+            'leave it out, or give unstructured'
+        )
+    config_edits.check_data(cfg, 'train_dataloader')
+    if training.amp:
+        use_amp(cfg)
+
+
+def print_outcome(outcome: PruneResult) -> None:
+    """Print what a pruning has come to, and its files, on rank 0."""
+    if not dist.is_main_process():
+        return
+    report = outcome.report
+    if report.rounds:
+        print_history(report.record())
+    if report.search:
+        print_search(report.search)
+    print_report(report)
+    for path in (outcome.structured, outcome.weight_level):
+        if path:
+            print(path)

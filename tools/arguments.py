@@ -1,0 +1,230 @@
+"""Command lines of the tools: parsed, and checked as far as files tell, before anything is imported.
+
+Nothing here needs more than the standard library, so that ``--help`` and mistakes are answered at once.
+"""
+
+import argparse
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Where each launcher leaves (rank, world size, local rank) in the environment.
+LAUNCHERS = {
+    'none': (),
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+}
+#: Flags that save a traced forward pass, and how the files' names end.
+ENDINGS = {'--save-onnx': '.onnx', '--save-exported': '.pt2'}
+
+Parse = Callable[[Sequence[str] | None], argparse.Namespace]
+
+
+def start(parse: Parse, main: Callable[[argparse.Namespace], None]) -> NoReturn:
+    """Parse the command line, and only then import the plugin and run the tool; ends the process."""
+    args = parse(None)
+    sys.path.insert(0, str(ROOT))
+    from projects.prune_plugin.workflows import cli
+
+    cli.run(main, args)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage, and exits with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """See :class:`argparse.ArgumentParser`; only rank 0 prints."""
+        first = os.environ.get('RANK', '0') == '0'
+        self.exit(2, f'error: {message}\n' if first else None)
+
+
+class CfgOptions(argparse.Action):
+    """``--cfg-options``: keeps the words; :func:`.cli.parse_cfg_options` has MMEngine read them."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """See :class:`argparse.Action`."""
+        for word in values:
+            if '=' not in word:
+                parser.error(f'--cfg-options {word!r} is not of the form key=value')
+            if has_open_brackets(word.partition('=')[2]):
+                parser.error(f'--cfg-options {word!r} has brackets without a counterpart')
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest), *values))
+
+
+def has_open_brackets(value: str) -> bool:
+    """Whether MMEngine would take a value for a list or tuple and find its brackets unbalanced."""
+    value = value.strip('\'"').replace(' ', '')
+    is_sequence = ',' in value or value[:1] + value[-1:] in ('()', '[]')
+    return is_sequence and any(value.count(a) != value.count(b) for a, b in ('()', '[]'))
+
+
+# Types
+
+
+def ratio(text: str) -> float:
+    """A fraction removed, in [0, 1)."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float('nan')
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not a number in [0, 1), the fraction removed'
+        )
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 1')
+    return int(text)
+
+
+# Arguments that several tools take
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that every tool takes, as in the other OpenMMLab projects."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        default=(),
+        metavar='KEY=VALUE',
+        help='override config entries, e.g. train_dataloader.batch_size=8',
+    )
+    parser.add_argument(
+        '--launcher', choices=LAUNCHERS, default='none', help='how the processes were started'
+    )
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=None, help=argparse.SUPPRESS
+    )
+
+
+def add_gpu_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that choose devices."""
+    parser.add_argument('--gpus', type=positive, default=1, help='number of GPUs; default: 1')
+    parser.add_argument(
+        '--gpu-ids', type=int, nargs='+', help='GPUs to use; sets CUDA_VISIBLE_DEVICES'
+    )
+
+
+def add_export_arguments(parser: argparse.ArgumentParser, model: str) -> None:
+    """Arguments that write a model for other programs, too.
+
+    Args:
+        parser: The tool's.
+        model: Which one, for the help.
+    """
+    parser.add_argument(
+        '--save-hf', metavar='DIR', help=f'save {model} as a Hugging Face folder, too'
+    )
+    forward = (
+        "its forward(mode='tensor') alone, which takes what the data preprocessor gives, such as "
+        'normalised images, and returns raw outputs, such as logits; the batch size stays open'
+    )
+    parser.add_argument(
+        '--save-onnx', metavar='FILE.onnx', help=f'save {model} as an ONNX file, too: {forward}'
+    )
+    parser.add_argument(
+        '--save-exported',
+        metavar='FILE.pt2',
+        help='the same as a file of torch.export, for what ONNX cannot say',
+    )
+
+
+def choose_devices(args: argparse.Namespace) -> None:
+    """Apply ``--gpus`` and ``--gpu-ids``; several devices need a launcher."""
+    if args.gpu_ids:
+        os.environ.setdefault('CUDA_VISIBLE_DEVICES', ','.join(map(str, args.gpu_ids)))
+    wanted = max(args.gpus, len(args.gpu_ids or []))
+    if wanted > 1 and args.launcher == 'none':
+        warnings.warn(
+            f'{wanted} devices asked for, but --launcher none runs one process: going on with one. '
+            'Start with "python -m torch.distributed.run --nproc_per_node=N ... --launcher pytorch"',
+            stacklevel=2,
+        )
+
+
+# Checks; each ends with the sentence that the same mistake gets where a file is read or written
+
+
+def check_inputs(parser: Parser, args: argparse.Namespace, *checkpoints: str | None) -> None:
+    """End with a launcher that has left no word, or a config or a checkpoint that isn't there.
+
+    Args:
+        parser: The tool's.
+        args: With ``config`` and what :func:`add_common_arguments` adds.
+        *checkpoints: Files to read; None is none.
+    """
+    for name in LAUNCHERS[args.launcher]:
+        if name not in os.environ:
+            parser.error(
+                f'--launcher {args.launcher} needs the environment variable {name}; start with '
+                '"python -m torch.distributed.run --nproc_per_node=N ... --launcher pytorch"'
+            )
+    if not os.path.isfile(args.config):
+        parser.error(f'config {args.config} does not exist; give a .py config file')
+    for path in checkpoints:
+        if path and not os.path.isfile(path):
+            parser.error(f'checkpoint {path} does not exist; give a .pth file')
+
+
+def check_directory(parser: Parser, flag: str, path: str | None, new_files: bool = True) -> None:
+    """End if a directory can't be made, or can't be written.
+
+    Args:
+        parser: The tool's.
+        flag: What names the directory.
+        path: As on the command line; None asks nothing.
+        new_files: Whether something is written there in any case.
+    """
+    code = path and refusal(path)
+    if code and (new_files or code in (errno.EEXIST, errno.ENOTDIR)):
+        why = os.strerror(code)
+        parser.error(f'{flag} {Path(path)} cannot be written ({why}); name a directory that can')
+
+
+def refusal(path: str) -> int | None:
+    """The error number that making and filling a directory would end with; None if it would go well."""
+    if os.path.exists(path) and not os.path.isdir(path):
+        return errno.EEXIST
+    above = nearest(path)
+    if not above.is_dir():
+        return errno.ENOTDIR
+    if not os.access(above, os.W_OK | os.X_OK):
+        return errno.EROFS if os.statvfs(above).f_flag & os.ST_RDONLY else errno.EACCES
+    return None
+
+
+def nearest(path: str) -> Path:
+    """The path, or the nearest one above it that exists."""
+    path = Path(os.path.abspath(path))
+    return next(folder for folder in (path, *path.parents) if os.path.exists(folder))
+
+
+def check_exports(parser: Parser, args: argparse.Namespace) -> None:
+    """End with what the flags of :func:`add_export_arguments` can't write to."""
+    folder = args.save_hf and Path(args.save_hf)
+    if folder and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        parser.error(f'--save-hf {folder} is there already; name a new or an empty folder')
+    for flag, path in (('--save-onnx', args.save_onnx), ('--save-exported', args.save_exported)):
+        if path is not None:
+            check_export_file(parser, flag, Path(path))
+
+
+def check_export_file(parser: Parser, flag: str, path: Path) -> None:
+    """End if ``flag``, one of ``ENDINGS``, can't write ``path``."""
+    if path.suffix != ENDINGS[flag]:
+        parser.error(f'{flag} {path} must be a file that ends in {ENDINGS[flag]}')
+    if path.is_dir():
+        parser.error(f'{flag} {path} is a directory; name a file')
+    if refusal(str(path.absolute().parent)):
+        parser.error(f'{flag} {path} cannot be written; name a file in a directory that can')
