@@ -15,7 +15,7 @@ from ...common.registry import PRUNERS, SPARSIFIERS, build
 from ...common.validation import checked_ratio, patterns_of
 from ...structure.prunable_weights import (
     check_finite,
-    check_still_gone,
+    check_no_regrowth,
     matches,
     prunable_weights,
     select_weights,
@@ -194,5 +194,5 @@ class WeightPruner(Pruner):
         else:
             masks = sparsify_by_weight(weights, self.sparsifier, ratios, before)
         if before is not None:
-            check_still_gone(masks, before)
+            check_no_regrowth(masks, before)
         return masks
