@@ -1,3 +1,3 @@
-"""What a model is made of, and what of it stays: units, prune states, slimming and masking."""
+"""Unit groups of a model, the prune state (which units are kept), slimming and masking."""
 
 from . import units

@@ -1,4 +1,4 @@
-"""Which single weights of a model may be pruned, and which of them patterns choose."""
+"""Selection and checks of the weights that unstructured pruning may set to zero."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,31 +27,35 @@ def select_weights(
 
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights of linear, convolution and multi-head attention layers, by name.
+    """Weights of linear, convolution and multi-head attention layers, by parameter name.
 
-    An output layer that shares its weight with an embedding is part of the embedding: left out.
+    A weight tied to an embedding (the output layer of many language models) is excluded.
     """
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
-    embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    found = {}
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    weights = {}
     for prefix, module in model.named_modules():
         if isinstance(module, kinds) or hasattr(module, 'in_proj_weight'):
             for name, parameter in module.named_parameters(prefix, recurse=False):
-                if parameter.dim() > 1 and id(parameter) not in embedded:
-                    found[name] = parameter
-    return found
+                if parameter.dim() > 1 and id(parameter) not in embeddings:
+                    weights[name] = parameter
+    return weights
 
 
 def check_finite(weights: Mapping[str, Tensor], source: str = '') -> None:
-    """Raise :class:`UserError` naming the first weight that holds NaN or infinity, after ``source``.
+    """Raise :class:`UserError` if a weight holds NaN or infinity; the message names the first one.
 
-    Whole numbers, tensors without values (on the meta device) and what is no dense tensor pass.
+    Integer tensors, meta tensors, sparse tensors and values that are no tensors are not checked.
+
+    Args:
+        weights: Values by name.
+        source: Prefix of the message, such as the checkpoint.
     """
     for name, weight in weights.items():
-        dense = isinstance(weight, Tensor) and weight.layout == torch.strided
-        if not dense or weight.is_meta or not weight.is_floating_point():
+        is_dense = isinstance(weight, Tensor) and weight.layout == torch.strided
+        if not is_dense or weight.is_meta or not weight.is_floating_point():
             continue
-        # A sum takes one pass and no memory; a finite one has finite parts, others may overflow.
+        # A sum needs no memory: if it is finite, so are all elements; if not, it may have overflowed.
         if not (weight.sum(dtype=torch.float32).isfinite() or weight.isfinite().all()):
             raise UserError(
                 f'{source}{name} holds NaN or infinite numbers; the checkpoint is damaged, or its training '
@@ -59,8 +63,8 @@ def check_finite(weights: Mapping[str, Tensor], source: str = '') -> None:
             )
 
 
-def check_still_removed(masks: Mapping[str, Tensor], previous: Mapping[str, Tensor]) -> None:
-    """Raise :class:`RuntimeError` if a later round keeps what an earlier one removed."""
+def check_no_regrowth(masks: Mapping[str, Tensor], previous_masks: Mapping[str, Tensor]) -> None:
+    """Raise :class:`RuntimeError` if ``masks`` (True: kept) keep a weight that an earlier round removed."""
     for name, keep in masks.items():
-        if bool((keep.cpu() & ~previous[name].cpu()).any()):
-            raise RuntimeError(f'{name} has weights back that an earlier round removed')
+        if bool((keep.cpu() & ~previous_masks[name].cpu()).any()):
+            raise RuntimeError(f'{name} keeps weights that an earlier round removed')

@@ -1,4 +1,4 @@
-"""The prune state: which units of the dense model are left, as plain data."""
+"""The prune state: which units of the dense model are kept, serialisable as plain data."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ class PruneState:
 
     Attributes:
         groups: Unit groups of the dense model, by name.
-        kept: For each group a sorted LongTensor of the units that stay.
-        asked: What was asked for (``{'budget': 'params', 'ratio': 0.3}``), ratio = fraction removed.
-        achieved: What came of it, fractions removed by quantity.
+        kept: For each group a sorted LongTensor of the indices of kept units.
+        asked: The requested budget (``{'budget': 'params', 'ratio': 0.3}``); ratio = fraction removed.
+        achieved: Fractions actually removed, by quantity.
     """
 
     groups: dict[str, UnitGroup]
@@ -33,12 +33,12 @@ class PruneState:
 
     @property
     def reduced(self) -> list[UnitGroup]:
-        """Groups that lose at least one unit."""
+        """Groups of which at least one unit is removed."""
         return [g for n, g in self.groups.items() if len(self.kept[n]) < g.size]
 
     @property
     def removed_layers(self) -> list[str]:
-        """Names of the layers that go as a whole."""
+        """Names of the layers that are removed as a whole."""
         return [
             name
             for name, g in self.groups.items()
@@ -46,13 +46,13 @@ class PruneState:
         ]
 
     def removed(self, name: str) -> Tensor:
-        """Sorted indices of the units of group ``name`` that go."""
-        gone = torch.ones(self.groups[name].size, dtype=torch.bool)
-        gone[self.kept[name]] = False
-        return gone.nonzero().flatten()
+        """Sorted indices of the removed units of group ``name``."""
+        is_removed = torch.ones(self.groups[name].size, dtype=torch.bool)
+        is_removed[self.kept[name]] = False
+        return is_removed.nonzero().flatten()
 
     def digest(self) -> str:
-        """A hash of the kept indices: equal on all ranks, or something is wrong."""
+        """SHA-256 of group names, sizes and kept indices, to check that all ranks hold the same state."""
         sha = hashlib.sha256()
         for name in sorted(self.kept):
             sha.update(f'{name}:{self.groups[name].size}:'.encode())
@@ -60,18 +60,18 @@ class PruneState:
         return sha.hexdigest()
 
     def removed_indices(self) -> dict[tuple[str, int], Tensor]:
-        """For each (tensor, dimension) that shrinks: the sorted indices that go."""
+        """Removed indices by (tensor name, dimension): sorted, unique, in the dense tensor."""
         removed: dict[tuple[str, int], list[Tensor]] = {}
         for group in self.reduced:
-            gone = self.removed(group.name)
+            units = self.removed(group.name)
             for cut in group.cuts:
                 if cut.dim is not None:
-                    rows = cut.indices(group.size)[gone].flatten()
+                    rows = cut.indices(group.size)[units].flatten()
                     removed.setdefault((cut.name, cut.dim), []).append(rows)
         return {key: torch.cat(rows).unique() for key, rows in removed.items()}
 
     def to_dict(self) -> dict:
-        """Plain data: dicts, lists, strings and numbers only."""
+        """The state as plain data: dicts, lists, strings and numbers only."""
         groups = {}
         for name, group in self.groups.items():
             groups[name] = dict(
@@ -94,18 +94,18 @@ class PruneState:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            UserError: the data isn't a prune state of this version; the message names the entry.
+            UserError: the data isn't a valid prune state of this version; the message names the entry.
         """
         if not isinstance(data, Mapping) or not isinstance(data.get('groups'), Mapping):
             raise UserError("prune_state is not a prune state: it needs 'version' and 'groups'")
         version = data.get('version')
         if type(version) is not int or version != VERSION:
             raise UserError(f'prune_state.version is {format_value(version)}; valid is {VERSION}')
-        said = {key: data.get(key, {}) for key in ('asked', 'achieved')}
-        for key, value in said.items():
+        ratios = {key: data.get(key, {}) for key in ('asked', 'achieved')}
+        for key, value in ratios.items():
             if not isinstance(value, Mapping):
                 raise UserError(f'prune_state.{key} is {format_value(value)}; it must be a dict')
-        state = cls({}, {}, **{key: dict(value) for key, value in said.items()})
+        state = cls({}, {}, **{key: dict(value) for key, value in ratios.items()})
         for name, entry in data['groups'].items():
             try:
                 state.groups[name] = group_from_dict(name, entry)
@@ -118,7 +118,7 @@ class PruneState:
 
 
 def cut_to_dict(cut: Cut) -> dict:
-    """A cut as plain data."""
+    """Convert a cut to plain data."""
     return dict(
         name=cut.name,
         dim=cut.dim,
@@ -131,17 +131,23 @@ def cut_to_dict(cut: Cut) -> dict:
 
 
 def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
-    """A unit group from plain data, every number checked."""
-    word(name)
-    size = natural(entry['size'])
+    """Build a unit group from plain data; every value is checked.
+
+    Raises:
+        ValueError: a value is of the wrong type or out of range (LookupError or TypeError if missing).
+    """
+    as_name(name)
+    size = as_natural(entry['size'])
     cuts = tuple(
         Cut(
-            word(cut['name']),
-            None if cut['dim'] is None else natural(cut['dim']),
-            natural(cut['width']),
-            tuple(natural(s) for s in cut['sections']),
-            word(cut['side']),
-            None if cut['table'] is None else tuple(tuple(map(natural, r)) for r in cut['table']),
+            as_name(cut['name']),
+            None if cut['dim'] is None else as_natural(cut['dim']),
+            as_natural(cut['width']),
+            tuple(as_natural(s) for s in cut['sections']),
+            as_name(cut['side']),
+            None
+            if cut['table'] is None
+            else tuple(tuple(map(as_natural, r)) for r in cut['table']),
             float(cut.get('fill', 0.0)),
         )
         for cut in entry['cuts']
@@ -151,22 +157,22 @@ def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
     for cut in cuts:
         check_cut(cut, size)
     converts, emptied = (
-        tuple((word(module), word(converter)) for module, converter in entry.get(key, ()))
+        tuple((as_name(module), as_name(converter)) for module, converter in entry.get(key, ()))
         for key in ('converts', 'emptied')
     )
     for _, converter in (*converts, *emptied):
         if converter not in CONVERTERS:
             raise ValueError(f'no converter {converter!r}; valid are {", ".join(CONVERTERS)}')
-    attrs = tuple(Attr(word(m), word(a), natural(n)) for m, a, n in entry['attrs'])
+    attrs = tuple(Attr(as_name(m), as_name(a), as_natural(n)) for m, a, n in entry['attrs'])
     return UnitGroup(
-        name, word(entry['kind']), size, cuts, word(entry['owner']), attrs, converts,
-        natural(entry['least']), natural(entry['layer_idx']),
-        tuple(word(pattern) for pattern in entry.get('repeated', ())), emptied,
+        name, as_name(entry['kind']), size, cuts, as_name(entry['owner']), attrs, converts,
+        as_natural(entry['least']), as_natural(entry['layer_idx']),
+        tuple(as_name(pattern) for pattern in entry.get('repeated', ())), emptied,
     )  # fmt: skip
 
 
 def check_cut(cut: Cut, size: int) -> None:
-    """Raise :class:`ValueError` unless a cut gives each of ``size`` units a share of its own."""
+    """Raise :class:`ValueError` unless ``cut`` assigns indices to each of ``size`` units."""
     if cut.dim is None and size != 1:
         raise ValueError(f'{cut.name!r} belongs to one unit as a whole, but there are {size}')
     if not cut.width or not cut.sections:
@@ -179,58 +185,64 @@ def check_cut(cut: Cut, size: int) -> None:
         raise ValueError(f'the rows of the table of {cut.name!r} differ in length, or are empty')
 
 
-def word(value: Any) -> str:
-    """``value`` if it is a string."""
+def as_name(value: Any) -> str:
+    """Return ``value``; raise :class:`ValueError` if it isn't a string."""
     if not isinstance(value, str):
         raise ValueError(f'{format_value(value)} is not a name')
     return value
 
 
-def natural(value: Any) -> int:
-    """``value`` if it is an int >= 0."""
+def as_natural(value: Any) -> int:
+    """Return ``value``; raise :class:`ValueError` if it isn't an int >= 0."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f'{format_value(value)} is not a whole number >= 0')
     return value
 
 
 def kept_from_list(kept: list[int], size: int) -> Tensor:
-    """Kept indices as a LongTensor, checked to be sorted, unique and below ``size``."""
-    tensor = torch.tensor([natural(k) for k in kept], dtype=torch.long)
+    """Kept indices as a LongTensor; raise :class:`ValueError` unless ascending and below ``size``."""
+    tensor = torch.tensor([as_natural(k) for k in kept], dtype=torch.long)
     if len(tensor) and (int(tensor[-1]) >= size or bool((tensor.diff() <= 0).any())):
         raise ValueError(f'kept indices must ascend and stay below {size}')
     return tensor
 
 
 def compose(first: PruneState | None, second: PruneState) -> PruneState:
-    """The state that does ``first`` on the dense model and then ``second`` on what is left.
+    """Combine two successive prunings into one state relative to the dense model.
 
     Args:
-        first: State of the model that was pruned again, relative to the dense model, or None.
-        second: State of the second pruning, relative to that slim model.
+        first: State of the first pruning, relative to the dense model; None if there was none.
+        second: State of the second pruning, relative to the slim model that ``first`` describes.
 
     Returns:
         One state relative to the dense model.
     """
     if first is None:
         return second
-    gone = first.removed_indices()
+    removed = first.removed_indices()
     groups, kept = dict(first.groups), dict(first.kept)
     for name, group in second.groups.items():
         if name in first.groups:
             kept[name] = first.kept[name][second.kept[name]]
         else:
-            cuts = tuple(to_dense_indices(cut, group.size, gone) for cut in group.cuts)
+            cuts = tuple(to_dense_indices(cut, group.size, removed) for cut in group.cuts)
             groups[name], kept[name] = replace(group, cuts=cuts), second.kept[name]
     return PruneState(groups, kept, second.asked, second.achieved)
 
 
 def to_dense_indices(cut: Cut, size: int, removed: dict[tuple[str, int], Tensor]) -> Cut:
-    """``cut`` of a slim tensor, in indices of the dense tensor."""
-    gone = removed.get((cut.name, cut.dim)) if cut.dim is not None else None
-    if gone is None:
+    """Translate ``cut`` from indices of a slim tensor to indices of the dense tensor.
+
+    Args:
+        cut: The cut.
+        size: Units of its group in the slim model.
+        removed: :meth:`PruneState.removed_indices` of the state that made the model slim.
+    """
+    missing = removed.get((cut.name, cut.dim)) if cut.dim is not None else None
+    if missing is None:
         return cut
     indices = cut.indices(size)
-    dense = torch.ones(int(indices.max()) + 1 + len(gone), dtype=torch.bool)
-    dense[gone] = False
-    table = dense.nonzero().flatten()[indices]
+    is_kept = torch.ones(int(indices.max()) + 1 + len(missing), dtype=torch.bool)
+    is_kept[missing] = False
+    table = is_kept.nonzero().flatten()[indices]
     return replace(cut, table=tuple(map(tuple, table.tolist())))

@@ -1,4 +1,4 @@
-"""Removing units for real (slim), or setting them to zero (mask)."""
+"""Removing units from the tensors (slim), or setting them to zero (mask)."""
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +14,19 @@ def slim(model: nn.Module, state: PruneState) -> nn.Module:
     """Remove, in place, the units that ``state`` doesn't keep.
 
     Args:
-        model: The dense model the state was made for; meta tensors will do.
-        state: Which units stay.
+        model: The model that the state refers to; meta tensors are sufficient.
+        state: Which units are kept.
 
     Returns:
-        The same model with smaller tensors. Names in its state dict don't change, tensors that lose
-        nothing stay the very same objects.
+        The same model with smaller tensors. The keys of its state dict don't change, except those of
+        removed layers; tensors of which nothing is removed stay the same objects.
 
     Raises:
-        UserError: the state doesn't fit the model; nothing has been touched then.
+        UserError: the state doesn't fit the model, which then isn't changed.
     """
     check_fits(model, state)
-    present = without_removed_layers(state)
-    for group in present:
+    groups = without_removed_layers(state)
+    for group in groups:
         for name, converter in group.converts:
             module = model.get_submodule(name)
             replace_module(model, name, CONVERTERS[converter](module))
@@ -36,7 +36,7 @@ def slim(model: nn.Module, state: PruneState) -> nn.Module:
         if name in tensors:
             removed.setdefault(id(tensors[name]), {})[dim] = indices
     replace_tensors(model, removed)
-    for group in present:
+    for group in groups:
         for attr in group.attrs:
             module = model.get_submodule(attr.module)
             setattr(module, attr.name, len(state.kept[group.name]) * attr.per_unit)
@@ -48,7 +48,7 @@ def slim(model: nn.Module, state: PruneState) -> nn.Module:
 
 
 def without_removed_layers(state: PruneState) -> list[UnitGroup]:
-    """The reduced groups, without those inside a layer that goes as a whole."""
+    """The reduced groups, without those inside a layer that is removed as a whole."""
     layers = [g.name for g in state.reduced if any(cut.dim is None for cut in g.cuts)]
     return [
         group
@@ -58,27 +58,32 @@ def without_removed_layers(state: PruneState) -> list[UnitGroup]:
 
 
 def replace_tensors(model: nn.Module, removed: dict[int, dict[int, Tensor]]) -> None:
-    """Put cut tensors where the old ones stood; tied parameters stay tied."""
-    fresh: dict[int, Tensor] = {}
+    """Replace parameters and buffers by cut ones, in place; tied parameters stay tied.
+
+    Args:
+        model: The model.
+        removed: By ``id`` of the tensor, the arguments of :func:`cut_tensor`.
+    """
+    replacements: dict[int, Tensor] = {}
     for module in model.modules():
         for table in (module._parameters, module._buffers):
             for name, tensor in table.items():
                 if tensor is None or id(tensor) not in removed:
                     continue
-                if id(tensor) not in fresh:
+                if id(tensor) not in replacements:
                     cut = cut_tensor(tensor.detach(), removed[id(tensor)])
                     if isinstance(tensor, nn.Parameter):
                         cut = nn.Parameter(cut, requires_grad=tensor.requires_grad)
-                    fresh[id(tensor)] = cut
-                table[name] = fresh[id(tensor)]
+                    replacements[id(tensor)] = cut
+                table[name] = replacements[id(tensor)]
 
 
 def cut_tensor(tensor: Tensor, removed: dict[int, Tensor]) -> Tensor:
-    """``tensor`` without the given indices, ``{dimension: sorted indices}``."""
+    """Copy of ``tensor`` without the indices ``{dimension: indices}``."""
     for dim, indices in removed.items():
-        stays = torch.ones(tensor.shape[dim], dtype=torch.bool)
-        stays[indices] = False
-        tensor = tensor.index_select(dim, stays.nonzero().flatten().to(tensor.device))
+        is_kept = torch.ones(tensor.shape[dim], dtype=torch.bool)
+        is_kept[indices] = False
+        tensor = tensor.index_select(dim, is_kept.nonzero().flatten().to(tensor.device))
     return tensor
 
 
@@ -86,27 +91,31 @@ def cut_tensor(tensor: Tensor, removed: dict[int, Tensor]) -> Tensor:
 def mask(model: nn.Module, state: PruneState) -> nn.Module:
     """Set to zero, in place, every parameter of the units that ``state`` doesn't keep.
 
-    The masked model computes what the slim one does, at the dense model's cost. Where a zero would
-    still count the cut says what to fill in, or the module reads a flag (see :class:`Cut`).
+    The masked model computes the same as the slim one, at the dense model's cost. Where a zero would
+    change the result, the cut has another ``fill`` value or a flag that the module reads (see
+    :class:`Cut`).
+
+    Raises:
+        UserError: the state doesn't fit the model, which then isn't changed.
     """
     check_fits(model, state)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for group in state.reduced:
-        gone = state.removed(group.name)
+        units = state.removed(group.name)
         for cut in group.cuts:
             parameter = parameters.get(cut.name)
             if cut.side == 'flag':
-                lower_flag(model, cut, group.size, gone)
+                clear_flags(model, cut, group.size, units)
             elif parameter is not None and cut.dim is None:
                 parameter.zero_()
             elif parameter is not None:
-                rows = cut.indices(group.size)[gone].flatten().to(parameter.device)
+                rows = cut.indices(group.size)[units].flatten().to(parameter.device)
                 parameter.index_fill_(cut.dim, rows, cut.fill)
     return model
 
 
-def lower_flag(model: nn.Module, cut: Cut, size: int, gone: Tensor) -> None:
-    """Set units' flags to 0; the buffer is made if it isn't there, and never saved."""
+def clear_flags(model: nn.Module, cut: Cut, size: int, units: Tensor) -> None:
+    """Set the flags of ``units`` to 0 in a non-persistent buffer, which is created if it is None."""
     path, _, name = cut.name.rpartition('.')
     module = model.get_submodule(path)
     flags = getattr(module, name)
@@ -114,7 +123,7 @@ def lower_flag(model: nn.Module, cut: Cut, size: int, gone: Tensor) -> None:
         device = next(model.parameters()).device
         flags = torch.ones(size * cut.per_unit, device=device)
         module.register_buffer(name, flags, persistent=False)
-    flags[cut.indices(size)[gone].flatten().to(flags.device)] = cut.fill
+    flags[cut.indices(size)[units].flatten().to(flags.device)] = cut.fill
 
 
 def check_fits(model: nn.Module, state: PruneState) -> None:
@@ -139,7 +148,7 @@ def check_fits(model: nn.Module, state: PruneState) -> None:
             tensor = tensors.get(cut.name)
             if tensor is not None:
                 shape = tensor.shape
-            elif cut.side in ('index', 'flag'):  # a converter makes it, or masking
+            elif cut.side in ('index', 'flag'):  # created by a converter or by masking
                 shape = (group.size * (cut.per_unit if cut.side == 'flag' else 1),)
             else:
                 raise UserError(f'{where}: the model has no tensor {cut.name!r}')
@@ -155,13 +164,13 @@ def check_fits(model: nn.Module, state: PruneState) -> None:
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put ``module`` at path ``name`` of ``model``."""
+    """Replace the submodule ``name`` of ``model`` by ``module``."""
     parent, _, child = name.rpartition('.')
     setattr(model.get_submodule(parent), child, module)
 
 
 def sync_widths(module: nn.Module) -> None:
-    """Set a leaf module's width attributes from the shapes of its tensors."""
+    """Update a leaf module's width attributes (``in_features`` ...) to the shape of its weight."""
     weight = getattr(module, 'weight', None)
     if weight is None:
         return

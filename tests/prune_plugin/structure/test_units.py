@@ -21,7 +21,7 @@ from torch import nn
 
 from projects.prune_plugin import UNITS, StructuredPruner, UserError, mask, slim
 from projects.prune_plugin.common.registry import build
-from projects.prune_plugin.structure.unit_group import UnitGroup, crossing, owners_along
+from projects.prune_plugin.structure.unit_group import UnitGroup, form_grid, owners_along
 from projects.prune_plugin.structure.units import AttentionHeads, Cut, discover, sum_per_unit
 from projects.prune_plugin.structure.units.finder import check_disjoint
 
@@ -92,7 +92,7 @@ def test_other_classes_of_the_same_name_are_left_alone():
         pass
 
     models = {'not laid out as in mmdet': (ResBlock(), STACKS),
-              'no norm behind conv1': (BasicBlock(), CHANNELS)}  # fmt: skip
+              'no norm after conv1': (BasicBlock(), CHANNELS)}  # fmt: skip
     for reason, (model, unit) in models.items():
         assert build(UNITS, unit, '').find(model) == ([], {'': reason})
 
@@ -217,11 +217,11 @@ def test_rows_and_columns_may_cross():
     heads = owners_along(Cut('w', 0, 6), 2, 12)
     points = owners_along(Cut('w', 0, 2, (0, 6)), 3, 12)
     assert heads.tolist() == [0] * 6 + [1] * 6 and points.tolist() == [0, 0, 1, 1, 2, 2] * 2
-    assert crossing(heads, points) and crossing(points, heads)
-    assert not crossing(heads, heads)  # the same rows: unit 0 never meets unit 1
-    assert not crossing(heads, owners_along(Cut('w', 0, 2), 6, 12))  # halves of heads
-    assert not crossing(heads[:11], points[:11])  # a table with a hole
-    assert not crossing(
+    assert form_grid(heads, points) and form_grid(points, heads)
+    assert not form_grid(heads, heads)  # the same rows: unit 0 never meets unit 1
+    assert not form_grid(heads, owners_along(Cut('w', 0, 2), 6, 12))  # halves of heads
+    assert not form_grid(heads[:11], points[:11])  # a table with a hole
+    assert not form_grid(
         heads, owners_along(Cut('w', 0, 2, (0, 6)), 2, 12)
     )  # columns that nobody owns
 

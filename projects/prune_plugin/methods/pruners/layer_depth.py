@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...common.errors import UserError
 from ...common.validation import at_least
 from ...structure.unit_group import UnitGroup, named_tensors
-from ...structure.units.finder import numbered
+from ...structure.units.finder import with_layer_indices
 from ...structure.units.prenorm_layers import PreNormLayers
 from ..constraint import Cost
 
@@ -70,7 +70,7 @@ def find_blocks(
         The blocks, and ``{layer: reason}`` for layers that would still add a constant.
     """
     blocks, refused = [], {}
-    for layer in numbered(model, PreNormLayers().find(model)[0]):
+    for layer in with_layer_indices(model, PreNormLayers().find(model)[0]):
         prefix = f'{layer.name}.'
         inside = tuple(
             g

@@ -11,7 +11,7 @@ from ...common.timing import timed
 from ...common.validation import checked_ratio, patterns_of
 from ...structure.prunable_weights import (
     check_finite,
-    check_still_removed,
+    check_no_regrowth,
     matches,
     prunable_weights,
     select_weights,
@@ -225,7 +225,7 @@ class WeightPruner(Pruner):
         )
         masks = self.set_to_zero(model, ratios, data, loss, progress, previous)
         if previous is not None:
-            check_still_removed(masks, previous)
+            check_no_regrowth(masks, previous)
         return masks
 
     def set_to_zero(

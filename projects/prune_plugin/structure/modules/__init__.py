@@ -1,7 +1,7 @@
-"""Modules that take the place of ones that can't be cut, and the table of converters.
+"""Replacements for modules that can't run with other widths, and the table of converters.
 
-A converter takes the module that stands there and returns the one that takes its place, sharing its
-parameters under the same names. Families add theirs with ``CONVERTERS['Name'] = function``.
+A converter takes a module and returns its replacement, which shares the parameters under the same names.
+Model families add theirs with ``CONVERTERS['Name'] = function``.
 """
 
 from collections.abc import Callable
@@ -9,26 +9,26 @@ from collections.abc import Callable
 from torch import nn
 
 from .empty_attention import EmptyAttention
-from .skip_layer import SkipLayer, cache_index
+from .skip_layer import SkipLayer, cache_layer_index
 from .slim_attention import SlimMultiheadAttention
 from .slim_layer_norm import SlimLayerNorm
 
 
 def to_slim_attention(module: nn.Module) -> SlimMultiheadAttention:
-    """``nn.MultiheadAttention`` -> :class:`SlimMultiheadAttention`; a slim one stays as it is."""
+    """Convert ``nn.MultiheadAttention`` to :class:`SlimMultiheadAttention`; return a slim one unchanged."""
     if isinstance(module, SlimMultiheadAttention):
         return module
     return SlimMultiheadAttention(module)
 
 
 def to_slim_layer_norm(module: nn.Module) -> SlimLayerNorm:
-    """``nn.LayerNorm`` -> :class:`SlimLayerNorm`; a slim one stays as it is."""
+    """Convert ``nn.LayerNorm`` to :class:`SlimLayerNorm`; return a slim one unchanged."""
     return module if isinstance(module, SlimLayerNorm) else SlimLayerNorm(module)
 
 
 def to_skip_layer(module: nn.Module) -> SkipLayer:
-    """Any layer -> :class:`SkipLayer`."""
-    return SkipLayer(cache_index(module))
+    """Convert any layer to a :class:`SkipLayer`."""
+    return SkipLayer(cache_layer_index(module))
 
 
 CONVERTERS: dict[str, Callable[[nn.Module], nn.Module]] = {
@@ -38,7 +38,7 @@ CONVERTERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     'EmptyAttention': EmptyAttention,
 }
 
-#: Converters whose result computes the same as long as nothing has been cut.
+#: Converters whose result is equivalent to the original module before anything is cut.
 EQUIVALENT = frozenset({'SlimMultiheadAttention'})
 
 __all__ = [

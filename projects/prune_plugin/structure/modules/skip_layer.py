@@ -1,48 +1,48 @@
-"""What stands where a whole layer was removed."""
+"""Replacement for a layer that was removed as a whole."""
 
 from typing import Any
 
 from torch import Tensor, nn
 
-#: Names under which Hugging Face's layers get their key/value cache.
+#: Keyword arguments by which Hugging Face's layers receive the key/value cache.
 CACHE_NAMES = ('past_key_values', 'layer_past')
 
 
-def cache_index(module: nn.Module) -> int | None:
-    """The place in the key/value cache that a module or one of its children fills; None: no place."""
-    found = (getattr(child, 'layer_idx', None) for child in module.modules())
-    return next((index for index in found if isinstance(index, int)), None)
+def cache_layer_index(module: nn.Module) -> int | None:
+    """Layer index in the key/value cache used by ``module`` or one of its submodules; None: no cache."""
+    indices = (getattr(child, 'layer_idx', None) for child in module.modules())
+    return next((index for index in indices if isinstance(index, int)), None)
 
 
-def hold_place(x: Tensor, index: int | None, options: dict[str, Any]) -> None:
-    """Let a key/value cache go on counting tokens in a layer that has no keys any more.
+def count_tokens(x: Tensor, index: int | None, kwargs: dict[str, Any]) -> None:
+    """Store one zero per token in the key/value cache, for a layer that has no keys any more.
 
-    Generation asks single layers of the cache how many tokens have passed. A layer that stores
-    nothing would answer 0, and later tokens would get wrong positions.
+    Generation derives the positions of new tokens from the length of a layer's cache. If a layer stored
+    nothing, its length would be 0 and the positions would be wrong.
 
     Args:
-        x: What the layer was given, (batch, tokens, ...).
-        index: The layer's place in the cache; None: it had none.
-        options: Keyword arguments of the layer's call.
+        x: The layer's input, of shape (batch, tokens, ...).
+        index: The layer's index in the cache; None if it doesn't use one.
+        kwargs: Keyword arguments of the layer's forward call.
     """
-    cache = next((options[name] for name in CACHE_NAMES if options.get(name) is not None), None)
+    cache = next((kwargs[name] for name in CACHE_NAMES if kwargs.get(name) is not None), None)
     if cache is not None and index is not None:
-        nothing = x.new_zeros(x.shape[0], 1, x.shape[1], 1)
-        cache.update(nothing, nothing, index)
+        zeros = x.new_zeros(x.shape[0], 1, x.shape[1], 1)
+        cache.update(zeros, zeros, index)
 
 
 class SkipLayer(nn.Module):
-    """Hands its first input on. Keeping the place keeps the other layers' names.
+    """Identity in place of a removed layer, so that the names of the other layers don't change.
 
     Args:
-        index: The removed layer's place in a key/value cache; None: it had none.
+        index: The removed layer's index in the key/value cache; None if it didn't use one.
     """
 
     def __init__(self, index: int | None = None):
         super().__init__()
         self.layer_idx = index
 
-    def forward(self, hidden_states: Tensor, *args, **kwargs) -> Tensor:
-        """Return the first input untouched."""
-        hold_place(hidden_states, self.layer_idx, kwargs)
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the first input unchanged."""
+        count_tokens(hidden_states, self.layer_idx, kwargs)
         return hidden_states

@@ -1,4 +1,4 @@
-"""Multi-head attention whose inner width is free of the embedding width."""
+"""Multi-head attention whose inner width is independent of the embedding width."""
 
 import torch
 import torch.nn.functional as F
@@ -6,16 +6,16 @@ from torch import Tensor, nn
 
 
 class SlimMultiheadAttention(nn.Module):
-    """Takes the place of ``nn.MultiheadAttention``, with the same state-dict keys and call.
+    """Replacement for ``nn.MultiheadAttention`` with the same state-dict keys and call signature.
 
-    ``nn.MultiheadAttention`` insists on ``num_heads * head_dim == embed_dim``; this one doesn't, so
-    heads can be cut. It shares the parameters of the module it is made from.
+    ``nn.MultiheadAttention`` requires ``num_heads * head_dim == embed_dim``; this class doesn't, so heads
+    can be removed. It shares the parameters of the module it is built from.
 
     Args:
-        dense: The module to take over.
+        dense: The module to replace.
     """
 
-    # nn.TransformerEncoderLayer asks this before taking a fused path that knows only square shapes.
+    # nn.TransformerEncoderLayer reads this: False keeps it off a fused path that needs square shapes.
     _qkv_same_embed_dim = False
 
     def __init__(self, dense: nn.MultiheadAttention):
@@ -38,7 +38,7 @@ class SlimMultiheadAttention(nn.Module):
         self.train(dense.training)
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
-        """Queries, keys and values of shape (batch, heads, length, head_dim)."""
+        """Project to queries, keys and values of shape (batch, heads, length, head_dim)."""
         if self.in_proj_weight is None:
             weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         else:
@@ -51,7 +51,7 @@ class SlimMultiheadAttention(nn.Module):
         return [x.unflatten(-1, shape).transpose(1, 2) for x in projected]
 
     def _bias(self, mask: Tensor | None, padding: Tensor | None, like: Tensor) -> Tensor | None:
-        """Both masks as one additive float mask, broadcastable to (batch, heads, query, key)."""
+        """Combine both masks into one additive mask, broadcastable to (batch, heads, query, key)."""
         total = None
         if mask is not None:
             if mask.dim() == 3:
@@ -73,7 +73,7 @@ class SlimMultiheadAttention(nn.Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As ``nn.MultiheadAttention.forward``; a 3-D ``attn_mask`` counts the dense heads."""
+        """See ``nn.MultiheadAttention.forward``. A 3-D ``attn_mask`` has one mask per head of ``dense``."""
         unbatched = query.dim() == 2
         if unbatched:
             query, key, value = (x.unsqueeze(0) for x in (query, key, value))
@@ -98,7 +98,7 @@ class SlimMultiheadAttention(nn.Module):
 
 
 def as_additive(mask: Tensor, like: Tensor) -> Tensor:
-    """A boolean mask (True: hidden) as a float one to add to the scores; a float one as it is."""
+    """Convert a boolean mask (True: masked out) to one that is added to the scores, in ``like``'s dtype."""
     if mask.dtype != torch.bool:
         return mask.to(like.dtype)
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, float('-inf'))

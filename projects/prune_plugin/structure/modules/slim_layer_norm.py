@@ -1,18 +1,17 @@
-"""Layer norm over a width from which features were removed."""
+"""Layer norm in which removed features count as zeros."""
 
 import torch
 from torch import Tensor, nn
 
 
 class SlimLayerNorm(nn.Module):
-    """Takes the place of ``nn.LayerNorm``: features that were removed count as zeros.
+    """Replacement for ``nn.LayerNorm`` whose mean and variance include removed features as zeros.
 
-    A norm over the features that are left would have another mean and variance than the dense
-    model's, and another output for each of them. This one divides by the dense width, so that
-    removing a feature is what setting it to zero is.
+    Statistics over the kept features alone would differ from those of the masked model. Here sums are
+    divided by the dense width, so that removing a feature is equivalent to setting it to zero.
 
     Args:
-        dense: The module to take over, over one dimension; its parameters are shared.
+        dense: The module to replace, over one dimension; its parameters are shared.
     """
 
     def __init__(self, dense: nn.LayerNorm):
@@ -24,10 +23,10 @@ class SlimLayerNorm(nn.Module):
         self.train(dense.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension, in float32 at least; the result has the input's type."""
-        exact = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean = exact.sum(-1, keepdim=True) / self.dense_features
-        centred = exact - mean
+        """Normalise the last dimension, in at least float32; the output has the input's dtype."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean = wide.sum(-1, keepdim=True) / self.dense_features
+        centred = wide - mean
         removed = self.dense_features - x.shape[-1]
         squares = centred.square().sum(-1, keepdim=True) + removed * mean.square()
         normed = centred * torch.rsqrt(squares / self.dense_features + self.eps)
@@ -35,5 +34,5 @@ class SlimLayerNorm(nn.Module):
         return (out if self.bias is None else out + self.bias).to(x.dtype)
 
     def extra_repr(self) -> str:
-        """Widths now and before."""
+        """Kept and dense width, and epsilon."""
         return f'{len(self.weight)} of {self.dense_features}, eps={self.eps}'

@@ -1,4 +1,4 @@
-"""Kinds of units, one per file."""
+"""Unit finders, one kind of unit per file."""
 
 from ..unit_group import Attr, Cut, UnitGroup, named_tensors, sum_per_unit, weight_cuts
 from . import (

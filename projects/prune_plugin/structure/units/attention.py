@@ -1,4 +1,4 @@
-"""Attention heads: timm's ViT attention and PyTorch's multi-head attention (mmcv wraps that one)."""
+"""Attention heads of timm's ViT attention and of PyTorch's multi-head attention (mmcv wraps it)."""
 
 from torch import nn
 
@@ -9,7 +9,7 @@ from .finder import UnitFinder, join, require
 
 @UNITS.register_module()
 class AttentionHeads(UnitFinder):
-    """Attention heads; under grouped-query attention, one KV head with all its query heads.
+    """Attention heads; with grouped-query attention a unit is a KV head with all its query heads.
 
     Example:
         >>> prune_cfg = dict(units=[dict(type='AttentionHeads')])
@@ -19,7 +19,15 @@ class AttentionHeads(UnitFinder):
 def linear_cuts(
     prefix: str, linear: nn.Linear, side: str, width: int, sections: tuple[int, ...] = (0,)
 ) -> list[Cut]:
-    """Cuts of a linear layer: rows and bias for ``side='in'``, columns for ``side='out'``."""
+    """Cuts of a linear layer: rows and bias for ``side='in'``, columns for ``side='out'``.
+
+    Args:
+        prefix: The layer's name in the model.
+        linear: The layer.
+        side: Whether the layer computes the units (``'in'``) or takes them as input (``'out'``).
+        width: Rows or columns per unit and section.
+        sections: See :class:`Cut`.
+    """
     if side == 'out':
         return [Cut(f'{prefix}.weight', 1, width, sections, side)]
     cuts = [Cut(f'{prefix}.weight', 0, width, sections)]
@@ -30,7 +38,7 @@ def linear_cuts(
 
 @AttentionHeads.layout('Attention')
 def timm_attention(name: str, module: nn.Module) -> list[UnitGroup]:
-    """timm's ``Attention``: one fused qkv, rows ordered [q | k | v] x head x head_dim."""
+    """timm's ``Attention``: fused ``qkv`` with rows ordered [q | k | v] x head x head_dim, and ``proj``."""
     qkv, proj = getattr(module, 'qkv', None), getattr(module, 'proj', None)
     require(isinstance(qkv, nn.Linear) and isinstance(proj, nn.Linear), 'no fused qkv and proj')
     require(hasattr(module, 'attn_dim'), 'this timm reshapes to the embedding width')
@@ -47,9 +55,9 @@ def timm_attention(name: str, module: nn.Module) -> list[UnitGroup]:
 
 @AttentionHeads.layout('MultiheadAttention', 'SlimMultiheadAttention')
 def torch_attention(name: str, module: nn.Module) -> list[UnitGroup]:
-    """``nn.MultiheadAttention``, or the slim one that took its place.
+    """``nn.MultiheadAttention`` or its slim replacement.
 
-    mmcv's wrapper of the same name holds a ``torch`` one as ``attn``, which is found by itself.
+    mmcv's wrapper has the same class name; PyTorch's module inside it (``attn``) is found separately.
     """
     if not hasattr(module, 'out_proj'):
         return []
@@ -73,7 +81,7 @@ def torch_attention(name: str, module: nn.Module) -> list[UnitGroup]:
 
 
 def fused_cuts(name: str, module: nn.Module) -> list[Cut]:
-    """Cuts of one matrix ``in_proj_weight`` for queries, keys and values, and of ``out_proj``."""
+    """Cuts of a fused ``in_proj_weight`` (queries, keys and values) and of ``out_proj``."""
     width = module.head_dim
     sections = tuple(part * module.num_heads * width for part in range(3))
     cuts = [Cut(join(name, 'in_proj_weight'), 0, width, sections)]

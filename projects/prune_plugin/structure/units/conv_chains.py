@@ -1,4 +1,4 @@
-"""Channels between convolutions that run one after the other."""
+"""Unit groups for the channels between consecutive convolutions."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,78 +7,84 @@ from torch import nn
 
 from ..unit_group import Attr, Cut, UnitGroup
 from .convolutions import (
-    depthwise_channels,
-    input_channels,
+    depthwise_cuts,
+    input_channel_cuts,
     is_convolution,
     is_depthwise,
     norm_cuts,
-    output_channels,
+    output_channel_cuts,
 )
 from .finder import NotPrunable, join, require
 from .mlp_branches import is_featurewise
 
 #: A module and its name in the model.
 Named = tuple[str, nn.Module]
-#: mmcv's convolutions with their norms and activations.
+#: mmcv's modules that combine a convolution with a norm and an activation.
 CONV_MODULES = {'ConvModule', 'DepthwiseSeparableConvModule'}
-#: Classes whose children run one after the other.
+#: Classes that run their children in sequence.
 CONTAINERS = {'Sequential', 'DepthwiseSeparableConvModule'}
-#: Layers of more than one place that keep channels apart, and give zero for a channel of zeros.
+#: Spatial layers that process every channel separately and map a channel of zeros to zeros.
 POOLING = (nn.MaxPool2d, nn.AvgPool2d)
 
 
-def parts(layers: Sequence[Named]) -> list[Named]:
-    """Layers in the order they run, with containers and mmcv's ``ConvModule`` taken apart."""
-    found: list[Named] = []
+def flatten_layers(layers: Sequence[Named]) -> list[Named]:
+    """Leaf layers in execution order: containers and mmcv's ``ConvModule`` are replaced by their layers.
+
+    Raises:
+        NotPrunable: a ``ConvModule`` has another order of layers, or a spectral norm.
+    """
+    flat: list[Named] = []
     for name, layer in layers:
         kinds = {c.__name__ for c in type(layer).__mro__}
         if kinds & CONTAINERS:
-            found += parts(named(name, layer))
+            flat += flatten_layers(named_layers(name, layer))
             continue
         if 'ConvModule' not in kinds:
-            found.append((name, layer))
+            flat.append((name, layer))
             continue
         require(
             tuple(layer.order) == ('conv', 'norm', 'act'), f'{name} has another order of layers'
         )
         require(not layer.with_spectral_norm, f'{name} has a spectral norm')
-        found.append((join(name, 'conv'), layer.conv))
+        flat.append((join(name, 'conv'), layer.conv))
         if layer.with_norm:
-            found.append((join(name, layer.norm_name), layer.norm))
+            flat.append((join(name, layer.norm_name), layer.norm))
         if layer.with_activation:
-            found.append((join(name, 'activate'), layer.activate))
-    return found
+            flat.append((join(name, 'activate'), layer.activate))
+    return flat
 
 
-def layers_of(block: nn.Module, name: str, *children: str) -> list[Named]:
-    """Some children of a module with their names in the model."""
+def select_layers(block: nn.Module, name: str, *children: str) -> list[Named]:
+    """The given submodules of ``block``, each with its name in the model."""
     return [(join(name, child), block.get_submodule(child)) for child in children]
 
 
 def conv_modules(block: nn.Module, name: str, *children: str) -> list[Named]:
-    """:func:`layers_of`, all of them mmcv's modules of a convolution with its norm and activation.
+    """:func:`select_layers`, all of which must be mmcv's ``ConvModule`` or a depthwise separable one.
 
     Raises:
-        NotPrunable: some are missing or something else; another class may have the same name.
+        NotPrunable: one is missing or of another class; ``block`` may be a class of another package with
+            the same name.
     """
-    own = {n: {c.__name__ for c in type(m).__mro__} for n, m in block.named_modules()}
-    known = all(own.get(child, set()) & CONV_MODULES for child in children)
+    classes = {n: {c.__name__ for c in type(m).__mro__} for n, m in block.named_modules()}
+    known = all(classes.get(child, set()) & CONV_MODULES for child in children)
     require(known, 'not laid out as in mmdet')
-    return layers_of(block, name, *children)
+    return select_layers(block, name, *children)
 
 
-def writing(producer: Named, between: Sequence[Named]) -> tuple[list[Cut], list[Attr], int]:
-    """What goes with the channels that a convolution writes, up to where they are read.
+def producer_cuts(producer: Named, between: Sequence[Named]) -> tuple[list[Cut], list[Attr], int]:
+    """Cuts for the output channels of a convolution and for the layers up to the next convolution.
 
     Args:
-        producer: The convolution.
-        between: What stands behind it, in order.
+        producer: The convolution that computes the channels.
+        between: The layers after it, in execution order.
 
     Returns:
-        Cuts, counts, and how many channels are one unit.
+        Cuts, attributes that depend on the number of units, and channels per unit (more than 1 under a
+        group norm).
 
     Raises:
-        NotPrunable: something in between mixes channels, or the convolution is of another kind.
+        NotPrunable: a layer in between mixes channels, or the convolution is of an unsupported kind.
     """
     path, conv = producer
     width = 1
@@ -94,74 +100,76 @@ def writing(producer: Named, between: Sequence[Named]) -> tuple[list[Cut], list[
             require(module.affine, f'{name} has no weight')
             cuts += norm_cuts(name, module)
         elif is_depthwise(module):
-            more, counts = depthwise_channels(name, module)
-            cuts, attrs = cuts + more, attrs + counts
+            conv_cuts, conv_attrs = depthwise_cuts(name, module)
+            cuts, attrs = cuts + conv_cuts, attrs + conv_attrs
         else:
-            apart = is_featurewise(module) or isinstance(module, POOLING)
-            require(apart, f'{name} is a {type(module).__name__}')
-    alike = all(cut.width == width for cut in cuts)
-    require(alike, f'{path} has a group norm, and something else that counts channels')
-    return output_channels(path, conv, width) + cuts, attrs, width
+            channelwise = is_featurewise(module) or isinstance(module, POOLING)
+            require(channelwise, f'{name} is a {type(module).__name__}')
+    same_width = all(cut.width == width for cut in cuts)
+    require(same_width, f'{path} has a group norm, and another layer with parameters per channel')
+    return output_channel_cuts(path, conv, width) + cuts, attrs, width
 
 
-def written_singly(layer: Named) -> list[Cut]:
-    """Cuts of what a layer's last convolution writes, with its norm; a unit is one channel.
+def single_channel_cuts(layer: Named) -> list[Cut]:
+    """Cuts for the output channels of a layer's last convolution and its norm; one channel per unit.
 
     Raises:
-        NotPrunable: as :func:`writing`, or under a group norm.
+        NotPrunable: see :func:`producer_cuts`; or there is a group norm.
     """
-    flat = parts([layer])
+    flat = flatten_layers([layer])
     last = max(i for i, (_, module) in enumerate(flat) if is_convolution(module))
-    cuts, _, width = writing(flat[last], flat[last + 1 :])
+    cuts, _, width = producer_cuts(flat[last], flat[last + 1 :])
     require(width == 1, f'{layer[0]} has a group norm')
     return cuts
 
 
 def hidden_channels(
-    producer: Named, between: Sequence[Named], readers: Sequence[Named], owner: str
+    producer: Named, between: Sequence[Named], consumers: Sequence[Named], owner: str
 ) -> UnitGroup:
-    """The channels that ``producer`` writes and nothing but ``readers`` reads.
+    """The group of channels that ``producer`` outputs and that only ``consumers`` take as input.
 
     Args:
-        producer: The convolution that writes them.
-        between: What stands between, in order.
-        readers: The convolutions that read them.
-        owner: The module whose forward pass uses them.
+        producer: The convolution that computes the channels.
+        between: The layers between producer and consumers, in execution order.
+        consumers: All convolutions that take the channels as input.
+        owner: The module whose forward pass uses the channels.
 
     Raises:
-        NotPrunable: as :func:`writing`, or a reader is of another kind.
+        NotPrunable: see :func:`producer_cuts`; or a consumer is of an unsupported kind.
     """
     path, conv = producer
-    cuts, attrs, width = writing(producer, between)
-    for name, reader in readers:
-        cuts += input_channels(name, reader, width)
+    cuts, attrs, width = producer_cuts(producer, between)
+    for name, consumer in consumers:
+        cuts += input_channel_cuts(name, consumer, width)
     size = conv.out_channels // width
     return UnitGroup(path, 'channel', size, tuple(cuts), owner, tuple(attrs), least=1)
 
 
-def stack(layers: Sequence[Named], readers: Sequence[Named], owner: str) -> list[UnitGroup]:
-    """All channels in a stack of layers that run one after the other.
+def stack_groups(
+    layers: Sequence[Named], consumers: Sequence[Named], owner: str
+) -> list[UnitGroup]:
+    """The groups of channels in a stack of layers that run in sequence, one per convolution.
 
     Args:
-        layers: The layers in order.
-        readers: All that reads the last one's output; nothing if that isn't known, or if it is the
-            model's output.
-        owner: The module whose forward pass uses them.
+        layers: The layers in execution order.
+        consumers: All convolutions that take the stack's output as input. If empty, the output channels
+            of the last convolution are kept: their consumers are unknown, or it is the model's output.
+        owner: The module whose forward pass uses the channels.
 
     Raises:
-        NotPrunable: none of them can go.
+        NotPrunable: none of the channels can be removed; the reason is that of the first group.
     """
-    flat = parts(layers)
+    flat = flatten_layers(layers)
     if len({id(module) for _, module in flat}) < len(flat):
         raise NotPrunable('a layer occurs twice')
-    at = [i for i, (_, m) in enumerate(flat) if is_convolution(m) and not is_depthwise(m)]
+    convs = [i for i, (_, m) in enumerate(flat) if is_convolution(m) and not is_depthwise(m)]
     groups, reasons = [], []
-    for first, second in pairwise([*at, len(flat)]):
-        reading = [flat[second]] if second < len(flat) else readers
-        if not reading:
+    for first, second in pairwise([*convs, len(flat)]):
+        following = [flat[second]] if second < len(flat) else consumers
+        if not following:
             continue
         try:
-            groups.append(hidden_channels(flat[first], flat[first + 1 : second], reading, owner))
+            groups.append(hidden_channels(flat[first], flat[first + 1 : second], following, owner))
         except NotPrunable as reason:
             reasons.append(str(reason))
     if reasons and not groups:
@@ -169,6 +177,6 @@ def stack(layers: Sequence[Named], readers: Sequence[Named], owner: str) -> list
     return groups
 
 
-def named(name: str, layers: nn.Module) -> list[Named]:
-    """A container's layers with their names."""
+def named_layers(name: str, layers: nn.Module) -> list[Named]:
+    """The layers of a container, each with its name in the model."""
     return [(join(name, child), layer) for child, layer in layers.named_children()]

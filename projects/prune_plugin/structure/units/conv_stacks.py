@@ -4,18 +4,18 @@ from torch import nn
 
 from ...common.registry import UNITS
 from ..unit_group import UnitGroup
-from .conv_chains import conv_modules, named, parts, stack
+from .conv_chains import conv_modules, flatten_layers, named_layers, stack_groups
 from .finder import UnitFinder, defined_by, join, require
 
 
 @UNITS.register_module()
 class StackedChannels(UnitFinder):
-    """Channels between convolutions that run one after the other (mmdet, mmdet3d).
+    """Channels between consecutive convolutions (mmdet, mmdet3d).
 
-    Between them batch norms, group norms, activations that leave zero zero, pooling, dropout and
-    convolutions of each channel by itself may stand. Under a group norm whole groups go, so that the
-    others are normed as before. What the last convolution of a stack writes goes only where all that
-    reads it is known.
+    Between the convolutions there may be batch norms, group norms, activations that map zero to zero,
+    pooling, dropout and depthwise convolutions. Under a group norm whole groups are removed, so that the
+    normalisation of the others doesn't change. The output channels of the last convolution of a stack are
+    removed only if all layers that take them as input are known.
 
     Example:
         >>> prune_cfg = dict(units=[dict(type='StackedChannels')])
@@ -24,76 +24,76 @@ class StackedChannels(UnitFinder):
 
 @StackedChannels.layout('SSDVGG')
 def ssd_vgg(name: str, module: nn.Module) -> list[UnitGroup]:
-    """mmdet's VGG for SSD; what it puts out is read elsewhere."""
+    """mmdet's VGG for SSD. Channels of its output feature maps are kept."""
     path, start, groups = join(name, 'features'), 0, []
-    layers = named(path, module.features)
+    layers = named_layers(path, module.features)
     for end in (*sorted(module.out_feature_indices), len(layers) - 1):
-        groups += stack(layers[start : end + 1], [], name)
+        groups += stack_groups(layers[start : end + 1], [], name)
         start = end + 1
     return groups
 
 
 @StackedChannels.layout('InvertedResidual')
 def inverted_residual(name: str, block: nn.Module) -> list[UnitGroup]:
-    """mmdet's block of MobileNets: widened, convolved channel by channel, narrowed."""
+    """mmdet's MobileNet block: expansion, depthwise convolution, linear projection."""
     names = [n for n in ('expand_conv', 'depthwise_conv') if hasattr(block, n)]
     layers = conv_modules(block, name, *names, 'linear_conv')
-    require(not block.with_se, 'channels are weighted by all others')
-    return stack(layers, [], name)
+    require(not block.with_se, 'squeeze-and-excitation weights its channels')
+    return stack_groups(layers, [], name)
 
 
 @StackedChannels.layout('SECOND')
 def second(name: str, module: nn.Module) -> list[UnitGroup]:
-    """mmdet3d's backbone of PointPillars and CenterPoint; what a stage puts out is read elsewhere."""
+    """mmdet3d's backbone of PointPillars and CenterPoint. Output channels of the stages are kept."""
     groups = []
     for i, block in enumerate(module.blocks):
         path = join(name, f'blocks.{i}')
-        groups += stack(named(path, block), [], path)
+        groups += stack_groups(named_layers(path, block), [], path)
     return groups
 
 
 @StackedChannels.layout('SeparateHead')
 def separate_head(name: str, module: nn.Module) -> list[UnitGroup]:
-    """A task of CenterPoint's head: one stack per quantity."""
+    """One task of CenterPoint's head: a stack of convolutions per predicted quantity."""
     groups = []
     for head in module.heads:
         path = join(name, head)
-        groups += stack(named(path, getattr(module, head)), [], path)
+        groups += stack_groups(named_layers(path, getattr(module, head)), [], path)
     return groups
 
 
 @StackedChannels.layout('CenterHead')
 def center_head(name: str, module: nn.Module) -> list[UnitGroup]:
-    """What all tasks of CenterPoint's head share."""
-    readers = []
+    """The shared convolution of CenterPoint's head, whose output all tasks take as input."""
+    consumers = []
     for i, task in enumerate(module.task_heads):
         path = join(name, f'task_heads.{i}')
         require(type(task).__name__ == 'SeparateHead', f'{path} is a {type(task).__name__}')
         for head in task.heads:
-            readers.append(parts(named(join(path, head), getattr(task, head)))[0])
-    return stack([(join(name, 'shared_conv'), module.shared_conv)], readers, name)
+            consumers.append(flatten_layers(named_layers(join(path, head), getattr(task, head)))[0])
+    return stack_groups([(join(name, 'shared_conv'), module.shared_conv)], consumers, name)
 
 
 @StackedChannels.layout('FCOSMono3DHead')
 def mono3d_head(name: str, module: nn.Module) -> list[UnitGroup]:
     """mmdet3d's FCOS3D and PGD: two towers, and a short stack before each prediction.
 
-    What a tower's last convolution writes is read by many stacks, and stays.
+    The output channels of the towers, which many stacks take as input, are kept.
     """
     known = ('FCOSMono3DHead', 'PGDHead')
     require(defined_by(module, 'forward_single') in known, 'a forward pass of its own')
     groups = []
     for tower in ('cls_convs', 'reg_convs'):
-        groups += stack(named(join(name, tower), getattr(module, tower)), [], name)
-    for child, before in module.named_children():
+        groups += stack_groups(named_layers(join(name, tower), getattr(module, tower)), [], name)
+    for child, layers_before in module.named_children():
         if not child.endswith(('_prev', '_prevs')):
             continue
         label = child.rpartition('_')[0]
         pairs = [(child, label)]
         if child.endswith('s'):
-            pairs = [(f'{child}.{i}', f'{label}s.{i}') for i, _ in before.named_children()]
-        for path, reader in pairs:
-            layers = named(join(name, path), module.get_submodule(path))
-            readers = [(join(name, reader), module.get_submodule(reader))]
-            groups += stack(layers, readers, name)
+            pairs = [(f'{child}.{i}', f'{label}s.{i}') for i, _ in layers_before.named_children()]
+        for path, output in pairs:
+            layers = named_layers(join(name, path), module.get_submodule(path))
+            consumers = [(join(name, output), module.get_submodule(output))]
+            groups += stack_groups(layers, consumers, name)
     return groups

@@ -1,8 +1,9 @@
-"""Channels that several layers share (stage widths, concatenations), found by torch-pruning's graph."""
+"""Channels coupled across layers (stage widths, concatenations), found with torch-pruning's graph."""
 
 from collections import defaultdict
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +22,13 @@ from .finder import NotPrunable, UnitFinder, require
 
 @UNITS.register_module()
 class CoupledChannels(UnitFinder):
-    """Coupled channels of convolutional nets, traced by ``torch_pruning.DependencyGraph``.
+    """Coupled channels of convolutional networks, traced by ``torch_pruning.DependencyGraph``.
 
-    Not among the default units: it needs the optional package ``torch-pruning`` and one forward pass.
+    Not among the default units: requires the optional package ``torch-pruning`` and a forward pass.
 
     Args:
         input_shape: Shape of one input without the batch dimension, ``(3, 224, 224)``.
-        submodule: Trace only this part of the model (``'backbone'``). Default: the model.
+        submodule: Trace only this submodule (``'backbone'``). Default: the whole model.
 
     Example:
         >>> prune_cfg = dict(units=[dict(type='CoupledChannels', input_shape=(3, 32, 32))])
@@ -41,7 +42,11 @@ class CoupledChannels(UnitFinder):
         self.submodule = submodule
 
     def find(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
-        """See :meth:`UnitFinder.find`."""
+        """See :meth:`UnitFinder.find`.
+
+        Raises:
+            UserError: torch-pruning isn't installed, there is no such submodule, or tracing fails.
+        """
         try:
             import torch_pruning
         except ImportError as error:
@@ -54,11 +59,11 @@ class CoupledChannels(UnitFinder):
             raise UserError(
                 f'prune_cfg.units: CoupledChannels.submodule {self.submodule!r} is not in the model'
             )
-        part = model.get_submodule(self.submodule)
-        example = next(part.parameters()).new_zeros(1, *self.input_shape)
+        traced = model.get_submodule(self.submodule)
+        example = next(traced.parameters()).new_zeros(1, *self.input_shape)
         try:
-            with evaluation_mode(part):
-                graph = torch_pruning.DependencyGraph().build_dependency(part, example)
+            with evaluation_mode(traced):
+                graph = torch_pruning.DependencyGraph().build_dependency(traced, example)
                 coupled_groups = list(graph.get_all_groups())
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
@@ -72,51 +77,57 @@ class CoupledChannels(UnitFinder):
                 groups.append(self._to_group(coupled, names))
             except NotPrunable as reason:
                 refused[root] = str(reason)
-        groups, leaving = self._told_by_trying(model, groups, example)
+        groups, failed = self._verified(model, groups, example)
         order = {name: i for i, name in enumerate(names.values())}
-        return sorted(groups, key=lambda g: order[g.name]), {**refused, **leaving}
+        return sorted(groups, key=lambda g: order[g.name]), {**refused, **failed}
 
-    def _told_by_trying(
+    def _verified(
         self, model: nn.Module, groups: list[UnitGroup], example: Tensor
     ) -> tuple[list[UnitGroup], dict[str, str]]:
-        """Leave out groups that can't be cut as traced, and say why.
+        """Slim and mask by the traced groups; return the valid ones, and why the others aren't.
 
-        Without every other unit the part must run, its outputs must keep their shapes (else something
-        outside may read the channels), and be those of the masked part (else the trace is wrong, as it is
-        where concatenated channels are flattened).
+        With every other unit removed, the traced submodule must run, and its outputs must keep their shapes
+        (else the channels may be used outside of it) and equal those of the masked submodule (else the
+        trace is wrong, as it is where concatenated channels are flattened).
         """
         noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
         noise = noise.to(example)
 
-        def outputs(act: Callable, tried: list[UnitGroup]) -> list[Tensor]:
-            kept = {g.name: torch.arange(1, g.size, 2) for g in tried}
-            changed = act(deepcopy(model), PruneState({g.name: g for g in tried}, kept)).eval()
+        def outputs(
+            prune: Callable[[nn.Module, PruneState], nn.Module], tested: list[UnitGroup]
+        ) -> list[Tensor]:
+            kept = {g.name: torch.arange(1, g.size, 2) for g in tested}
+            pruned = prune(deepcopy(model), PruneState({g.name: g for g in tested}, kept)).eval()
             with torch.no_grad():
-                found = tree_leaves(changed.get_submodule(self.submodule)(noise))
-            return [x for x in found if isinstance(x, Tensor)]
+                leaves = tree_leaves(pruned.get_submodule(self.submodule)(noise))
+            return [x for x in leaves if isinstance(x, Tensor)]
 
-        def fault(tried: list[UnitGroup]) -> str | None:
+        def failure(tested: list[UnitGroup]) -> str | None:
             try:
-                slimmed = outputs(slim, tried)
+                slimmed = outputs(slim, tested)
             except (LookupError, RuntimeError, TypeError, ValueError) as error:
-                why = f'{type(error).__name__}: {first_line(error)}'
-                return f'cut as torch-pruning traced it, it does not run ({why})'
-            if [x.shape for x in slimmed] != dense:
+                reason = f'{type(error).__name__}: {first_line(error)}'
+                return f'cut as torch-pruning traced it, it does not run ({reason})'
+            if [x.shape for x in slimmed] != dense_shapes:
                 return f'its channels leave {self.submodule or "the model"}'
-            if not all(map(close, slimmed, outputs(mask, tried))):
-                return 'cut as torch-pruning traced it, it computes something else'
+            if not all(map(equal_up_to_rounding, slimmed, outputs(mask, tested))):
+                return 'cut as torch-pruning traced it, its output changes'
             return None
 
         groups = [group for group in groups if group.size > 1]
-        dense = [x.shape for x in outputs(slim, [])]
-        if fault(groups) is None:
+        dense_shapes = [x.shape for x in outputs(slim, [])]
+        if failure(groups) is None:
             return groups, {}
-        faults = {group.name: fault([group]) for group in groups}
-        inside = [group for group in groups if faults[group.name] is None]
-        return inside, {name: why for name, why in faults.items() if why is not None}
+        failures = {group.name: failure([group]) for group in groups}
+        valid = [group for group in groups if failures[group.name] is None]
+        return valid, {name: why for name, why in failures.items() if why is not None}
 
-    def _to_group(self, coupled, names: dict[nn.Module, str]) -> UnitGroup:
-        """Translate one of torch-pruning's groups: modules with index lists -> cuts with tables."""
+    def _to_group(self, coupled: Any, names: dict[nn.Module, str]) -> UnitGroup:
+        """Convert a ``torch_pruning.Group``: modules with lists of indices -> cuts with tables.
+
+        Raises:
+            NotPrunable: a module can't be cut, or doesn't contain every unit equally often.
+        """
         tables: dict[tuple[nn.Module, str], dict[int, list[int]]] = {}
         for item in coupled:
             module = item.dep.target.module
@@ -133,28 +144,28 @@ class CoupledChannels(UnitFinder):
         cuts, attrs = [], []
         size = max(map(len, tables.values()))
         for (module, side), table in tables.items():
-            require(len(table) == size, f'{names[module]} has some of its units only')
+            require(len(table) == size, f'{names[module]} has only some of the units')
             rows = tuple(tuple(table[unit]) for unit in sorted(table))
             require(len({len(row) for row in rows}) == 1, f'{names[module]} shares units unevenly')
             cuts += module_cuts(names[module], module, side, rows)
             if is_depthwise(module):
                 attrs.append(Attr(names[module], 'groups', len(rows[0])))
-        # One name per group, whichever of its layers the graph meets first.
+        # The name must not depend on the order in which torch-pruning visits the layers.
         producers = [names[module] for module, side in tables if side == 'in']
         first = min(producers, key=list(names.values()).index)
         return UnitGroup(first, 'coupled', size, tuple(cuts), '', tuple(attrs), least=1)
 
 
-def close(one: Tensor, other: Tensor) -> bool:
-    """Whether two outputs are equal but for rounding; of tensors without numbers there is no telling."""
-    if one.is_meta or not one.is_floating_point():
+def equal_up_to_rounding(first: Tensor, second: Tensor) -> bool:
+    """Whether two outputs are equal up to rounding; True for meta and integer tensors."""
+    if first.is_meta or not first.is_floating_point():
         return True
-    most = torch.finfo(one.dtype).eps ** 0.5 * other.abs().amax() if one.numel() else 0
-    return bool(((one - other).abs() <= most).all())
+    limit = torch.finfo(first.dtype).eps ** 0.5 * second.abs().amax() if first.numel() else 0
+    return bool(((first - second).abs() <= limit).all())
 
 
 def is_depthwise(module: nn.Module) -> bool:
-    """Whether each of a convolution's filters reads one channel of its own."""
+    """Whether a convolution is depthwise, with as many output as input channels, in any dimension."""
     return (
         getattr(module, 'groups', 1) > 1
         and module.groups == module.in_channels == module.out_channels
@@ -164,10 +175,10 @@ def is_depthwise(module: nn.Module) -> bool:
 def module_cuts(
     name: str, module: nn.Module, side: str, rows: tuple[tuple[int, ...], ...]
 ) -> list[Cut]:
-    """The cuts of one module in a coupled group.
+    """The cuts of one module in a coupled group; ``rows`` are the indices of each unit.
 
     Raises:
-        NotPrunable: for modules where zeroing a channel and removing it differ.
+        NotPrunable: for modules in which masking and removing a channel aren't equivalent.
     """
     plain = all(row == (unit,) for unit, row in enumerate(rows))
     table = None if plain else rows

@@ -1,4 +1,4 @@
-"""What no unit owns anything of, and why, in words for the report."""
+"""Modules without prunable units, and the reason, for the report."""
 
 from collections.abc import Iterable
 
@@ -13,37 +13,38 @@ CONTAINERS = ('ConvModule', 'ModuleList', 'Sequential')
 
 
 def uncovered(model: nn.Module, groups: Iterable[UnitGroup]) -> dict[str, str]:
-    """Modules none of whose parameters belongs to a unit, the outermost ones, each with a reason.
+    """Outermost modules none of whose parameters belongs to a unit, each with the reason.
 
     Args:
         model: The model.
         groups: Its unit groups.
 
     Returns:
-        ``{module: reason}``; a parameter that stands alone in a module with units is one, too.
+        ``{name: reason and number of parameters}``. The direct parameters of a module with submodules
+        that do have units are listed by their own names.
     """
-    owned = {cut.name for group in groups for cut in group.cuts}
+    cut_names = {cut.name for group in groups for cut in group.cuts}
     tensors = dict(model.named_parameters(remove_duplicate=False))
-    ours = {id(tensor) for name, tensor in tensors.items() if name in owned}
-    found: dict[str, str] = {}
+    covered = {id(tensor) for name, tensor in tensors.items() if name in cut_names}
+    reasons: dict[str, str] = {}
 
     def visit(name: str, module: nn.Module) -> None:
         parameters = list(module.parameters())
-        if parameters and not any(id(p) in ours for p in parameters):
-            found[name] = f'{why(module)}; {sum(p.numel() for p in parameters):,} parameters'
+        if parameters and not any(id(p) in covered for p in parameters):
+            reasons[name] = f'{reason(module)}; {sum(p.numel() for p in parameters):,} parameters'
             return
-        own = list(module.named_parameters(recurse=False))
-        for child, parameter in own if not any(id(p) in ours for _, p in own) else ():
-            found[join(name, child)] = f'no finder knows it; {parameter.numel():,} parameters'
+        direct = list(module.named_parameters(recurse=False))
+        for child, parameter in direct if not any(id(p) in covered for _, p in direct) else ():
+            reasons[join(name, child)] = f'no finder knows it; {parameter.numel():,} parameters'
         for child, inner in module.named_children():
             visit(join(name, child), inner)
 
     visit('', model)
-    return found
+    return reasons
 
 
-def why(module: nn.Module) -> str:
-    """Why nothing in a module goes."""
+def reason(module: nn.Module) -> str:
+    """Why a module has no prunable units."""
     kind = type(module).__name__
     layers = [m for m in module.modules() if next(m.parameters(recurse=False), None) is not None]
     if all(isinstance(layer, NORMS) for layer in layers):

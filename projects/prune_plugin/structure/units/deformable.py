@@ -1,4 +1,4 @@
-"""Deformable attention: its heads, and the points that each head samples."""
+"""Heads and sampling points of deformable attention."""
 
 from torch import nn
 
@@ -7,13 +7,13 @@ from ..unit_group import Attr, Cut, UnitGroup
 from .attention import linear_cuts
 from .finder import UnitFinder, join
 
-#: What a masked point's logit is: its share of a softmax is zero in all float types.
+#: Logit of a masked point: its softmax weight is zero in all floating-point types.
 NO_WEIGHT = -1e4
 
 
 @UNITS.register_module()
 class DeformableHeads(UnitFinder):
-    """Heads of deformable attention: values, offsets, weights and output columns go together.
+    """Heads of deformable attention, with their values, offsets, weights and output columns.
 
     Source: Zhu et al., "Deformable DETR", arXiv 2010.04159.
 
@@ -24,10 +24,10 @@ class DeformableHeads(UnitFinder):
 
 @UNITS.register_module()
 class SamplingPoints(UnitFinder):
-    """Sampling points of deformable attention: all heads and levels lose the same ones.
+    """Sampling points of deformable attention, the same ones in all heads and levels.
 
-    Not among the default units: without calibration data there is no telling points apart, as what
-    they look at depends on the query. VAD's attention modules have them.
+    Not among the default units: their importance can't be estimated without calibration data, as the
+    sampled locations depend on the query. Found in VAD's attention modules.
 
     Example:
         >>> prune_cfg = dict(units=[dict(type='SamplingPoints')], criterion=dict(type='Taylor'))
@@ -37,13 +37,13 @@ class SamplingPoints(UnitFinder):
 
 
 def head_group(name: str, module: nn.Module, inner: str = '', label: str = '') -> UnitGroup:
-    """The heads of one deformable attention module.
+    """The group of heads of one deformable attention module.
 
     Args:
-        name: The module that holds ``output_proj``.
+        name: Name of the module that holds ``output_proj``.
         module: That module.
-        inner: Path below it of the module with the other projections, if that is another one.
-        label: Name of the group; ``name`` if empty.
+        inner: Path, relative to it, of the module with the other projections, if they are in another one.
+        label: Name of the group; default: ``name``.
     """
     core = module.get_submodule(inner)
     path = join(name, inner) if inner else name
@@ -58,31 +58,34 @@ def head_group(name: str, module: nn.Module, inner: str = '', label: str = '') -
     return UnitGroup(label or name, 'deformable', heads, tuple(cuts), name, attrs, least=1)
 
 
-def point_group(name: str, module: nn.Module, maps: int, together: int = 1) -> UnitGroup:
-    """The sampling points of one deformable attention module.
+def point_group(name: str, module: nn.Module, maps: int, points_per_unit: int = 1) -> UnitGroup:
+    """The group of sampling points of one deformable attention module.
 
-    Offsets and weights are ordered heads x maps x levels x points (x 2).
+    Rows of offsets and weights are ordered heads x maps x levels x points (x 2 coordinates).
 
     Args:
-        name: The module with the projections.
+        name: Name of the module with the projections.
         module: That module.
-        maps: Feature maps that a query samples.
-        together: Neighbouring points that only make sense together.
+        maps: Number of feature maps that a query samples from.
+        points_per_unit: Neighbouring points that have to be removed together.
     """
     blocks = range(module.num_heads * maps * module.num_levels)
     points = module.num_points
     cuts = []
-    for part, numbers, fill in (('sampling_offsets', 2, 0.0), ('attention_weights', 1, NO_WEIGHT)):
-        sections = tuple(block * points * numbers for block in blocks)
-        width = together * numbers
+    for part, coordinates, fill in (
+        ('sampling_offsets', 2, 0.0),
+        ('attention_weights', 1, NO_WEIGHT),
+    ):
+        sections = tuple(block * points * coordinates for block in blocks)
+        width = points_per_unit * coordinates
         cuts.append(Cut(join(name, f'{part}.weight'), 0, width, sections))
         cuts.append(Cut(join(name, f'{part}.bias'), 0, width, sections, fill=fill))
     label = join(name, 'sampling_offsets')
-    attrs = (Attr(name, 'num_points', together),)
-    return UnitGroup(label, 'point', points // together, tuple(cuts), name, attrs, least=1)
+    attrs = (Attr(name, 'num_points', points_per_unit),)
+    return UnitGroup(label, 'point', points // points_per_unit, tuple(cuts), name, attrs, least=1)
 
 
 @DeformableHeads.layout('MultiScaleDeformableAttention')
 def mmcv_heads(name: str, module: nn.Module) -> list[UnitGroup]:
-    """mmcv's, of Deformable DETR and DINO. Its points aren't cut: its offsets depend on their number."""
+    """mmcv's module (Deformable DETR, DINO). Its points are kept: offsets depend on their number."""
     return [head_group(name, module)]

@@ -10,7 +10,7 @@ from .finder import UnitFinder, join, require
 
 @UNITS.register_module()
 class FFNNeurons(UnitFinder):
-    """Hidden neurons of MLP blocks; in gated ones a gate, an up row and a down column go together.
+    """Hidden neurons of MLP blocks; in gated ones a unit is a gate row, an up row and a down column.
 
     Example:
         >>> prune_cfg = dict(units=[dict(type='FFNNeurons')])
@@ -20,7 +20,18 @@ class FFNNeurons(UnitFinder):
 def hidden_group(
     name: str, module: nn.Module, producers: tuple[str, ...], consumer: str, label: str = ''
 ) -> UnitGroup:
-    """The group of hidden neurons between ``producers`` and ``consumer`` (paths below ``module``)."""
+    """The group of hidden neurons between linear layers of an MLP.
+
+    Args:
+        name: The MLP's name in the model.
+        module: The MLP.
+        producers: Paths, relative to it, of the layers that compute the neurons.
+        consumer: Path of the layer that takes them as input.
+        label: Name of the group; default: ``name``.
+
+    Raises:
+        NotPrunable: one of them isn't a linear layer, or no neurons are left.
+    """
     linears = {path: module.get_submodule(path) for path in (*producers, consumer)}
     require(
         all(isinstance(linear, nn.Linear) for linear in linears.values()),
@@ -38,7 +49,7 @@ def hidden_group(
 
 @FFNNeurons.layout('Mlp', 'GluMlp')
 def timm_mlp(name: str, module: nn.Module) -> list[UnitGroup]:
-    """timm's ``Mlp``; in ``GluMlp`` fc1 holds the value and the gate, one after the other."""
+    """timm's ``Mlp``; in ``GluMlp`` the rows of ``fc1`` are the values followed by the gates."""
     require(hasattr(module, 'fc1') and hasattr(module, 'fc2'), 'no fc1 and fc2')
     require(isinstance(getattr(module, 'norm', nn.Identity()), nn.Identity), 'a norm in between')
     return [hidden_group(name, module, ('fc1',), 'fc2')]
@@ -53,7 +64,7 @@ def timm_swiglu(name: str, module: nn.Module) -> list[UnitGroup]:
 
 @FFNNeurons.layout('FFN')
 def mmcv_ffn(name: str, module: nn.Module) -> list[UnitGroup]:
-    """mmcv's ``FFN``: ``num_fcs`` linear layers, so ``num_fcs - 1`` hidden widths."""
+    """mmcv's ``FFN``: ``num_fcs`` linear layers, so ``num_fcs - 1`` groups."""
     last = module.num_fcs - 1
     paths = [f'layers.{i}.0' if i < last else f'layers.{i}' for i in range(module.num_fcs)]
     return [
@@ -64,7 +75,7 @@ def mmcv_ffn(name: str, module: nn.Module) -> list[UnitGroup]:
 
 @FFNNeurons.layout('TransformerEncoderLayer', 'TransformerDecoderLayer')
 def torch_layer(name: str, module: nn.Module) -> list[UnitGroup]:
-    """PyTorch's own encoder and decoder layers."""
+    """PyTorch's encoder and decoder layers, which contain ``linear1`` and ``linear2`` directly."""
     if not hasattr(module, 'linear1'):
         return []
     return [hidden_group(name, module, ('linear1',), 'linear2', join(name, 'linear1'))]
@@ -80,7 +91,7 @@ def gated_mlp(name: str, module: nn.Module) -> list[UnitGroup]:
 
 @FFNNeurons.layout('Phi3MLP')
 def fused_gated_mlp(name: str, module: nn.Module) -> list[UnitGroup]:
-    """Phi-3: one matrix holds the gates and then the values."""
+    """Phi-3: the rows of ``gate_up_proj`` are the gates followed by the values."""
     return [hidden_group(name, module, ('gate_up_proj',), 'down_proj')]
 
 
@@ -92,5 +103,5 @@ def neox_mlp(name: str, module: nn.Module) -> list[UnitGroup]:
 
 @FFNNeurons.layout('OPTDecoderLayer')
 def opt_layer(name: str, module: nn.Module) -> list[UnitGroup]:
-    """OPT keeps fc1 and fc2 in the decoder layer itself."""
+    """OPT: the decoder layer contains ``fc1`` and ``fc2`` directly."""
     return [hidden_group(name, module, ('fc1',), 'fc2', join(name, 'fc1'))]

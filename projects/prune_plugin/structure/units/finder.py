@@ -1,44 +1,46 @@
-"""Finding unit groups in a model, by the class names of its modules."""
+"""Finding the unit groups of a model by the class names of its modules."""
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from ...common.errors import UserError
 from ...common.registry import UNITS
-from ..unit_group import UnitGroup, crossing, named_tensors, owners_along
+from ..unit_group import UnitGroup, form_grid, named_tensors, owners_along
 
-#: (module's name, module) -> its groups; raises NotPrunable where it can't be cut.
+#: (module's name, module) -> its unit groups; raises NotPrunable if it can't be cut.
 Layout = Callable[[str, nn.Module], list[UnitGroup]]
 
 
 class NotPrunable(Exception):
-    """A module of a known class whose options rule cutting out; the message says why."""
+    """A module of a supported class that can't be cut with its options; the message is the reason."""
 
 
 class UnitFinder:
-    """Base of the finders: a table from class names to layouts.
+    """Base class of unit finders: maps class names of modules to layouts.
 
-    A layout is a function ``(name, module) -> list[UnitGroup]``. Looking modules up by name means
-    that no optional package is imported. A family adds its own classes with
+    A layout is a function ``(name, module) -> list[UnitGroup]``. As modules are matched by class name, no
+    optional package has to be imported. Model families add their classes with
     ``@AttentionHeads.layout('MyAttention')``.
 
     Class attributes:
-        default: Whether the finder is used when a config doesn't list ``units``.
+        default: Whether the finder is used if the config doesn't list ``units``.
+        layouts: Layouts by class name; every subclass of ``UnitFinder`` has a dict of its own.
     """
 
     default = True
     layouts: dict[str, Layout] = {}
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.layouts = {}
 
     @classmethod
     def layout(cls, *class_names: str) -> Callable[[Layout], Layout]:
-        """Decorator: use the function for modules of these classes and their subclasses."""
+        """Decorator: register the function for modules of these classes and their subclasses."""
 
         def register(function: Layout) -> Layout:
             cls.layouts.update(dict.fromkeys(class_names, function))
@@ -47,7 +49,11 @@ class UnitFinder:
         return register
 
     def find(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
-        """All groups in ``model``, in module order, and ``{module: reason}`` for what can't be cut."""
+        """Find the unit groups of ``model``.
+
+        Returns:
+            The groups, in module order, and ``{module: reason}`` for modules that can't be cut.
+        """
         groups: list[UnitGroup] = []
         refused: dict[str, str] = {}
         for name, module in model.named_modules():
@@ -62,17 +68,18 @@ class UnitFinder:
             if layout is None:
                 continue
             try:
-                found = layout(name, module)
+                candidates = layout(name, module)
             except NotPrunable as reason:
                 refused[name] = str(reason)
                 continue
-            groups += [group for group in found if group.size]
-            refused.update({group.name: 'no units are left' for group in found if not group.size})
+            groups += [group for group in candidates if group.size]
+            empty = [group.name for group in candidates if not group.size]
+            refused.update(dict.fromkeys(empty, 'no units are left'))
         return groups, refused
 
 
 def join(prefix: str, name: str) -> str:
-    """``prefix.name``, or ``name`` for the model itself."""
+    """``prefix.name``, or ``name`` if the prefix is empty (the model itself)."""
     return f'{prefix}.{name}' if prefix else name
 
 
@@ -83,25 +90,25 @@ def require(condition: bool, reason: str) -> None:
 
 
 def defined_by(module: nn.Module, method: str) -> str | None:
-    """Name of the class that defines a method of a module: a subclass may have its own."""
+    """Name of the class in the MRO of ``module`` that defines ``method``: a subclass may override it."""
     classes = type(module).__mro__
     return next((c.__name__ for c in classes if method in vars(c)), None)
 
 
-def numbered(model: nn.Module, groups: Sequence[UnitGroup]) -> list[UnitGroup]:
-    """Groups with ``layer_idx`` set: blocks are counted through the model, list after list."""
+def with_layer_indices(model: nn.Module, groups: Sequence[UnitGroup]) -> list[UnitGroup]:
+    """Copies of ``groups`` with ``layer_idx`` set: blocks are counted over all module lists in order."""
     modules = dict(model.named_modules())
     offsets: dict[str, int] = {}
     total = 0
     result = []
     for group in groups:
         parts = group.name.split('.')
-        at = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-        container = group.name if at is None else '.'.join(parts[:at])
+        position = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+        container = group.name if position is None else '.'.join(parts[:position])
         if container not in offsets:
             offsets[container] = total
-            total += 1 if at is None else len(list(modules[container].children()))
-        number = 0 if at is None else int(parts[at])
+            total += 1 if position is None else len(list(modules[container].children()))
+        number = 0 if position is None else int(parts[position])
         result.append(replace(group, layer_idx=offsets[container] + number))
     return result
 
@@ -112,19 +119,19 @@ def discover(
     include: Sequence[str] = ('.*',),
     exclude: Sequence[str] = (),
 ) -> tuple[list[UnitGroup], dict[str, str]]:
-    """Find every unit group that may be pruned.
+    """Find all unit groups that may be pruned.
 
     Args:
-        model: The model; meta tensors will do.
-        finders: Unit finders, asked in order.
+        model: The model; meta tensors are sufficient.
+        finders: Unit finders, applied in order.
         include: Regular expressions, matched from the start of a group's name; one must match.
         exclude: The same; none may match.
 
     Returns:
-        The groups, and ``{module: reason}`` for modules of known classes that can't be cut.
+        The groups, and ``{module: reason}`` for modules of supported classes that can't be cut.
 
     Raises:
-        UserError: a finder or a pattern matches nothing, or two groups cut the same tensor twice.
+        UserError: a finder or a pattern matches nothing, or two groups overlap (:func:`check_disjoint`).
     """
     found: list[UnitGroup] = []
     refused: dict[str, str] = {}
@@ -138,7 +145,7 @@ def discover(
             )
         found += groups
         refused.update(reasons)
-    found = numbered(model, found)
+    found = with_layer_indices(model, found)
     for key, patterns in (('include', include), ('exclude', exclude)):
         for pattern in patterns:
             if not any(re.match(pattern, group.name) for group in found):
@@ -187,13 +194,14 @@ def discover_known(
 
 
 def check_disjoint(model: nn.Module, groups: Sequence[UnitGroup]) -> None:
-    """Raise :class:`UserError` where groups share a name, or units share an index of a tensor.
+    """Raise :class:`UserError` if two groups have the same name or own the same index of a tensor.
 
-    Two groups may cross: heads and sampling points are the rows and columns of one dimension.
+    Exception: two groups may form a grid on a dimension, as heads and sampling points do
+    (:func:`form_grid`).
     """
     tensors = named_tensors(model)
     names: set[str] = set()
-    taken: dict[tuple[int, int], list[tuple[Tensor, str]]] = {}
+    owners_by_dim: dict[tuple[int, int], list[tuple[Tensor, str]]] = {}
     for group in groups:
         if group.name in names:
             raise UserError(f'prune_cfg.units: two unit groups are named {group.name!r}')
@@ -203,13 +211,15 @@ def check_disjoint(model: nn.Module, groups: Sequence[UnitGroup]) -> None:
             if cut.dim is None or tensor is None:
                 continue
             owners = owners_along(cut, group.size, tensor.shape[cut.dim])
-            others = taken.setdefault((id(tensor), cut.dim), [])
+            others = owners_by_dim.setdefault((id(tensor), cut.dim), [])
             overlapping = [
                 (other, name)
                 for other, name in others
                 if name != group.name and bool(((owners >= 0) & (other >= 0)).any())
             ]
-            if len(overlapping) > 1 or not all(crossing(owners, other) for other, _ in overlapping):
+            if len(overlapping) > 1 or not all(
+                form_grid(owners, other) for other, _ in overlapping
+            ):
                 raise UserError(
                     f'prune_cfg.units: {overlapping[0][1]!r} and {group.name!r} both cut dimension '
                     f'{cut.dim} of {cut.name!r}; exclude one of them'

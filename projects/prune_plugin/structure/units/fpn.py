@@ -1,17 +1,17 @@
-"""Inner channels of feature pyramids: between the lateral and the output convolutions."""
+"""Inner channels of feature pyramids, between the lateral and the output convolutions."""
 
 from torch import nn
 
 from ...common.registry import UNITS
 from ..unit_group import Cut, UnitGroup
-from .conv_chains import written_singly
-from .convolutions import input_channels
+from .conv_chains import single_channel_cuts
+from .convolutions import input_channel_cuts
 from .finder import UnitFinder, join, require
 
 
 @UNITS.register_module()
 class FPNChannels(UnitFinder):
-    """Inner channels of mmdet's ``FPN``, which all levels share: they are added up from the top down.
+    """Inner channels of mmdet's ``FPN``, shared by all levels, as these are added top-down.
 
     Example:
         >>> prune_cfg = dict(units=[dict(type='FPNChannels')])
@@ -20,17 +20,17 @@ class FPNChannels(UnitFinder):
 
 @FPNChannels.layout('FPN')
 def mmdet_fpn(name: str, module: nn.Module) -> list[UnitGroup]:
-    """Lateral convolutions write the channels, the output convolutions of their levels read them."""
+    """Lateral convolutions compute the channels; the output convolutions take them as input."""
     require(hasattr(module, 'lateral_convs'), 'no lateral convolutions')
     levels = len(module.lateral_convs)
     cuts: list[Cut] = []
     for i, block in enumerate(module.lateral_convs):
-        cuts += written_singly((join(name, f'lateral_convs.{i}'), block))
-    readers = list(range(levels))
+        cuts += single_channel_cuts((join(name, f'lateral_convs.{i}'), block))
+    outputs = list(range(levels))
     if module.add_extra_convs == 'on_lateral' and len(module.fpn_convs) > levels:
-        readers.append(levels)
-    for i in readers:
-        cuts += input_channels(join(name, f'fpn_convs.{i}.conv'), module.fpn_convs[i].conv)
+        outputs.append(levels)
+    for i in outputs:
+        cuts += input_channel_cuts(join(name, f'fpn_convs.{i}.conv'), module.fpn_convs[i].conv)
     size = module.lateral_convs[0].conv.out_channels
     label = join(name, 'lateral_convs')
     return [UnitGroup(label, 'channel', size, tuple(cuts), name, least=1)]

@@ -1,4 +1,4 @@
-"""Attention of Hugging Face's language models: one KV head goes with all its query heads."""
+"""Attention of Hugging Face's language models: a unit is a KV head with all its query heads."""
 
 from torch import nn
 
@@ -19,9 +19,9 @@ from .finder import NotPrunable, join, require
     'OPTAttention',
 )
 def separate_projections(name: str, module: nn.Module) -> list[UnitGroup]:
-    """``q_proj``, ``k_proj``, ``v_proj`` and an output projection; multi-head is the 1:1 case.
+    """Separate ``q_proj``, ``k_proj``, ``v_proj`` and output projection, with any number of KV heads.
 
-    Norms of queries and keys (Qwen3, Gemma3) are shared by all heads and stay.
+    Norms of queries and keys (Qwen3, Gemma3) are shared by all heads and not cut.
     """
     out = 'o_proj' if hasattr(module, 'o_proj') else 'out_proj'
     head = module.head_dim
@@ -37,8 +37,8 @@ def separate_projections(name: str, module: nn.Module) -> list[UnitGroup]:
 
 
 @AttentionHeads.layout('GPTNeoXAttention')
-def head_by_head(name: str, module: nn.Module) -> list[UnitGroup]:
-    """GPT-NeoX: one matrix with rows ordered head x [q | k | v] x head_size, and ``dense``."""
+def gpt_neox_attention(name: str, module: nn.Module) -> list[UnitGroup]:
+    """GPT-NeoX: fused ``query_key_value`` with rows ordered head x [q | k | v] x head_size."""
     head, fused = module.head_size, module.query_key_value
     cuts = linear_cuts(join(name, 'query_key_value'), fused, 'in', 3 * head)
     cuts += linear_cuts(join(name, 'dense'), module.dense, 'out', head)
@@ -46,12 +46,12 @@ def head_by_head(name: str, module: nn.Module) -> list[UnitGroup]:
 
 
 @AttentionHeads.layout('Phi3Attention')
-def fixed_widths(name: str, module: nn.Module) -> list[UnitGroup]:
-    """Phi-3 splits queries from keys where the model's config says, whatever the layer's width."""
+def phi3_attention(name: str, module: nn.Module) -> list[UnitGroup]:
+    """Phi-3 can't be cut: it splits queries from keys at an offset taken from the model's config."""
     raise NotPrunable('it reads the number of its heads from the config')
 
 
 def hf_group(name: str, size: int, cuts: list, attrs: tuple[Attr, ...] = ()) -> UnitGroup:
-    """The group of an attention module that may lose all of its heads."""
+    """The unit group of an attention module of which all heads may be removed."""
     emptied = ((name, 'EmptyAttention'),)
     return UnitGroup(name, 'attention', size, tuple(cuts), name, attrs, emptied=emptied)

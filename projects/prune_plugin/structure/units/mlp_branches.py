@@ -1,4 +1,4 @@
-"""Hidden neurons of small networks that are one ``nn.Sequential``: a detection head's branches."""
+"""Hidden neurons of MLPs that are an ``nn.Sequential``, such as the branches of a detection head."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from .attention import linear_cuts
 from .convolutions import norm_cuts
 from .finder import UnitFinder, defined_by, join, require
 
-#: Layers that treat each feature by itself and leave a zero a zero.
+#: Layers that process every feature separately and map zero to zero.
 FEATUREWISE = (
     nn.Identity,
     nn.Dropout,
@@ -24,12 +24,12 @@ FEATUREWISE = (
     nn.Mish,
     nn.Tanh,
 )
-#: The same by name: mmcv's and timm's own.
+#: The same by class name: mmcv's and timm's.
 FEATUREWISE_NAMES = ('Swish', 'HSwish')
 
 
 def is_featurewise(module: nn.Module) -> bool:
-    """Whether a module treats each feature by itself and leaves a zero a zero."""
+    """Whether a module processes every feature separately and maps zero to zero."""
     return isinstance(module, FEATUREWISE) or type(module).__name__ in FEATUREWISE_NAMES
 
 
@@ -37,9 +37,9 @@ def is_featurewise(module: nn.Module) -> bool:
 class BranchNeurons(UnitFinder):
     """Hidden neurons between the linear layers of an ``nn.Sequential``.
 
-    Branches for classes, boxes and trajectories are such; between two linear layers only norms,
-    activations that leave zero zero, and dropout may stand. Features removed before a layer norm
-    go on counting as zeros in its mean and variance (see ``SlimLayerNorm``).
+    Examples are the branches for classes, boxes and trajectories. Between two linear layers there may be
+    norms, dropout, and activations that map zero to zero. Features removed before a layer norm count as
+    zeros in its mean and variance (see ``SlimLayerNorm``).
 
     Example:
         >>> prune_cfg = dict(units=[dict(type='BranchNeurons')])
@@ -49,11 +49,11 @@ class BranchNeurons(UnitFinder):
 def norm_parts(
     name: str, norm: nn.Module, width: int
 ) -> tuple[list[Cut], list[tuple[str, str]]] | None:
-    """Cuts and converters of a norm over ``width`` features; None if its zeros don't stay zeros."""
+    """Cuts and converters of a norm over ``width`` features; None if it isn't supported."""
     if getattr(norm, 'weight', None) is None:
         return None
     if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-        # Behind a linear layer on (batch, length, width) it may well be one over the length.
+        # After a linear layer on (batch, length, width), it normalises over the length dimension.
         return (norm_cuts(name, norm), []) if norm.num_features == width else None
     if type(norm).__name__ == 'SlimLayerNorm' or (
         isinstance(norm, nn.LayerNorm) and norm.normalized_shape == (width,)
@@ -71,17 +71,18 @@ def hidden_features(
     owner: str,
     sections: tuple[int, ...] = (0,),
 ) -> UnitGroup | None:
-    """The features between two linear layers, or None where something else stands between.
+    """The group of features between linear layers; None if a layer in between isn't supported.
 
     Args:
-        name: The producer's, and the group's.
-        producer: The layer whose rows the features are.
-        between: Name and module of what stands between the layers.
-        consumers: Name and module of each layer that reads them.
-        owner: The module whose forward pass uses them.
-        sections: Where a consumer's columns for them begin.
+        name: Name of the producer, and of the group.
+        producer: The layer that computes the features.
+        between: Names and modules of the layers between producer and consumers.
+        consumers: Names and modules of all layers that take the features as input.
+        owner: The module whose forward pass uses the features.
+        sections: Offsets of the features in a consumer's columns.
     """
-    cuts, converts = linear_cuts(name, producer, 'in', 1), []
+    cuts: list[Cut] = []
+    converts: list[tuple[str, str]] = []
     for path, module in between:
         if is_featurewise(module):
             continue
@@ -90,18 +91,32 @@ def hidden_features(
             return None
         cuts += norm[0]
         converts += norm[1]
-    for consumer in consumers:
-        cuts += linear_cuts(*consumer, 'out', 1, sections)
+    return feature_group(name, producer, consumers, owner, sections, cuts, converts)
+
+
+def feature_group(
+    name: str,
+    producer: nn.Linear,
+    consumers: Sequence[tuple[str, nn.Linear]],
+    owner: str,
+    sections: tuple[int, ...] = (0,),
+    extra_cuts: Sequence[Cut] = (),
+    converts: Sequence[tuple[str, str]] = (),
+) -> UnitGroup:
+    """:func:`hidden_features`, given the cuts and converters of the norms in between."""
+    cuts = [*linear_cuts(name, producer, 'in', 1), *extra_cuts]
+    for path, consumer in consumers:
+        cuts += linear_cuts(path, consumer, 'out', 1, sections)
     size = producer.out_features
     return UnitGroup(name, 'branch', size, tuple(cuts), owner, (), tuple(converts), least=1)
 
 
 @BranchNeurons.layout('Sequential')
 def sequential(name: str, module: nn.Module) -> list[UnitGroup]:
-    """Every hidden width of a chain of linear layers, none of which occurs twice in it."""
-    children = module._modules.items()  # with those that occur twice
+    """The hidden features of a sequence of linear layers; none if a layer with weights occurs twice."""
+    children = module._modules.items()  # unlike named_children, with repeated modules
     weighted = [layer for _, layer in children if next(layer.parameters(), None) is not None]
-    # A subclass is something of its own, which may have a layout of its own.
+    # A subclass may compute something else; it may have its own layout.
     plain = type(module).__name__ == 'Sequential'
     if not plain or type(module).forward is not nn.Sequential.forward:
         return []
@@ -120,28 +135,28 @@ def sequential(name: str, module: nn.Module) -> list[UnitGroup]:
 
 @BranchNeurons.layout('ConvFCBBoxHead')
 def box_head(name: str, module: nn.Module) -> list[UnitGroup]:
-    """mmdet's heads of boxes with linear layers, shared ones and then some for each output."""
+    """mmdet's box heads: shared linear layers, then a branch for classes and one for boxes."""
     require(defined_by(module, 'forward') == 'ConvFCBBoxHead', 'a forward pass of its own')
-    require(isinstance(module.relu, nn.ReLU), 'its activation is no ReLU')
-    shared, chains, readers = named_linears(name, module, 'shared_fcs'), [], []
+    require(isinstance(module.relu, nn.ReLU), 'its activation is not a ReLU')
+    shared, branches, consumers = named_linears(name, module, 'shared_fcs'), [], []
     for part in ('cls', 'reg'):
-        chain = named_linears(name, module, f'{part}_fcs')
+        branch = named_linears(name, module, f'{part}_fcs')
         if getattr(module, f'with_{part}'):
-            chain.append((join(name, f'fc_{part}'), getattr(module, f'fc_{part}')))
-        chains.append(chain)
-        readers += chain[:1]
-    linear = all(isinstance(layer, nn.Linear) for chain in chains for _, layer in chain)
-    require(linear, 'an output is no linear layer')
+            branch.append((join(name, f'fc_{part}'), getattr(module, f'fc_{part}')))
+        branches.append(branch)
+        consumers += branch[:1]
+    linear = all(isinstance(layer, nn.Linear) for branch in branches for _, layer in branch)
+    require(linear, 'an output is not a linear layer')
     groups = []
-    for chain, after in ((shared, readers), *((chain, []) for chain in chains)):
-        following = [*([reader] for reader in chain[1:]), after]
-        for (path, producer), reading in zip(chain, following, strict=False):
-            if reading:
-                groups.append(hidden_features(path, producer, [], reading, name))
+    for layers, last_consumers in ((shared, consumers), *((branch, []) for branch in branches)):
+        consumers_by_layer = [*([layer] for layer in layers[1:]), last_consumers]
+        for (path, producer), following in zip(layers, consumers_by_layer, strict=False):
+            if following:
+                groups.append(feature_group(path, producer, following, name))
     return groups
 
 
 def named_linears(name: str, module: nn.Module, child: str) -> list[tuple[str, nn.Module]]:
-    """The layers of a ``ModuleList`` with their names in the model."""
+    """The layers of the ``ModuleList`` ``child``, each with its name in the model."""
     layers = getattr(module, child).named_children()
     return [(join(name, f'{child}.{number}'), layer) for number, layer in layers]

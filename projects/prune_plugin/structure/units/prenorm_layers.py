@@ -1,4 +1,4 @@
-"""Whole layers: a pre-norm block adds to the residual stream, so the stream flows on without it."""
+"""Whole pre-norm layers: they only add to the residual stream, so they can be skipped."""
 
 from torch import nn
 
@@ -9,9 +9,9 @@ from .finder import UnitFinder, require
 
 @UNITS.register_module()
 class PreNormLayers(UnitFinder):
-    """Whole pre-norm transformer layers, each a group of one unit. Post-norm ones can't go.
+    """Whole pre-norm transformer layers, each a group of one unit. Post-norm layers can't be removed.
 
-    Not among the default units. ``min_keep`` counts layers over the whole model here.
+    Not among the default units. ``min_keep`` is here the number of layers kept in the whole model.
 
     Example:
         >>> prune_cfg = dict(units=[dict(type='PreNormLayers')], budget=dict(type='units', ratio=0.25))
@@ -21,7 +21,7 @@ class PreNormLayers(UnitFinder):
 
 
 def whole_layer(name: str, layer: nn.Module) -> list[UnitGroup]:
-    """One group of one unit that owns every parameter of ``layer``."""
+    """A group of one unit that owns all parameters of ``layer``."""
     cuts = tuple(Cut(f'{name}.{parameter}', None) for parameter, _ in layer.named_parameters())
     return [UnitGroup(name, 'layer', 1, cuts, name, converts=((name, 'SkipLayer'),))]
 
@@ -45,16 +45,16 @@ def timm_block(name: str, layer: nn.Module) -> list[UnitGroup]:
     'GPTNeoXLayer',
 )
 def llama_layer(name: str, layer: nn.Module) -> list[UnitGroup]:
-    """Llama, GPT-NeoX and their kin.
+    """Llama, GPT-NeoX and similar layers.
 
-    Gemma 2 and 3 norm what attention and MLP give once more, but not the residual stream. In
-    GPT-NeoX both read the stream side by side.
+    Gemma 2 and 3 also normalise the outputs of attention and MLP, but not the residual stream. In
+    GPT-NeoX attention and MLP run in parallel on the same input.
     """
     return whole_layer(name, layer)
 
 
 @PreNormLayers.layout('OPTDecoderLayer')
 def opt_layer(name: str, layer: nn.Module) -> list[UnitGroup]:
-    """OPT, except the 350M one, which norms after attention."""
+    """OPT, except OPT-350M, which is post-norm."""
     require(layer.do_layer_norm_before, 'a post-norm layer')
     return whole_layer(name, layer)

@@ -1,4 +1,4 @@
-"""Inner channels of residual blocks: they end inside the block, so nothing else changes width."""
+"""Inner channels of residual blocks, which are used only inside the block."""
 
 from itertools import pairwise
 
@@ -6,7 +6,7 @@ from torch import nn
 
 from ...common.registry import UNITS
 from ..unit_group import UnitGroup
-from .conv_chains import hidden_channels, layers_of
+from .conv_chains import hidden_channels, select_layers
 from .finder import NotPrunable, UnitFinder, require
 
 
@@ -21,7 +21,7 @@ class BottleneckChannels(UnitFinder):
 
 @BottleneckChannels.layout('BasicBlock', 'Bottleneck')
 def residual_block(name: str, block: nn.Module) -> list[UnitGroup]:
-    """conv1 -> conv2 (-> conv3); what stands between must keep channels apart."""
+    """conv1 -> conv2 (-> conv3); layers in between must process every channel separately."""
     require(not getattr(block, 'with_plugins', False), 'plugins stand between the convolutions')
     for between in ('aa', 'drop_block'):
         extra = getattr(block, between, None)
@@ -32,15 +32,19 @@ def residual_block(name: str, block: nn.Module) -> list[UnitGroup]:
     require(len(convs) >= 2, 'fewer than two convolutions')
     groups = []
     for i, (first, second) in enumerate(pairwise(convs), start=1):
-        producer, norm, reader = layers_of(block, name, first, norm_name(block, i), second)
-        groups.append(hidden_channels(producer, [norm], [reader], name))
+        producer, norm, consumer = select_layers(block, name, first, norm_name(block, i), second)
+        groups.append(hidden_channels(producer, [norm], [consumer], name))
     return groups
 
 
 def norm_name(block: nn.Module, number: int) -> str:
-    """What a block calls the norm behind a convolution."""
-    own = str(getattr(block, f'norm{number}_name', ''))
-    for found in (own, f'bn{number}', f'norm{number}'):
-        if found in block._modules:
-            return found
-    raise NotPrunable(f'no norm behind conv{number}')
+    """Attribute name of the norm after convolution ``number`` of a block.
+
+    Raises:
+        NotPrunable: there is none.
+    """
+    declared = str(getattr(block, f'norm{number}_name', ''))
+    for name in (declared, f'bn{number}', f'norm{number}'):
+        if name in block._modules:
+            return name
+    raise NotPrunable(f'no norm after conv{number}')
