@@ -105,7 +105,7 @@ def parameter_term(
             (),
         )
         for place, (number, cut) in enumerate(here):
-            if place in crossed:  # rows and columns: each takes a width of its own
+            if place in crossed:  # both cut the same elements, as rows and columns: separate widths
                 term.scaled_by(number, groups[number].size)
             else:
                 term.shares.append((number, dim, cut.per_unit))
@@ -116,7 +116,7 @@ def product_cost(
     model: nn.Module,
     groups: Sequence[UnitGroup],
     uses: dict[int, float] | None = None,
-    own: dict[str, float] | None = None,
+    module_costs: dict[str, float] | None = None,
 ) -> ProductCost:
     """Build the cost of ``model`` as a function of the units kept.
 
@@ -125,8 +125,8 @@ def product_cost(
         groups: Its unit groups.
         uses: Cost of each element of a parameter, by ``id``; None: 1 for all parameters. If given, the
             cost of modules that match a group's ``repeated`` is proportional to its units too.
-        own: Cost of modules' operations without parameters, by module name: proportional to the units
-            of the groups that the module owns, constant for other modules.
+        module_costs: Cost of modules' operations without parameters, by module name: proportional to the
+            units of the groups that the module owns, constant for other modules.
 
     Returns:
         The cost.
@@ -148,7 +148,7 @@ def product_cost(
         if multiplier:
             term = parameter_term(parameter, cuts.get(id(parameter), []), groups, multiplier)
             terms.append((name, term, uses is not None))
-    for name, cost in (own or {}).items():
+    for name, cost in (module_costs or {}).items():
         term = Term(cost, [])
         for g, group in enumerate(groups):
             if group.owner == name and group.kind != 'layer' and not group.repeated:
