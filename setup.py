@@ -87,7 +87,8 @@ setup(
     # The explicit root makes an editable install a path entry: a family added later is found.
     package_dir={'': '.'},
     packages=find_namespace_packages(
-        include=['projects', 'projects.*'], exclude=['*.__pycache__', '*.__pycache__.*']
+        include=['mm_prune', 'projects', 'projects.*'],
+        exclude=['*.__pycache__', '*.__pycache__.*'],
     ),
     install_requires=REQUIRES,
     extras_require=EXTRAS,

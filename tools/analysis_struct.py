@@ -183,14 +183,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     from projects.prune_plugin.common import distributed
     from projects.prune_plugin.common.fileio import output_directory
     from projects.prune_plugin.training import config_edits
-    from projects.prune_plugin.workflows import prune, rounds, train
-    from projects.prune_plugin.workflows.history import History
+    from projects.prune_plugin.workflows import prune, train
+    from projects.prune_plugin.workflows.iterate.runner_per_round import prune_in_rounds
     from projects.prune_plugin.workflows.reports import (
         print_groups,
         print_history,
         print_report,
         print_search,
     )
+    from projects.prune_plugin.workflows.round_record import Record
 
     cfg = cli.read_config(args.config, args.cfg_options)
     pruner = prune.pruner_from_config(cfg, args.pruning_ratio)
@@ -238,9 +239,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             work_dir = folder
             outcome = train.train_in_rounds(cfg, pruner, options, args.launcher)
         elif in_rounds:
-            outcome = rounds.prune_in_rounds(cfg, pruner, options)
+            outcome = prune_in_rounds(cfg, pruner, options)
         else:
-            outcome = prune.prune_to_files(cfg, pruner, options)
+            outcome = prune.prune(cfg, pruner, options)
         if args.fine_tune and not in_rounds:
             work_dir = folder / config_edits.FOLDERS[settings.mode]
             train.recover(cfg, settings, outcome, work_dir, args.launcher, args.train, args.resume)
@@ -253,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.dry_run:
             print_groups(outcome.report)
         if outcome.report.get('rounds'):
-            print_history(History.of_report(outcome.report))
+            print_history(Record.of_report(outcome.report))
         if outcome.report.get('search'):
             print_search(outcome.report['search'])
         print_report(outcome.report)

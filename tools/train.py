@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from projects.prune_plugin.common import distributed
     from projects.prune_plugin.common.fileio import output_directory
     from projects.prune_plugin.workflows import train
-    from projects.prune_plugin.workflows.history import History
     from projects.prune_plugin.workflows.reports import print_history, print_report
+    from projects.prune_plugin.workflows.round_record import Record
 
     cfg = cli.read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formats.save(cfg, Path(cfg.work_dir) / 'latest.pth', args)
     if report and dist.is_main_process():
         if report.get('rounds'):
-            print_history(History.of_report(report))
+            print_history(Record.of_report(report))
         print_report(report)
 
 

@@ -4,6 +4,9 @@
 from . import methods, structure, training, workflows
 from .calibration.data import CalibrationData
 from .calibration.loss import mmengine_loss
+from .checkpoints.checkpoint_file import load_file as load_checkpoint
+from .checkpoints.checkpoint_file import load_weights, prune_state_of
+from .checkpoints.checkpoint_file import save_file as save_checkpoint
 from .checkpoints.export.formats import save as export
 from .checkpoints.model_loading import load_model
 from .checkpoints.slim_model import build_slim_model
@@ -20,6 +23,7 @@ from .common.registry import (
     UNITS,
 )
 from .common.version import __version__
+from .evaluation.settings import ProfileSettings
 from .evaluation.test_set import TestSet
 from .methods.allocators import Allocator, check_reachable, greedy, rounded_floors
 from .methods.budgets import Budget, Constraint
@@ -47,10 +51,12 @@ from .structure.units import (
     StackedChannels,
     UnitFinder,
 )
+from .structure.units.coverage import uncovered
 from .structure.units.finder import defined_by, join, require
 from .workflows.compare import compare
 from .workflows.options import PruneOptions, PruneResult
-from .workflows.prune import prune_to_files as prune
+from .workflows.prune import prune, pruner_from_config
+from .workflows.sensitivity import SensitivityOptions
 from .workflows.sensitivity import analyse as analyse_sensitivity
 from .workflows.train import test as evaluate
 from .workflows.train import train
@@ -85,11 +91,13 @@ __all__ = [
     'NotPrunable',
     'Penalty',
     'PreNormLayers',
+    'ProfileSettings',
     'PruneOptions',
     'PruneResult',
     'PruneState',
     'SamplingPoints',
     'Schedule',
+    'SensitivityOptions',
     'Sparsifier',
     'StackedChannels',
     'StructuredPruner',
@@ -111,15 +119,21 @@ __all__ = [
     'greedy',
     'join',
     'keep_largest',
+    'load_checkpoint',
     'load_model',
+    'load_weights',
     'mask',
     'mmengine_loss',
     'named_tensors',
     'prune',
+    'prune_state_of',
+    'pruner_from_config',
     'require',
     'rounded_floors',
+    'save_checkpoint',
     'slim',
     'sum_per_unit',
     'train',
+    'uncovered',
     'weight_cuts',
 ]

@@ -90,7 +90,7 @@ def end_of(folder: Path, name: str) -> dict:
         files[path] = dict(
             state_dict=content['state_dict'], digest=digest(content['state_dict']), masks=masks,
             masks_digest=digest(masks), kept=kept_units(content),
-            ticket=plain_ticket(content.get('ticket')), epoch=content['meta'].get('epoch'),
+            ticket=plain_ticket(content), epoch=content['meta'].get('epoch'),
         )  # fmt: skip
     rows = {}
     for path in (folder / name / 'history.json', folder / name / 'states.json'):
@@ -100,8 +100,19 @@ def end_of(folder: Path, name: str) -> dict:
     return dict(files=files, rows=rows)
 
 
-def plain_ticket(ticket: dict | None) -> dict | None:
-    """What a ticket in a checkpoint says of units: state, ratios, and which are alive and chosen."""
+def plain_ticket(content: dict) -> dict | None:
+    """What a checkpoint of an IterativePruneLoop says of units: state, ratios, which are kept and target.
+
+    Version 0.1.0 wrote them under ``ticket``, as alive and chosen.
+    """
+    ticket, record = content.get('ticket'), content.get('iterative_pruning')
+    if record is not None:
+        selection = record['selection']
+        units = {'alive': selection['kept']}
+        if 'target' in selection:
+            units['chosen'] = selection['target']
+        rows, ratios = record['record']['rows'], record['record']['key']['ratios']
+        ticket = dict(state=rows[-1]['round'], ratios=ratios, units=units)
     if ticket is None:
         return None
     units = {

@@ -30,7 +30,7 @@ from projects.prune_plugin.common.registry import accepted_keys
 from projects.prune_plugin.evaluation.settings import ProfileSettings
 from projects.prune_plugin.training.settings import RecoverySettings
 from projects.prune_plugin.workflows.options import PruneOptions
-from projects.prune_plugin.workflows.prune import prune_to_files, pruner_from_config
+from projects.prune_plugin.workflows.prune import prune, pruner_from_config
 from projects.prune_plugin.workflows.reports import search, tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -337,9 +337,7 @@ def test_every_column_and_key_of_the_reports_is_documented(tmp_path):
     ):  # fmt: skip
         assert ','.join(columns) in text
     cfg = Config.fromfile(ROOT / 'projects/configs/ViT/vit_tiny_digits_prune50.py')
-    report = prune_to_files(
-        cfg, pruner_from_config(cfg), PruneOptions(None, tmp_path, dry_run=True)
-    ).report
+    report = prune(cfg, pruner_from_config(cfg), PruneOptions(None, tmp_path, dry_run=True)).report
     inner = [report[key] for key in ('dense', 'achieved', 'seconds')] + report['groups'][:1]
     for key in set(report).union(*inner):
         assert f'`{key}`' in text, f'{key} of report.json'
@@ -370,3 +368,22 @@ def test_concepts_notebook_runs(capsys):
     run_snippets(DOCS / 'concepts.md')
     removed = float(capsys.readouterr().out.split()[0])
     assert 0.3 <= removed < 0.302
+
+
+# Form
+
+
+@pytest.mark.parametrize(
+    'page', [page for page in PAGES if page.suffix == '.md'], ids=lambda path: path.name
+)
+def test_lines_are_wrapped_at_120_columns(page):
+    """Except tables, links, quoted errors, and pages written from docstrings and from licences."""
+    if page.name in ('reference.md', 'licenses.md'):
+        return
+    lines = page.read_text(encoding='utf-8').splitlines()
+    wide = [
+        line
+        for line in lines
+        if len(line) > 120 and line[0] != '|' and '](' not in line and 'rror: ' not in line
+    ]
+    assert not wide

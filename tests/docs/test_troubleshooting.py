@@ -9,10 +9,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / 'docs' / 'troubleshooting.md').read_text(encoding='utf-8')
-#: Of PyTorch, MMEngine and the operating system; and words of ours that are no messages.
+#: Of Python, PyTorch, MMEngine and the operating system; and words of ours that are no messages.
 OTHERS = {
     'EADDRINUSE', 'address already in use', 'device_ids [0]', 'torch.cuda', 'AmpOptimizerWrapper',
     'is only available training on gpu', 'size mismatch', 'type', 'metrics', '-', 'Taylor',
+    "No module named 'projects.prune_plugin'",
 }  # fmt: skip
 GAP = '…'
 
@@ -31,7 +32,9 @@ def shape(node: ast.expr) -> str | None:
 @cache
 def messages() -> frozenset[str]:
     """What the package and the tools pass to a call: errors, and lines for the log."""
-    files = [*(ROOT / 'projects').rglob('*.py'), *(ROOT / 'tools').glob('*.py')]
+    packages = (ROOT / 'mm_prune', ROOT / 'projects')
+    files = [f for package in packages for f in package.rglob('*.py')]
+    files += (ROOT / 'tools').glob('*.py')
     calls = (
         node
         for file in files

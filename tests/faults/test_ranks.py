@@ -74,7 +74,7 @@ def test_a_rank_dies(config, dense, unbroken, tmp_path, rank, moment):
         config, dense, out, type='kill_at_call', target=BATCH, number=moment, rank=rank
     )
     assert ended.code == 1, ended.out[-3000:]
-    survivor = rf'error: rank {1 - rank} of 2 ends because another rank is gone'
+    survivor = rf'error: rank {1 - rank} of 2 exits because another rank was lost'
     by_launcher = 'Signal 9 (SIGKILL) received'  # it may end the survivor before that speaks
     assert re.search(survivor, ended.out) or by_launcher in ended.out, ended.out[-4000:]
     assert seconds < unbroken[1] + 45

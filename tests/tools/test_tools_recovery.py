@@ -284,7 +284,7 @@ def test_a_rank_that_dies_ends_the_others(how, tmp_path):
     survivor, dead = (output.read_text() for output in outputs)
     assert seconds < 60
     assert [p.returncode for p in processes] == [1, -signal.SIGKILL if how == 'kill' else 1]
-    sentence = 'error: rank 0 of 2 ends because another rank is gone'
+    sentence = 'error: rank 0 of 2 exits because another rank was lost'
     assert sentence in survivor and '--resume' in survivor
     assert 'Traceback' not in survivor.partition(sentence)[2]
     if how == 'raise':

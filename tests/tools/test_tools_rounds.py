@@ -9,7 +9,7 @@ import pytest
 import torch
 from tool_runs import CONFIG, kill_at, options
 
-from projects.prune_plugin.methods.pruners.sparsify import Progress
+from projects.prune_plugin.methods.pruners.layer_progress import LayerProgress
 from projects.prune_plugin.training.hooks.mask_hook import unpack_masks
 
 RATIOS = [0.3, 0.5, 0.6]
@@ -229,14 +229,14 @@ class Killed(BaseException):
 
 
 def stop_after(monkeypatch, layers: int) -> None:
-    save, count = Progress.save, iter(range(layers))
+    save, count = LayerProgress.save, iter(range(layers))
 
     def limited(self, *args):
         save(self, *args)
         if next(count, None) is None:
             raise Killed
 
-    monkeypatch.setattr(Progress, 'save', limited)
+    monkeypatch.setattr(LayerProgress, 'save', limited)
 
 
 def test_sparsegpt_in_steps_without_training_resumes_in_the_middle(

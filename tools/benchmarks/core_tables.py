@@ -39,8 +39,8 @@ def pruning_speed() -> str:
     ]
     return f"""## Time to prune a ViT-Small
 
-Find, score (L1), choose {100 * r['ratio']:.0f} % of heads and neurons, cut; {r['rounds']} rounds in
-turn in one process; the time to copy the model is taken off.
+Discovery, L1 scoring, selection of {100 * r['ratio']:.0f} % of heads and neurons, slimming;
+{r['rounds']} alternating rounds in one process; the time to copy the model is subtracted.
 
 {table(['', 's, min', 's, median', 's, max', 'parameters left'], rows)}
 
@@ -66,9 +66,9 @@ def llama_plan() -> str:
     header = ['model', 'units', 'parameters', 'removed', 'planning', 'processor', 'process', 'MB']
     return f"""## Planning Llama-3-8B and 70B without weights
 
-`tools/analysis_struct.py --meta`: shapes alone, random scores, {100 * r['ratio']:.0f} % of all parameters
-asked. Fresh processes, imports, FLOPs and the table of units included; seconds, medians of three
-runs in turn. "Planning" is the tool's own steps, "processor" and "process" the
+`tools/analysis_struct.py --meta`: only shapes, random scores, {100 * r['ratio']:.0f} % of all parameters
+requested. Fresh processes, including imports, FLOPs and the table of units; seconds, medians of three
+alternating runs. "Planning" is the tool's own steps, "processor" and "process" the
 whole process. Imports alone take {r['imports']['process_seconds']['median']:.1f} s
 ({r['imports']['cpu_seconds']['median']:.1f} s of processor) and
 {r['imports']['peak_mb']:,.0f} MB.
@@ -88,8 +88,8 @@ def criteria() -> str:
     return f"""## Criteria on digits, without training afterwards
 
 Top-1 accuracy in percent of `vit_tiny_digits` right after pruning a fraction of all parameters, and
-in brackets the fraction really removed; dense {r['dense']:.2f}. One model, one seed, 360 test
-images: differences below a point mean nothing. Knapsack allocation unless said.
+in brackets the achieved fraction; dense {r['dense']:.2f}. One model, one seed, 360 test
+images: differences below one point aren't significant. Knapsack allocation unless noted.
 
 {table(['criterion', *(f'{100 * ratio:.0f} % asked' for ratio in ratios)], rows)}
 """

@@ -87,10 +87,10 @@ def llm_weights(name: str = 'llm_weights') -> str:
     return f"""## SmolLM2, single weights{again(name)}
 
 {PROTOCOL.format(windows=r['windows'])}; dense {r['dense_perplexity']:.2f}. Calibrated on {r['samples']}
-sequences of the valid split. All methods in turn, each in a fresh process; the time is that of
-pruning, and memory is the process's peak meanwhile, the model included. Plain ones are written from
-the papers (tools/benchmarks/plain): every block forwarded twice, one Hessian per layer. Medians
-of rounds: {rounds_of(r['results'])}.
+sequences of the valid split. Methods run in alternation, each in a fresh process; time is for
+pruning only, and memory is the peak of the process including the model. Plain methods are direct
+implementations of the papers (tools/benchmarks/plain): two forward passes per block, one Hessian per layer.
+Medians of rounds: {rounds_of(r['results'])}.
 
 {table(['', 'method', *quantities], rows)}
 

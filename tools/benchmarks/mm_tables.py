@@ -53,13 +53,13 @@ that of the slim checkpoint loaded with the unchanged config; then one step with
 
 {table(header, rows)}
 
-What stays: the width of the residual stream, which every block of a stage adds to; the widths that a
-detector's parts share (outputs of a pyramid, the embedding of transformers, what SECOND's stages put
-out); queries and embeddings; and the classes that no finder knows. Parts with parameters of which no
-unit owns anything, as shares of the model (from half a percent on; each module with its reason is in the
-JSON file), and modules of known classes that were refused:
+Not pruned: the width of the residual stream, shared by all blocks of a stage; widths shared by several
+modules of a detector (outputs of a pyramid, the embedding of transformers, outputs of SECOND's stages);
+queries and embeddings; and unsupported classes. The table lists modules without units as shares of the
+model (from half a percent on; each module with its reason is in the JSON file), and modules of supported
+classes with unsupported options:
 
-{table(['model', 'no unit', 'refused'], left)}
+{table(['model', 'no unit', 'not prunable'], left)}
 """
 
 

@@ -18,7 +18,7 @@ import ticket_tables
 import time_tables
 import vad_tables
 from parts import LONG, SHORT, Part
-from tables import DOCS, has_result, result
+from tables import DOCS, has_result, result, wrapped
 
 HERE = Path(__file__).resolve().parent
 #: Sections in order; one without a result is left out.
@@ -56,7 +56,7 @@ no GPU; Python {environment['python']}, PyTorch {environment['torch']}. Absolute
 and its load; ratios are of one run.
 """
     sections = [section() for name, section in SECTIONS.items() if has_result(name)]
-    (DOCS / 'benchmarks.md').write_text('\n'.join([head, *sections]))
+    (DOCS / 'benchmarks.md').write_text(wrapped('\n'.join([head, *sections])))
     print(f'written to {DOCS / "benchmarks.md"}')
 
 

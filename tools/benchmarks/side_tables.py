@@ -103,15 +103,14 @@ def vit_head(r: dict) -> str:
     own = r['settings']
     return f"""## Side by side with torch-pruning
 
-The same dense models, calibration samples and fine-tuning; as many parameters left (within half a
-percent). torch-pruning has no budget of parameters: its ratio was found by bisection, which isn't
-timed, and its group importance is used with the defaults, globally, in one step. "All widths" is
-how its examples use it: the residual stream and the widths of stages go, too. "Inner widths" are
-those that this plugin's default units have. "s" is finding, scoring, choosing and cutting, in a
-process that has done it before; "MB" what the process grew by meanwhile, at its peak. Each method
-runs in a fresh process; latency is the median of all models in turn on one thread, of the first
-seed. Ratios are dense over pruned. Where this plugin is given a budget of FLOPs, its
-ratio is found by bisection, too.
+All methods use the same dense models, calibration samples and fine-tuning, and leave the same number of
+parameters (within half a percent). torch-pruning has no parameter budget: its ratio was found by bisection,
+which isn't timed, and its group importance is used with the defaults, globally, in one step. "All widths"
+is how its examples use it: the residual stream and the stage widths are pruned, too. "Inner widths" are the
+default units of this plugin. "s" is the time for discovery, scoring, selection and slimming after a warm-up
+in the same process; "MB" is the peak growth of the process. Each method runs in a fresh process; latency is
+the median over all models timed in alternation on one thread, for the first seed. Ratios are dense over
+pruned. For FLOPs budgets, this plugin's ratio was found by bisection, too.
 
 ### ViT on digits, {100 * own['ratio']:.0f} % removed
 
@@ -120,7 +119,7 @@ ratio is found by bisection, too.
 seeds, each with a dense model of its own. Time of 8 images of 32 x 32. torch-pruning may leave a
 layer without a head, and such a model doesn't run; then fewer heads and more of the other channels
 were taken. Its Taylor scores are the same sums of |weight x gradient| as this plugin's, but by default
-divided by the layer's mean, which takes away what they say of one layer against another."""
+divided by the layer's mean, which removes the differences between layers."""
 
 
 def resnet_head(r: dict) -> str:
@@ -131,20 +130,20 @@ def resnet_head(r: dict) -> str:
 timm's, trained {own['dense_steps']} steps on digits of 32 x 32, then pruned, then trained
 {own['tune_steps']} steps; seeds: {len(own['seeds'])}. Time and FLOPs of an image of 224 x 224
 through the same models. All widths here are units of `CoupledChannels`, which torch-pruning's
-tracer finds, and this plugin scores, chooses and cuts."""
+tracer finds and this plugin scores, selects and slims."""
 
 
 def vad_head(r: dict) -> str:
     """VAD-tiny."""
     failed = 'error' in r['methods'].get('peer', {})
-    tells = "but what it cuts then doesn't run (the error is below)" if failed else 'and cuts it'
+    tells = "but the pruned model doesn't run (error below)" if failed else 'and prunes it'
     return f"""### VAD-tiny, {100 * r['settings']['ratio']:.0f} % removed
 
 Random weights, six images of 384 x 640. torch-pruning traces the whole model,
-{tells}. In the other rows of it, the forward function that it traces ends behind the neck, and all is
-taken from the image backbone and the neck, where most FLOPs are. The default here asks for
-parameters, and takes them where a unit has most of them; the row with a budget of FLOPs leaves as
-many parameters, but takes the units that cost most FLOPs."""
+{tells}. In its other rows, the traced forward function ends after the neck, and only the image backbone
+and the neck are pruned, which have most FLOPs. The default here is a parameter budget, which removes units
+with many parameters; the row with a FLOPs budget leaves as many parameters, but removes units with many
+FLOPs."""
 
 
 def toy_head(r: dict) -> str:
@@ -152,7 +151,7 @@ def toy_head(r: dict) -> str:
     return f"""### VAD_nano_toy, {100 * r['settings']['ratio']:.0f} % removed
 
 The model that `tools/benchmarks/vad_toy.py` trains, right after pruning, on the toy drive's 40
-test frames; one seed. Planning L2 is the mean of the readings up to 1, 2 and 3 s."""
+test frames; one seed. Planning L2 is the mean of the errors up to 1, 2 and 3 s."""
 
 
 SECTIONS = dict(

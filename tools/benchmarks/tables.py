@@ -1,6 +1,7 @@
 """Saved results, and Markdown tables of them."""
 
 import json
+import textwrap
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs'
@@ -25,3 +26,14 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def again(name: str) -> str:
     """What the heading of a short run's section ends with."""
     return ', in the hour of `make bench`' if name.endswith('_short') else ''
+
+
+def wrapped(page: str) -> str:
+    """A page with its paragraphs wrapped at 120 columns; tables, lists and headings are left unchanged."""
+    blocks = [
+        block
+        if block.lstrip('\n').startswith(('#', '|', '-', '!'))
+        else textwrap.fill(block, 120, break_long_words=False, break_on_hyphens=False)
+        for block in page.rstrip('\n').split('\n\n')
+    ]
+    return '\n\n'.join(blocks) + '\n'

@@ -23,18 +23,18 @@ from mmengine.optim import OptimWrapper  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
 
 from projects.prune_plugin import build_pruner  # noqa: E402
+from projects.prune_plugin.methods.pruners import Selection  # noqa: E402
 from projects.prune_plugin.training.hooks.mask_hook import MaskHook  # noqa: E402
 from projects.prune_plugin.training.hooks.penalty_hook import PenaltyHook  # noqa: E402
-from projects.prune_plugin.workflows.lottery_tickets import Ticket, ticket_for  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'projects' / 'configs' / 'ViT'
 
 
-def ticket(name: str, model: torch.nn.Module, *ratios: float) -> Ticket:
-    """The ticket of a config after these ratios, one after the other."""
+def ticket(name: str, model: torch.nn.Module, *ratios: float) -> Selection:
+    """What a config keeps after these ratios, one after the other."""
     cfg = Config.fromfile(CONFIGS / f'{name}.py').prune_cfg.to_dict()
-    made = ticket_for(build_pruner(cfg), model)
+    made = build_pruner(cfg).select(model)
     for number, ratio in enumerate(ratios):
         if number:
             made.remove()
@@ -96,7 +96,7 @@ def main() -> None:
         own = runner()
         made = ticket('vit_small_cifar10_rsst70', own.model, *ratios)
         pull = PenaltyHook(made.pruner.penalty)
-        pull.begin(own, made.pulled(), 0, 1000)
+        pull.begin(own, made.scheduled(), 0, 1000)
         steps[name] = stepper(pull, own, data)
     short = alternate(steps, 10 * args.rounds)
     whole = dict(bare=stepper(None, runner(), images(args.batch_size)))

@@ -29,10 +29,10 @@ def tickets() -> str:
 `vit_tiny_cifar10` on {own['images']:,} images, {100 * own['ratio']:.0f} % removed,
 {epochs} epochs in all for every method: {own['states']} states of {own['epochs']}, one shot
 {epochs // 2} and {epochs // 2}. Top-1 accuracy in percent on the 10,000 test images after removal,
-mean and standard deviation over seeds; the largest change by the removal itself of any seed.
-IMP removes single weights of the blocks, so its model stays as large as the dense one. One shot,
-IMP and Refill rewind what stays to where training began, so what they end with has been trained
-for one state alone; RSST goes on with the trained weights.
+mean and standard deviation over seeds; "change by removal" is the largest over the seeds. IMP prunes
+single weights of the blocks, so its model keeps the dense size. One shot, IMP and Refill rewind the
+remaining weights to their initial values, so the final model has been trained for only one state; RSST
+continues from the trained weights.
 
 {table(header, rows)}
 
@@ -51,8 +51,8 @@ def ticket_cost() -> str:
     return f"""## A training step with masks and penalties
 
 ViT-Small at 32 x 32, batch {r['batch_size']}, threads: {threads}. A bare step takes {bare:,.0f} ms, the
-median of {r['rounds']}. What is added to it goes by the number of weights, not of images; it is the
-median difference of steps of one image, with and without, in {10 * r['rounds']} rounds.
+median of {r['rounds']}. The overhead depends on the number of weights, not of images; it is the
+median difference between steps of one image with and without it, in {10 * r['rounds']} rounds.
 
 {table(['with', 'added, ms', 'step, of bare'], rows)}
 """

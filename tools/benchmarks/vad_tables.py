@@ -72,7 +72,7 @@ def vad_toy() -> str:
         ]
         for label, run in models.items()
     ]
-    for label, key in (('constant velocity', 'const_vel'), ('keeping still', 'still')):
+    for label, key in (('constant velocity', 'const_vel'), ('standing still', 'still')):
         errors = (f'{dense[f"planning/baseline_{key}_L2_{t}s"]:.2f}' for t in (1, 2, 3))
         rows.append([label, '', '', '', *errors, '', '', ''])
     header = [
@@ -90,11 +90,11 @@ def vad_toy() -> str:
     return f"""## VAD_nano_toy on the toy drive, pruned by 30 %
 
 `make demo`: 80 frames of four scenes to train on, 40 of two other scenes to test on; one seed.{took}
-L2 is the planned path's distance in metres, mean over the steps up to 1, 2, 3 s.
+L2 is the error of the planned trajectory in metres, mean over the steps up to 1, 2, 3 s.
 
 {table([*header, 'detection mAP'], rows)}
 
-A few minutes on two cores teach it to drive by what it sees, not yet to detect (cars
+After a few minutes of training on two cores it plans from its inputs, but hardly detects (car AP
 {dense['pts_bbox_NuScenes/car_AP_dist_4.0']:.3f} at 4 m).
 """
 
@@ -123,8 +123,8 @@ def vad_prune() -> str:
     return f"""## Criteria and allocators on VAD_nano_toy
 
 A fraction of all parameters removed from one dense model (planning L2 {dense['plan_l2']:.3f} m, the mean
-of the readings up to 1, 2 and 3 s; map mAP {dense['map_ap']:.3f}), then retrained for {r['epochs']} epochs
-at half the learning rate. Means over seeds of choosing and training, each seed in brackets.
+of the errors up to 1, 2 and 3 s; map mAP {dense['map_ap']:.3f}), then retrained for {r['epochs']} epochs
+at half the learning rate. Means over seeds of selection and training, each seed in brackets.
 
 {table(['method', 'asked', 'parameters', 'stage', 'planning L2, m', 'map mAP'], rows)}
 """

@@ -21,10 +21,15 @@ from ..structure.unit_group import UnitGroup
 from .data import CalibrationData
 from .loss import LossFunction, mmengine_loss
 from .mask_gradients import MaskGradients
-from .statistics import Statistics, activation_hooks, gradient_hooks, reduce_statistics, usage_hooks
-
-#: Kinds of statistics that take as much memory as the weights.
-WEIGHT_GRADIENTS = frozenset(('gradients', 'squared_gradients'))
+from .statistics import (
+    WEIGHT_STATISTICS,
+    Statistic,
+    Statistics,
+    activation_hooks,
+    gradient_hooks,
+    reduce_statistics,
+    usage_hooks,
+)
 
 
 @contextmanager
@@ -54,7 +59,10 @@ def scored_weights(model: nn.Module, groups: Sequence[UnitGroup]) -> dict[str, i
 
 
 def within_memory(
-    model: nn.Module, groups: Sequence[UnitGroup], kinds: frozenset[str], gigabytes: float | None
+    model: nn.Module,
+    groups: Sequence[UnitGroup],
+    kinds: frozenset[Statistic],
+    gigabytes: float | None,
 ) -> list[list[UnitGroup]]:
     """Split the groups, in order, into parts whose gradient statistics fit into ``gigabytes``.
 
@@ -66,8 +74,8 @@ def within_memory(
         kinds: See :func:`collect`.
         gigabytes: Memory limit on each rank, in 10^9 bytes; None: no limit.
     """
-    per_element = 8 * len(kinds & {'squared_gradients'} | {'gradients'})  # see gradient_hooks
-    if gigabytes is None or not kinds & WEIGHT_GRADIENTS:
+    per_element = 8 * (2 if Statistic.SQUARED_GRADIENTS in kinds else 1)  # see gradient_hooks
+    if gigabytes is None or not kinds & WEIGHT_STATISTICS:
         return [list(groups)]
     parts: list[list[UnitGroup]] = []
     part_weights: dict[str, int] = {}
@@ -111,7 +119,7 @@ def check_losses(bad_batch: int | None, data: CalibrationData) -> None:
 def collect(
     model: nn.Module,
     groups: Sequence[UnitGroup],
-    kinds: frozenset[str],
+    kinds: frozenset[Statistic],
     data: CalibrationData,
     loss: LossFunction = mmengine_loss,
 ) -> Statistics:
@@ -123,7 +131,7 @@ def collect(
     Args:
         model: The model, not wrapped; its weights, training modes and the random states are restored.
         groups: The unit groups to score.
-        kinds: Subset of ``{'gradients', 'squared_gradients', 'activations', 'fisher', 'usage'}``.
+        kinds: The statistics to collect.
         data: The batches.
         loss: Computes the loss whose gradients are collected.
 
@@ -137,16 +145,18 @@ def collect(
     batch_info = {'samples': 0}
     scored = scored_weights(model, groups)
     readers = {cut.name for group in groups for cut in group.cuts if cut.side == 'out'}
-    of_weights = bool(kinds & WEIGHT_GRADIENTS)
+    of_weights = bool(kinds & WEIGHT_STATISTICS)
     with evaluation_mode(model), kept_random_state(), observable(model, groups):
-        mask_gradients = MaskGradients(model, groups if 'fisher' in kinds else [])
+        mask_gradients = MaskGradients(model, groups if Statistic.FISHER in kinds else [])
         statistics.fisher = mask_gradients.squares
         backward = of_weights or bool(mask_gradients.groups)
         with (
             mask_gradients.recording(),
             gradient_hooks(model, scored if of_weights else (), statistics, kinds, batch_info),
-            activation_hooks(model, readers if 'activations' in kinds else set(), statistics),
-            usage_hooks(model, groups if 'usage' in kinds else [], statistics.usage),
+            activation_hooks(
+                model, readers if Statistic.ACTIVATIONS in kinds else set(), statistics
+            ),
+            usage_hooks(model, groups if Statistic.USAGE in kinds else [], statistics.usage),
             torch.set_grad_enabled(backward),
         ):
             bad_batch: int | None = None

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -14,6 +15,24 @@ from ..structure.unit_group import UnitGroup
 
 #: Usage of units whose module doesn't report it.
 NOT_REPORTED = -math.inf
+
+
+class Statistic(StrEnum):
+    """Kinds of statistics that a criterion can need."""
+
+    GRADIENTS = 'gradients'
+    SQUARED_GRADIENTS = 'squared_gradients'
+    FISHER = 'fisher'
+    ACTIVATIONS = 'activations'
+    USAGE = 'usage'
+
+
+#: Statistics that depend on the loss.
+GRADIENT_STATISTICS = frozenset(
+    (Statistic.GRADIENTS, Statistic.SQUARED_GRADIENTS, Statistic.FISHER)
+)
+#: Statistics that take as much memory as the weights.
+WEIGHT_STATISTICS = frozenset((Statistic.GRADIENTS, Statistic.SQUARED_GRADIENTS))
 
 
 @dataclass
@@ -47,7 +66,7 @@ def gradient_hooks(
     model: nn.Module,
     names: Collection[str],
     statistics: Statistics,
-    kinds: frozenset[str],
+    kinds: frozenset[Statistic],
     batch: dict,
 ) -> Iterator[None]:
     """Add each parameter's gradient to the statistics as soon as it is accumulated, then free it.
@@ -68,7 +87,7 @@ def gradient_hooks(
         if name not in names:
             continue
         statistics.gradients[name] = torch.zeros_like(parameter, dtype=torch.float64)
-        if 'squared_gradients' in kinds:
+        if Statistic.SQUARED_GRADIENTS in kinds:
             statistics.squared_gradients[name] = torch.zeros_like(parameter, dtype=torch.float64)
 
         def add(parameter: Tensor, name: str = name) -> None:

@@ -1,1 +1,1 @@
-"""What every room uses: errors, checks, files, ranks, registries. Knows no other room."""
+"""Utilities of all other packages: errors, validation, files, ranks, registries. Imports none of them."""

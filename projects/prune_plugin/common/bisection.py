@@ -1,45 +1,47 @@
-"""The largest ratio at which something still holds."""
+"""Bisection for the largest number that satisfies a predicate."""
 
 from collections.abc import Callable
 
 
-def largest_holding(
-    holds: Callable[[float], bool],
+def bisect_largest(
+    predicate: Callable[[float], bool],
     low: float,
     high: float,
     tolerance: float,
-    trials: int | None = None,
+    max_trials: int | None = None,
 ) -> float | None:
-    """Bisect for the largest number at which ``holds`` is true, if it is so below and not above.
+    """Return the largest number in [low, high] that satisfies ``predicate``, to within ``tolerance``.
 
-    ``low`` and ``high`` themselves are tried only when nothing between them has settled them. What is
-    given back was always tried. If ``holds`` changes more than once it is one of the changes: at most
-    ``tolerance`` above it something was tried that doesn't hold.
+    Assumes that ``predicate`` is true below some threshold and false above it. If it changes more than
+    once, the result is next to one of the changes: it satisfies ``predicate``, and a number at most
+    ``tolerance`` above it was tried and doesn't. ``low`` and ``high`` are tried only if no number between
+    them has made that unnecessary.
 
     Args:
-        holds: Asked at most once for each number.
-        low: The smallest number.
-        high: The largest number.
-        tolerance: How close is close enough.
-        trials: Ask at most so often, at least 2; the tolerance may then not be reached. None: no limit.
+        predicate: Called at most once for each number.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        tolerance: Largest accepted width of the final interval.
+        max_trials: Largest number of calls, at least 2; the tolerance may then not be reached. None: no
+            limit.
 
     Returns:
-        The number, in [low, high]; None if none that was tried holds.
+        The largest number tried that satisfies ``predicate``; None if no number tried does.
 
     Example:
-        >>> largest_holding(lambda x: x <= 0.3, 0.0, 1.0, 0.01)
+        >>> bisect_largest(lambda x: x <= 0.3, 0.0, 1.0, 0.01)
         0.296875
     """
-    bottom, top, held, failed, left = low, high, False, False, trials
-    while top - bottom > tolerance and (left is None or left > 1):
-        middle = (bottom + top) / 2
-        if holds(middle):
-            bottom, held = middle, True
+    lower, upper, any_passed, any_failed, trials_left = low, high, False, False, max_trials
+    while upper - lower > tolerance and (trials_left is None or trials_left > 1):
+        middle = (lower + upper) / 2
+        if predicate(middle):
+            lower, any_passed = middle, True
         else:
-            top, failed = middle, True
-        left = left and left - 1
-    if not failed and holds(high):
+            upper, any_failed = middle, True
+        trials_left = trials_left and trials_left - 1
+    if not any_failed and predicate(high):
         return high
-    if not held and (bottom == high or not holds(bottom)):
+    if not any_passed and (lower == high or not predicate(lower)):
         return None
-    return bottom
+    return lower

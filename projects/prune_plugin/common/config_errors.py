@@ -1,4 +1,4 @@
-"""Errors that MMEngine's registries raise over what a config names, as a sentence."""
+"""Translates errors that MMEngine raises while building from a config into one-sentence messages."""
 
 import inspect
 import re
@@ -10,79 +10,82 @@ from .registry import accepted_keys
 
 UNKNOWN_KEY = re.compile(r"got an unexpected keyword argument '(\w+)'")
 MISSING_KEYS = re.compile(r'missing \d+ required \S+ arguments?: (.+)$')
-#: Functions of MMEngine that build from a config, and their names for what and from which keys.
+#: MMEngine's functions that build from a config: the local variables that hold the callable and its keys.
 BUILDERS = dict(
     build_from_cfg=('obj_cls', 'args'), build_dataloader=('DataLoader', 'dataloader_cfg')
 )
-#: Once for every level of the config.
-WHERE = re.compile(r'^(class `\w+` in \S+: )+')
+#: Prefix that older MMEngine adds once per level of nesting.
+LOCATION_PREFIX = re.compile(r'^(class `\w+` in \S+: )+')
 
 
-def without_places(text: str) -> str:
-    """A message without what older MMEngine puts before it: what was being built, and where from."""
-    return WHERE.sub('', text)
+def strip_location_prefix(text: str) -> str:
+    """Remove the prefix that older MMEngine adds to a message: the class being built and its file."""
+    return LOCATION_PREFIX.sub('', text)
 
 
-def config_mistake(error: BaseException) -> str | None:
-    """What is wrong with the config that an error is about; None if the error is another one.
+def describe_config_error(error: BaseException) -> str | None:
+    """Describe the config mistake behind an error; None if the config isn't its cause.
 
-    An error counts only if the key that it names stands in the config (or is missing there): the same
-    error out of a call further inside is ours.
+    The config is the cause only if it contains (or lacks) the key that the error names. The same error
+    raised by a nested call is a bug in the code.
 
     Args:
-        error: Raised while MMEngine built something from a config.
+        error: Raised while MMEngine was building an object from a config.
+
+    Returns:
+        One sentence with the invalid or missing key, or None.
     """
-    words = error.args[0] if isinstance(error, KeyError) and error.args else error
-    text = str(words).strip().partition('\n')[0]
+    content = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text = str(content).strip().partition('\n')[0]
     if re.search(r'is not in the \S+ registry', text):
-        return without_places(text)
+        return strip_location_prefix(text)
     unknown, missing = UNKNOWN_KEY.search(text), MISSING_KEYS.search(text)
     if unknown is None and missing is None:
         return None
-    if WHERE.match(text):
-        return without_places(text)
-    built, deepest = what_was_built(error.__traceback__)
-    if built is None:
+    if LOCATION_PREFIX.match(text):
+        return strip_location_prefix(text)
+    call, is_innermost = innermost_build(error.__traceback__)
+    if call is None:
         return None
-    maker, given = built
-    name = getattr(maker, '__name__', repr(maker))
-    if unknown is not None and unknown[1] in given:
-        return (
-            f'{unknown[1]} is not a key of {name}; valid are {", ".join(keys_of(maker)) or "none"}'
-        )
-    return f'{name} lacks {missing[1]} in the config' if missing and deepest else None
+    target, keys = call
+    name = getattr(target, '__name__', repr(target))
+    if unknown is not None and unknown[1] in keys:
+        valid = ', '.join(constructor_keys(target)) or 'none'
+        return f'{unknown[1]} is not a key of {name}; valid are {valid}'
+    return f'{name} lacks {missing[1]} in the config' if missing and is_innermost else None
 
 
-def what_was_built(
+def innermost_build(
     traceback: TracebackType | None,
 ) -> tuple[tuple[Callable, dict[str, Any]] | None, bool]:
-    """The innermost thing that was being built from a config: it, its keys, and whether its call failed.
+    """Return the innermost call built from a config, and whether the error was raised by that very call.
 
     Args:
-        traceback: Of the error.
+        traceback: The error's traceback.
 
     Returns:
-        ``(class or function, keys)``, None if nothing was built; whether no call further inside raised.
+        ``(class or function, keyword arguments)``, or None if nothing was being built; and True if no
+        nested call raised the error.
     """
-    found = here = None
+    innermost = current = None
     while traceback is not None:
         frame = traceback.tb_frame
         values, function = {**frame.f_globals, **frame.f_locals}, frame.f_code.co_name
-        maker, keys = (values.get(name) for name in BUILDERS.get(function, ('', '')))
-        here = (maker, dict(keys)) if callable(maker) and isinstance(keys, Mapping) else None
-        found, traceback = here or found, traceback.tb_next
-    return found, here is not None
+        target, keys = (values.get(name) for name in BUILDERS.get(function, ('', '')))
+        current = (target, dict(keys)) if callable(target) and isinstance(keys, Mapping) else None
+        innermost, traceback = current or innermost, traceback.tb_next
+    return innermost, current is not None
 
 
-def keys_of(maker: Callable) -> list[str]:
-    """The keyword arguments that a class or function takes, those that it hands on included."""
-    found: dict[str, None] = {}
-    for one in maker.__mro__ if inspect.isclass(maker) else [maker]:
+def constructor_keys(target: Callable) -> list[str]:
+    """Keyword arguments that a class or function accepts, including those passed to base classes."""
+    keys: dict[str, None] = {}
+    for function in target.__mro__ if inspect.isclass(target) else [target]:
         try:
-            kinds = {p.kind for p in inspect.signature(one).parameters.values()}
-        except (TypeError, ValueError):  # written in C
+            kinds = {p.kind for p in inspect.signature(function).parameters.values()}
+        except (TypeError, ValueError):  # implemented in C
             break
-        found.update(dict.fromkeys(accepted_keys(one)))
+        keys.update(dict.fromkeys(accepted_keys(function)))
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             break
-    return list(found)
+    return list(keys)

@@ -1,4 +1,4 @@
-"""Starting the process group on GPUs and CPUs, and keeping ranks in agreement."""
+"""Process groups on GPUs and CPUs, collectives on Python objects, and checks that ranks agree."""
 
 import hashlib
 import os
@@ -13,50 +13,53 @@ from mmengine import dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from .errors import UserError
+from .errors import UserError, first_line
 from .glibc_memory import keep_freed_memory
 
-#: Where each launcher leaves (rank, world size, local rank) in the environment.
+#: Environment variables in which each launcher passes (rank, world size, local rank).
 LAUNCHER_VARIABLES = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
 }
 
-#: How long a rank waits for another that is there but doesn't come. It must outlast what rank 0
-#: does alone (metrics of a whole data set, latency tables). A rank that dies is noticed at once.
+#: Timeout of collectives on gloo. It must exceed what rank 0 computes alone (metrics of a whole data
+#: set, latency tables); a rank that exits is detected at once.
 TIMEOUT = timedelta(minutes=30)
-#: How the backends say that another rank is gone.
-LOST_RANK = re.compile(
+#: Messages of the backends when another rank has exited or doesn't respond.
+LOST_RANK_PATTERN = re.compile(
     r'(?:gloo|NCCL|c10d).*?(closed by peer|reset by peer|Broken pipe|timed out|timeout|remote process)',
     re.IGNORECASE | re.DOTALL,
 )
 
 
 def is_lost_rank(error: BaseException) -> bool:
-    """Whether a collective operation failed because another rank is gone or doesn't answer."""
-    return dist.get_world_size() > 1 and bool(LOST_RANK.search(str(error)))
+    """Whether a collective failed because another rank has exited or doesn't respond."""
+    return dist.get_world_size() > 1 and bool(LOST_RANK_PATTERN.search(str(error)))
 
 
 def lost_rank_message(error: BaseException) -> str:
-    """One sentence for :func:`is_lost_rank`: who noticed, what it saw, and where to look."""
+    """One sentence for an error of :func:`is_lost_rank`: this rank, the backend's reason, what to do."""
+    match = LOST_RANK_PATTERN.search(str(error))
+    reason = match[1] if match else first_line(error)
     return (
-        f'rank {dist.get_rank()} of {dist.get_world_size()} ends because another rank is gone '
-        f'({LOST_RANK.search(str(error))[1]}): it was killed, or ended with an error that its own '
-        'output names; a training goes on from its last checkpoint with --resume'
+        f'rank {dist.get_rank()} of {dist.get_world_size()} exits because another rank was lost '
+        f'({reason}): it was killed, or failed with an error that is in its output; to continue a '
+        'training from its last checkpoint, use --resume'
     )
 
 
 def init(launcher: str) -> None:
     """Start the process group of ``launcher``: nccl where there are GPUs, gloo on CPUs.
 
-    On CPUs the process keeps the memory that tensors free, see :mod:`.memory`.
+    On CPUs freed memory is kept for the next tensor, see :mod:`.glibc_memory`. MMEngine's ``init_dist``
+    requires a GPU even for gloo, so on CPUs the group is started here, before the Runner does.
 
-    MMEngine's own ``init_dist`` asks for a GPU even for gloo, so on CPUs it is done here, before
-    the Runner looks.
+    Args:
+        launcher: ``'none'`` (no process group), ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Raises:
-        UserError: the launcher's environment variables are not there.
+        UserError: the launcher's environment variables are not set.
     """
     if not torch.cuda.is_available():
         keep_freed_memory()
@@ -80,7 +83,7 @@ def init(launcher: str) -> None:
 
 
 def sum_over_ranks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Sum each tensor over all ranks, in place; every rank must hold the same names."""
+    """All-reduce (sum) each tensor in place; every rank must pass the same names."""
     if dist.get_world_size() > 1:
         for name in sorted(tensors):
             torch_dist.all_reduce(tensors[name])
@@ -88,16 +91,16 @@ def sum_over_ranks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_rank_0(value: Any) -> Any:
-    """Rank 0's ``value``, on every rank."""
+    """Broadcast rank 0's ``value`` (any picklable object) to every rank."""
     if dist.get_world_size() == 1:
         return value
-    box = [value]
-    torch_dist.broadcast_object_list(box, src=0)
-    return box[0]
+    values = [value]
+    torch_dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def from_all_ranks(value: Any) -> list[Any]:
-    """Every rank's ``value``, on every rank."""
+    """Gather every rank's ``value`` (any picklable object) on every rank, in the order of ranks."""
     values = [value] * dist.get_world_size()
     if len(values) > 1:
         torch_dist.all_gather_object(values, value)
@@ -105,30 +108,31 @@ def from_all_ranks(value: Any) -> list[Any]:
 
 
 def on_rank_0(function: Callable[[], Any]) -> Any:
-    """Call ``function`` on rank 0 alone; every rank gets its result, or its :class:`UserError`."""
-    result, refusal = None, None
+    """Call ``function`` on rank 0 only; every rank returns its result or raises its :class:`UserError`."""
+    result, user_error = None, None
     if dist.is_main_process():
         try:
             result = function()
         except UserError as error:
-            refusal = error
-    result, refusal = from_rank_0((result, refusal))
-    if refusal is not None:
-        raise refusal
+            user_error = error
+    result, user_error = from_rank_0((result, user_error))
+    if user_error is not None:
+        raise user_error
     return result
 
 
 def assert_ranks_agree(digest: str, what: str) -> None:
-    """Raise :class:`RuntimeError` unless all ranks hold the same ``digest``."""
+    """Raise :class:`RuntimeError` unless all ranks pass the same ``digest`` of ``what``."""
     digests = from_all_ranks(digest)
     if len(set(digests)) > 1:
         raise RuntimeError(f'ranks disagree on {what}: {digests}')
 
 
 def weights_digest(model: nn.Module) -> str:
-    """A hash of every parameter. Buffers are left out: DDP lets ranks have their own statistics.
+    """SHA-256 of the names, shapes and values of all parameters.
 
-    Of a parameter that is divided among ranks only name and shape count: no two hold the same part.
+    Buffers are excluded, as batch norm statistics may differ between ranks under DDP. Of a sharded
+    parameter (DTensor) only name and shape are hashed: each rank holds another shard.
     """
     sha = hashlib.sha256()
     for name, tensor in sorted(model.named_parameters()):

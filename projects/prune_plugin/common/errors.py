@@ -1,19 +1,19 @@
-"""The errors that are the user's to mend: the tools turn them into exit code 2."""
+"""Errors caused by the user's input; the command-line tools exit with code 2 on them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class UserError(ValueError):
-    """Bad input: one sentence that names the key or file, its value, and what would be valid."""
+    """Invalid input. The message is one sentence with the key or file, its value, and what is valid."""
 
 
 class InfeasibleBudgetError(UserError):
-    """More is to be removed than the floors allow.
+    """The budget asks to remove more than ``min_keep`` and the groups' minimum sizes allow.
 
     Args:
-        message: The sentence.
-        most: The largest ratio that they do allow.
+        message: The message.
+        most: The largest feasible ratio (fraction removed).
     """
 
     def __init__(self, message: str, most: float):
@@ -25,12 +25,12 @@ class InfeasibleBudgetError(UserError):
 
 
 class DataNotFoundError(UserError):
-    """A data set isn't where the config says it is; evaluation is then skipped with a word."""
+    """A data set is missing at the path in the config; evaluation is then skipped, and that is logged."""
 
 
 @contextmanager
 def error_context(what: str) -> Iterator[None]:
-    """Say of what file a :class:`UserError` inside speaks."""
+    """Prefix the message of a :class:`UserError` raised inside with ``what``, such as a file."""
     try:
         yield
     except UserError as error:
@@ -38,11 +38,11 @@ def error_context(what: str) -> Iterator[None]:
 
 
 def format_value(value: object) -> str:
-    """A value on one line, shortened: tensors and nested dicts take many."""
+    """``repr`` of a value on one line, cut off after 100 characters."""
     text = ' '.join(repr(value).split())
     return text if len(text) <= 100 else f'{text[:100]}...'
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its type, for the sentence of a :class:`UserError`."""
+    """First line of an error's message, or the name of its type if the message is empty."""
     return str(error).strip().partition('\n')[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Evaluation mode for a while, and then every module's own mode again."""
+"""Temporary evaluation mode that restores the training mode of every module."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,20 +9,22 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(model: nn.Module, fused: bool = False) -> Iterator[None]:
-    """No dropout, batch norms on their running statistics; then every module's mode as before.
+    """Put ``model`` in evaluation mode; on exit restore ``training`` of every single module.
 
     Args:
-        model: The model; frozen norms keep their mode, too.
-        fused: Whether PyTorch may run its fused attention layers. They round differently, depending on
-            whether anybody asks for gradients: right for timing and metrics, wrong for comparing.
+        model: The model. Modules that were in evaluation mode in a training model (frozen batch norms)
+            are so afterwards.
+        fused: Whether PyTorch may use the fused kernels of its transformer layers. Their rounding differs
+            from that of the normal path, which is taken if gradients are required: allow them for timing
+            and metrics, not where outputs are compared.
     """
     modes = [(module, module.training) for module in model.modules()]
-    allowed = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(allowed and fused)
+    fastpath_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(fastpath_enabled and fused)
     model.eval()
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(allowed)
+        torch.backends.mha.set_fastpath_enabled(fastpath_enabled)
         for module, training in modes:
             module.training = training

@@ -1,4 +1,4 @@
-"""Writing files: each appears whole, or not at all; and directories that leave no trace on failure."""
+"""Atomic file writes, and output directories that are removed again if a run fails."""
 
 import errno
 import os
@@ -12,42 +12,45 @@ from mmengine import dist
 
 from .errors import UserError
 
-#: What a disk says that takes no more: full, over quota, too large a file, read-only, not permitted.
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-#: How the hidden name ends under which a file is written, and which a killed run may leave.
-PART = '.part'
+#: Errors of a failed write: disk full, over quota, file too large, read-only, not permitted.
+WRITE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+#: Suffix of the hidden temporary files; a killed run may leave some behind.
+PARTIAL_SUFFIX = '.part'
 
 
-def refusal(error: BaseException | None) -> OSError | None:
-    """The disk's refusal behind an error, if there is one: ``torch.save`` covers it with its own."""
+def find_write_error(error: BaseException | None) -> OSError | None:
+    """The failed write in an error's chain of causes, or None (``torch.save`` wraps it)."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in REFUSALS:
+        if isinstance(error, OSError) and error.errno in WRITE_ERRNOS:
             return error
         error = error.__cause__ or error.__context__
     return None
 
 
-def refusal_message(error: OSError) -> str:
-    """One sentence for a disk that takes no more."""
+def write_error_message(error: OSError) -> str:
+    """One sentence for a failed write: the file, the reason, and what to do."""
     return (
-        f'{error.filename or "a file"} cannot be written ({error.strerror}), and nothing half-written is '
-        'left there; make room for it, or name a directory that can be written, and run again'
+        f'{error.filename or "a file"} cannot be written ({error.strerror}), and no partial file is left '
+        'there; free some space, or name a writable directory, and run again'
     )
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
-    """A file to write to, which takes the place of ``path`` only when all went well.
+    """Open a temporary file for writing; on success it replaces ``path``, on an error it is deleted.
 
     Args:
-        path: The file.
-        mode: ``'w'`` for text, ``'wb'`` for bytes.
+        path: The file. Its previous content is kept if writing fails.
+        mode: ``'w'`` for text (UTF-8), ``'wb'`` for bytes.
 
     Raises:
-        OSError: the disk is full or refuses otherwise; what was there is still there.
+        OSError: the file can't be written, because the disk is full, for instance; with ``path`` as its
+            ``filename``.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix=PART)
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f'.{path.name}.', suffix=PARTIAL_SUFFIX
+    )
     encoding, newline = (None, None) if 'b' in mode else ('utf-8', '')
     try:
         with os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
@@ -58,37 +61,41 @@ def atomic_write(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
         os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
-        if (refused := refusal(error)) is not None:
-            raise OSError(refused.errno, refused.strerror, str(path)) from error
+        if (write_error := find_write_error(error)) is not None:
+            raise OSError(write_error.errno, write_error.strerror, str(path)) from error
         raise
 
 
 def replace_symlink(path: Path, target: str) -> None:
-    """Make ``path`` a link to ``target``, a path relative to its folder, in one step."""
-    temporary = path.with_name(f'.{path.name}{PART}')
+    """Make ``path`` a symbolic link to ``target`` (relative to its directory), atomically."""
+    temporary = path.with_name(f'.{path.name}{PARTIAL_SUFFIX}')
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(path)
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what killed runs have left half-written in a folder and those in it."""
-    for pattern in (f'.*{PART}', f'*/.*{PART}'):
+    """Delete partial files that killed runs left in ``folder`` and its direct subdirectories."""
+    for pattern in (f'.*{PARTIAL_SUFFIX}', f'*/.*{PARTIAL_SUFFIX}'):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
 
 @contextmanager
 def output_directory(path: str | os.PathLike, key: str = '--output-dir') -> Iterator[Path]:
-    """Make a directory and check that it can be written; if what follows fails, leave no trace.
+    """Create a directory and check that it is writable; remove it again if the body raises, if empty.
 
-    What a killed run has left half-written there is removed (on rank 0).
+    Partial files that a killed run left there are deleted (on rank 0).
+
+    Args:
+        path: The directory; missing parents are created, too.
+        key: Name of the option, for the message.
 
     Raises:
-        UserError: it can't be made or written.
+        UserError: the directory can't be created or written.
     """
     path = Path(path)
-    made = [p for p in (path, *path.parents) if not p.exists()]
+    created = [p for p in (path, *path.parents) if not p.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -97,12 +104,12 @@ def output_directory(path: str | os.PathLike, key: str = '--output-dir') -> Iter
             remove_partial_files(path)
     except OSError as error:
         raise UserError(
-            f'{key} {path} cannot be written ({error.strerror}); name a directory that can'
+            f'{key} {path} cannot be written ({error.strerror}); name a writable directory'
         ) from error
     try:
         yield path
     except BaseException:
-        for folder in made:
-            with suppress(OSError):  # not empty, or another rank was faster
+        for folder in created:
+            with suppress(OSError):  # not empty, or already removed by another rank
                 folder.rmdir()
         raise

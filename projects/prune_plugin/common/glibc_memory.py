@@ -1,4 +1,4 @@
-"""How the C library deals with memory that tensors on the CPU give back."""
+"""Settings of glibc's allocator for the memory of CPU tensors."""
 
 import ctypes
 import sys
@@ -8,13 +8,13 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep freed memory for the next tensor instead of handing it back to the system.
+    """Make glibc keep freed memory for later tensors instead of returning it to the system.
 
-    A large tensor otherwise gets fresh pages each time, and touching those takes longer than many a
-    layer does. The process stays as large as it has once been.
+    By default every large tensor is given new pages, and the page faults can take longer than the layer
+    itself. The process then stays at its peak memory.
 
     Returns:
-        Whether it was done; not on other systems than Linux with glibc.
+        Whether the settings were applied; False without Linux and glibc.
     """
     if not sys.platform.startswith('linux'):
         return False
@@ -26,13 +26,13 @@ def keep_freed_memory() -> bool:
 
 
 def trim_heap() -> bool:
-    """Have glibc hand freed memory back to the system now.
+    """Make glibc return freed memory to the system now (``malloc_trim``).
 
-    Many batches in flight in turn leave holes between what they hold, which would add up to a good part
-    of the activations.
+    When many batches are processed in turn, the heap fragments; the gaps can add up to a considerable
+    part of the activations' size.
 
     Returns:
-        Whether there was any to hand back; never on other systems than Linux with glibc.
+        Whether memory was returned; False without Linux and glibc.
     """
     if not sys.platform.startswith('linux'):
         return False

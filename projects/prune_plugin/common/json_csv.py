@@ -1,33 +1,38 @@
-"""Result files as JSON and CSV."""
+"""Writing results as JSON and CSV."""
 
 import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .fileio import atomic_write
 
 
-def finite(data: Any) -> Any:
-    """``data`` as JSON can hold it: numbers that aren't finite become None, tuples lists."""
+def to_json_data(data: Any) -> Any:
+    """Copy ``data`` into what JSON can represent: NaN and infinity become None, tuples become lists."""
     if isinstance(data, dict):
-        return {key: finite(entry) for key, entry in data.items()}
+        return {key: to_json_data(entry) for key, entry in data.items()}
     if isinstance(data, list | tuple):
-        return [finite(entry) for entry in data]
+        return [to_json_data(entry) for entry in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
+def plain(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A dict as it comes back from JSON."""
+    return json.loads(json.dumps(data, default=str))
+
+
 def write_json(data: Any, path: str | os.PathLike) -> None:
-    """Write ``data`` as JSON; numbers that aren't finite become null."""
+    """Write ``data`` as JSON, atomically; NaN and infinity become null."""
     with atomic_write(path) as file:
-        json.dump(finite(data), file, indent=2)
+        json.dump(to_json_data(data), file, indent=2)
         file.write('\n')
 
 
 def write_csv(header: Sequence[str], rows: Iterable[Sequence], path: str | os.PathLike) -> None:
-    """Write a CSV file with a header line."""
+    """Write a CSV file with a header line, atomically."""
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator='\n')
         writer.writerow(header)

@@ -1,4 +1,4 @@
-"""Seeding, and leaving the random states as they were."""
+"""Seeding, and restoring the states of the random number generators."""
 
 import random
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and PyTorch."""
+    """Seed the generators of Python, NumPy and PyTorch (all devices)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -17,7 +17,7 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def kept_random_state() -> Iterator[None]:
-    """Restore the random states on leaving, so that calibrating doesn't change a later training."""
+    """Restore the CPU generators' states on exit, so that calibration doesn't change a later training."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield

@@ -1,7 +1,7 @@
-"""The plugin's registries, and the one way to build from them.
+"""The plugin's registries, and :func:`build`, which checks a config block and builds from it.
 
-MMEngine's own root registries (``MODELS``, ``HOOKS``, ``LOOPS`` ...) take what the Runner builds;
-these take the parts of pruning itself.
+What the Runner builds is registered in MMEngine's root registries (``MODELS``, ``HOOKS``, ``LOOPS`` ...).
+The registries here hold the components of pruning.
 """
 
 import inspect
@@ -24,21 +24,21 @@ PRUNERS = Registry('pruner', scope='mmengine')
 
 
 def accepted_keys(cls: Callable) -> list[str]:
-    """Names of the keyword arguments that ``cls(...)`` takes from a config."""
+    """Names of the keyword arguments that ``cls(...)`` accepts from a config, in their order."""
     parameters = inspect.signature(cls).parameters.values()
     return [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
 def build(registry: Registry, cfg: Mapping, key: str) -> Any:
-    """Build ``cfg`` (a dict with ``type``) from ``registry``, checking every key first.
+    """Build an object from ``cfg``, a dict with ``type``; every key is checked first.
 
     Args:
         registry: One of the registries above.
         cfg: The config block.
-        key: Where the block stands in the user's config, for messages (``prune_cfg.criterion``).
+        key: Path of the block in the user's config, for messages (``prune_cfg.criterion``).
 
     Raises:
-        UserError: no or unknown ``type``, an unknown key, or a missing one.
+        UserError: ``type`` is missing or unknown, a key is unknown, or a required key is missing.
     """
     if not isinstance(cfg, Mapping):
         raise UserError(f"{key} is {cfg!r}; it must be a dict with a 'type'")
@@ -61,5 +61,6 @@ def build(registry: Registry, cfg: Mapping, key: str) -> Any:
     try:
         return cls(**kwargs)
     except UserError as error:
-        said = str(error)
-        raise UserError(said if said.startswith('prune_cfg') else f'{key}.{said}') from error
+        message = str(error)
+        has_path = message.startswith('prune_cfg')
+        raise UserError(message if has_path else f'{key}.{message}') from error

@@ -1,4 +1,4 @@
-"""Timing the steps of a run."""
+"""Measuring the wall time of the steps of a run."""
 
 import time
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    """Add the time spent inside to ``seconds[step]``."""
+    """Add the wall time spent in the body to ``seconds[step]``."""
     start = time.perf_counter()
     try:
         yield

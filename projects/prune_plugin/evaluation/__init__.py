@@ -1,1 +1,1 @@
-"""What a model is worth and what it costs: metrics, parameters, FLOPs, latency, memory."""
+"""Measuring models: metrics on the test data, parameters, FLOPs, latency, memory per rank."""

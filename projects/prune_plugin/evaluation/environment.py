@@ -1,4 +1,4 @@
-"""Versions and devices behind the figures of a report."""
+"""Versions and hardware on which the figures of a report were measured."""
 
 import platform
 from pathlib import Path
@@ -12,7 +12,7 @@ from ..common.version import __version__
 
 
 def device_name(model: nn.Module | None = None) -> str:
-    """The name of the device that ``model`` is on, else of the one that the tools would take."""
+    """Name of the device ``model`` is on; without a model, of the device that the tools use by default."""
     cuda = torch.cuda.is_available() if model is None else next(model.parameters()).is_cuda
     if cuda:
         return torch.cuda.get_device_name()
@@ -26,7 +26,7 @@ def device_name(model: nn.Module | None = None) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and devices behind the figures of a report."""
+    """Versions of the plugin, PyTorch and Python, name of the device, and world size, for reports."""
     return {
         'version': __version__,
         'torch': torch.__version__,

@@ -1,11 +1,13 @@
-"""Evaluations that a model brings itself, called by name: ``--eval lm_eval:arc_easy``."""
+"""Evaluators defined by the model, selected by name: ``--eval lm_eval:arc_easy``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmengine.evaluator import Evaluator
 from mmengine.registry import LOOPS
-from mmengine.runner import TestLoop
+from mmengine.runner import Runner, TestLoop
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..common.distributed import from_rank_0
 from ..common.errors import UserError
@@ -13,9 +15,11 @@ from ..common.model_wrappers import unwrapped
 
 
 def split_names(names: Sequence[str] | None) -> tuple[list[str] | None, dict[str, str]]:
-    """What ``--eval`` names, as metrics (None: all) and as evaluators with their argument.
+    """Split the values of ``--eval`` into metrics and evaluators (``NAME:ARGUMENT``).
 
-    An evaluator has a colon. With evaluators alone, there are no metrics.
+    Returns:
+        Names of metrics: None (all) without ``--eval``, empty if only evaluators are given; and
+        ``{evaluator: argument}``.
     """
     if not names:
         return None, {}
@@ -24,37 +28,47 @@ def split_names(names: Sequence[str] | None) -> tuple[list[str] | None, dict[str
 
 
 def check_evaluators(model: nn.Module, wanted: Mapping[str, str]) -> None:
-    """Raise :class:`UserError` unless ``model.evaluators`` has them all and accepts the arguments."""
-    known = getattr(model, 'evaluators', None) or {}
+    """Raise :class:`UserError` unless ``model.evaluators`` holds all names and accepts the arguments.
+
+    Args:
+        model: The model; ``evaluators`` maps names to callables with a method ``check(argument)``.
+        wanted: ``{evaluator: argument}``.
+    """
+    evaluators = getattr(model, 'evaluators', None) or {}
     for name, argument in wanted.items():
-        if name not in known:
+        if name not in evaluators:
             raise UserError(
                 f'--eval {name}:{argument}: the model has no evaluator {name!r}; '
-                f'valid are {", ".join(known) or "none"}'
+                f'valid are {", ".join(evaluators) or "none"}'
             )
-        known[name].check(argument)
+        evaluators[name].check(argument)
 
 
 @LOOPS.register_module()
 class EvaluatorTestLoop(TestLoop):
-    """MMEngine's test loop, after which the model's own evaluators run.
+    """MMEngine's ``TestLoop``, which afterwards runs evaluators that the model defines.
 
     Args:
-        runner: As of MMEngine's ``TestLoop``.
-        dataloader: As there.
-        evaluator: As there. Without metrics in it the data isn't touched.
+        runner: See MMEngine's ``TestLoop``.
+        dataloader: See ``TestLoop``.
+        evaluator: See ``TestLoop``. If it holds no metrics, the data isn't read.
         evaluators: Names in ``model.evaluators``, each with its argument.
-        fp16: As of ``TestLoop``.
+        fp16: See ``TestLoop``.
     """
 
     def __init__(
-        self, runner, dataloader, evaluator, evaluators: Mapping[str, str], fp16: bool = False
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | list,
+        evaluators: Mapping[str, str],
+        fp16: bool = False,
     ):
         super().__init__(runner, dataloader, evaluator, fp16)
         self.evaluators = dict(evaluators)
 
     def run(self) -> dict[str, Any]:
-        """Results of the metrics, and those of the evaluators as ``NAME/...``."""
+        """Run the test; results of the metrics, and those of the evaluators as ``NAME/...``."""
         self.runner.call_hook('before_test')
         self.runner.call_hook('before_test_epoch')
         self.runner.model.eval()
@@ -63,10 +77,10 @@ class EvaluatorTestLoop(TestLoop):
             for number, batch in enumerate(self.dataloader):
                 self.run_iter(number, batch)
             metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
-        known = unwrapped(self.runner).evaluators if self.evaluators else {}
+        evaluators = unwrapped(self.runner).evaluators if self.evaluators else {}
         for name, argument in self.evaluators.items():
-            found = from_rank_0(known[name](argument))
-            metrics |= {f'{name}/{key}': value for key, value in found.items()}
+            results = from_rank_0(evaluators[name](argument))
+            metrics |= {f'{name}/{key}': value for key, value in results.items()}
         self.runner.call_hook('after_test_epoch', metrics=metrics)
         self.runner.call_hook('after_test')
         return metrics

@@ -1,4 +1,4 @@
-"""What detectors of mmdet ask to be told beside the images."""
+"""Example inputs for forward calls, without reading a data set."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,29 +9,29 @@ from torch import Tensor, nn
 from ..common.errors import UserError, first_line
 from ..common.eval_mode import evaluation_mode
 
-#: Base classes of detectors whose plain forward pass asks for the images' sizes.
-ASKING = {'DetectionTransformer', 'TwoStageDetector'}
+#: Base classes of mmdet's detectors whose ``forward(mode='tensor')`` requires ``data_samples``.
+NEEDS_DATA_SAMPLES = {'DetectionTransformer', 'TwoStageDetector'}
 
 
-def needed_samples(model: nn.Module, images: Tensor) -> dict[str, Any]:
-    """Keyword arguments of a forward call of ``model`` beside the images.
+def data_sample_kwargs(model: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Keyword arguments that a forward call of ``model`` requires in addition to the images.
 
     Args:
         model: Any model.
-        images: Of shape (batch, channels, height, width).
+        images: Tensor of shape (batch, channels, height, width).
 
     Returns:
-        ``{'data_samples': ...}`` with the size of every image for DETR and its kin and for two-stage
-        detectors; nothing for all others.
+        ``{'data_samples': ...}`` with the sizes of the images for mmdet's DETR variants and two-stage
+        detectors; an empty dict for other models.
     """
-    if not ASKING & {c.__name__ for c in type(model).__mro__}:
+    if not NEEDS_DATA_SAMPLES & {c.__name__ for c in type(model).__mro__}:
         return {}
     from mmdet.structures import DetDataSample
 
     size = tuple(images.shape[-2:])
     sizes = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
-    about = dict(dict.fromkeys(sizes, size), scale_factor=(1.0, 1.0))
-    return dict(data_samples=[DetDataSample(metainfo=about) for _ in images])
+    metainfo = dict(dict.fromkeys(sizes, size), scale_factor=(1.0, 1.0))
+    return dict(data_samples=[DetDataSample(metainfo=metainfo) for _ in images])
 
 
 #: Positional and keyword arguments of one forward call.
@@ -41,17 +41,16 @@ Example = tuple[tuple, dict[str, Any]]
 def example_input(
     model: nn.Module, batch_size: int | None = 1, input_shape: Sequence[int] | None = None
 ) -> Example | None:
-    """Arguments for a forward call, without touching a data set.
+    """Arguments for a forward call, on the model's device.
 
     Args:
-        model: Asked first: ``model.dummy_inputs``, a method ``(batch_size) -> dict`` or (Hugging
-            Face) a property, gives keyword arguments.
-        batch_size: Samples in the batch; None: as many as are usual for the model.
-        input_shape: Shape of one sample, for models without ``dummy_inputs``. Detectors of mmdet that ask
-            for the images' sizes are told them.
+        model: The model. Its ``dummy_inputs``, a method ``(batch_size) -> dict`` or a property (Hugging
+            Face), takes precedence and provides keyword arguments.
+        batch_size: Samples in the batch; None: the model's :func:`usual_batch_size`.
+        input_shape: Shape of one sample, for models without ``dummy_inputs``; the input is then zeros.
 
     Returns:
-        The arguments, or None where nothing says what the input looks like.
+        The arguments, or None for a model without ``dummy_inputs`` if ``input_shape`` is None.
     """
     weight = next(model.parameters())
     batch_size = batch_size or usual_batch_size(model)
@@ -60,18 +59,23 @@ def example_input(
         kwargs = dummy(batch_size) if callable(dummy) else dummy
         return (), {name: on_device(value, weight.device) for name, value in kwargs.items()}
     if input_shape is not None:
-        inputs = weight.new_zeros(batch_size, *input_shape)
-        return (inputs,), needed_samples(model, inputs)
+        return zeros_example(model, batch_size, input_shape)
     return None
 
 
+def zeros_example(model: nn.Module, batch_size: int, input_shape: Sequence[int]) -> Example:
+    """A batch of zeros as the only positional argument, with :func:`data_sample_kwargs`."""
+    inputs = next(model.parameters()).new_zeros(batch_size, *input_shape)
+    return (inputs,), data_sample_kwargs(model, inputs)
+
+
 def usual_batch_size(model: nn.Module) -> int:
-    """Samples per call when timing: the model's ``profile_batch_size``, else 8."""
+    """Samples per call when measuring latency: ``model.profile_batch_size``, by default 8."""
     return getattr(model, 'profile_batch_size', 8)
 
 
 def on_device(value: Any, device: torch.device) -> Any:
-    """``value`` with all tensors in it on a device; dicts and lists are gone through."""
+    """Move all tensors in ``value`` to ``device``, recursively through dicts and lists."""
     if isinstance(value, Mapping):
         return {name: on_device(item, device) for name, item in value.items()}
     if isinstance(value, list):
@@ -79,10 +83,10 @@ def on_device(value: Any, device: torch.device) -> Any:
     return value.to(device) if hasattr(value, 'to') else value
 
 
-def needed_example(
+def require_example_input(
     model: nn.Module, input_shape: Sequence[int] | None, batch_size: int | None, key: str
 ) -> Example:
-    """:func:`example_input`, or a :class:`UserError` that says what ``key`` is missing."""
+    """:func:`example_input`; raise :class:`UserError` if there is none. ``key`` is what needs it."""
     example = example_input(model, batch_size, input_shape)
     if example is None:
         raise UserError(
@@ -91,33 +95,33 @@ def needed_example(
     return example
 
 
-def tried_example(
+def checked_example_input(
     model: nn.Module, input_shape: Sequence[int] | None, batch_size: int | None, key: str
 ) -> Example:
-    """:func:`needed_example` that the model is known to run on."""
-    example = needed_example(model, input_shape, batch_size, key)
+    """:func:`require_example_input`, after :func:`check_shape` has run the model on the input shape."""
+    example = require_example_input(model, input_shape, batch_size, key)
     check_shape(model, input_shape)
     return example
 
 
 @torch.no_grad()
 def check_shape(model: nn.Module, input_shape: Sequence[int] | None) -> None:
-    """Raise :class:`UserError` for a model that doesn't run on one tensor of ``input_shape``.
+    """Raise :class:`UserError` if the forward pass fails on one sample of ``input_shape``.
 
-    A model with ``dummy_inputs`` isn't run: what those give is its own affair.
+    Models with ``dummy_inputs`` are not run, as these take precedence over ``input_shape``.
     """
     if input_shape is None or getattr(model, 'dummy_inputs', None) is not None:
         return
-    args, kwargs = example_input(model, 1, input_shape)
+    args, kwargs = zeros_example(model, 1, input_shape)
     try:
         with evaluation_mode(model, fused=True):
             model(*args, **kwargs)
     except Exception as error:  # the model's own code may raise anything
-        # first_line gives the type's name where there are no words: not twice
-        words = dict.fromkeys((type(error).__name__, first_line(error)))
-        why = ': '.join(words).rstrip(' .:')
+        # first_line returns the type's name if the message is empty: don't repeat it
+        unique = dict.fromkeys((type(error).__name__, first_line(error)))
+        reason = ': '.join(unique).rstrip(' .:')
         raise UserError(
             f'prune_cfg.profile.input_shape is {list(input_shape)}, but the forward pass of '
-            f'{type(model).__name__} fails on one tensor of that shape ({why}); give another shape, or '
+            f'{type(model).__name__} fails on one tensor of that shape ({reason}); give another shape, or '
             'leave it out: FLOPs and latency are then not measured'
         ) from error

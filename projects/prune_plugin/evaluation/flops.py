@@ -1,4 +1,4 @@
-"""Floating-point operations of a model, module by module."""
+"""Floating-point operations (FLOPs) of a model, per module."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ from .example_inputs import Example
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Let no parameter require a gradient: FLOP counting stumbles over views of those that do."""
+def gradients_disabled(model: nn.Module) -> Iterator[None]:
+    """Set ``requires_grad`` of all parameters to False: ``FlopCounterMode`` fails on views otherwise."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
@@ -28,55 +28,64 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def module_flops(model: nn.Module, example: Example, warm: bool = False) -> dict[str, int]:
-    """FLOPs of each module's own operations (without its children's), for one forward call.
+    """Exclusive FLOPs of each module (without those of the modules it calls), for one forward call.
 
-    FLOPs are two per multiply-accumulate of matrix products and convolutions, as PyTorch's
-    ``FlopCounterMode`` counts them; element-wise operations are not counted. Attention runs on the
-    plain kernel meanwhile, as the counter doesn't see the fused ones on CPUs. What a model computes
-    once and keeps (a rig's geometry) isn't counted.
+    A multiply-accumulate of a matrix product or a convolution counts as two FLOPs, as in PyTorch's
+    ``FlopCounterMode``; element-wise operations are not counted. Attention runs on the math kernel, as
+    the counter doesn't see the fused kernels on CPUs. Values that the model caches in its first call (the
+    geometry of a camera rig) are not counted.
 
     Args:
         model: The model.
         example: Arguments of the call.
-        warm: The model has been called with them before.
+        warm: Whether the model has already been called with them, so that its caches are filled.
 
     Returns:
-        ``{module name: FLOPs}`` for modules with any; the sum is the model's.
+        ``{module name: FLOPs}`` for modules with nonzero FLOPs; the sum is the model's total.
     """
     counter = FlopCounterMode(display=False)
     args, kwargs = example
     with evaluation_mode(model):
         if not warm:
             model(*args, **kwargs)
-        with sdpa_kernel(SDPBackend.MATH), frozen(model), own_flops(model, counter) as own, counter:
+        with (
+            sdpa_kernel(SDPBackend.MATH),
+            gradients_disabled(model),
+            exclusive_flops(model, counter) as exclusive,
+            counter,
+        ):
             model(*args, **kwargs)
-    return {name: flops for name, flops in own.items() if flops}
+    return {name: flops for name, flops in exclusive.items() if flops}
 
 
 @contextmanager
-def own_flops(model: nn.Module, counter: FlopCounterMode) -> Iterator[dict[str, int]]:
-    """Record what each module spends itself, by name, while ``counter`` counts.
+def exclusive_flops(model: nn.Module, counter: FlopCounterMode) -> Iterator[dict[str, int]]:
+    """Attribute the FLOPs that ``counter`` counts to the innermost running module, by name.
 
-    What a module calls isn't always what is in it: a ``ModuleList`` is never called, a method of a
-    submodule may be called without the submodule, and two modules may call the same one.
+    The stack of running modules is tracked by hooks, as the module hierarchy isn't the call hierarchy:
+    a ``ModuleList`` is never called, a method of a submodule may be called without the submodule, and
+    two modules may call the same one.
+
+    Yields:
+        ``{module name: FLOPs}``, filled while the model runs.
     """
-    own: dict[str, int] = {}
-    running: list[tuple[str, int]] = []  # modules, and the count up to which theirs is settled
+    exclusive: dict[str, int] = {}
+    running: list[tuple[str, int]] = []  # call stack: module, total FLOPs when last attributed
     handles = []
 
-    def settle() -> None:
+    def attribute() -> None:
         if running:
-            name, before = running[-1]
-            own[name] = own.get(name, 0) + counter.get_total_flops() - before
+            name, start = running[-1]
+            exclusive[name] = exclusive.get(name, 0) + counter.get_total_flops() - start
 
     for name, module in model.named_modules():
 
         def enter(module: nn.Module, args: tuple, name: str = name) -> None:
-            settle()
+            attribute()
             running.append((name, counter.get_total_flops()))
 
         def leave(module: nn.Module, args: tuple, output: Any) -> None:
-            settle()
+            attribute()
             running.pop()
             if running:
                 running[-1] = (running[-1][0], counter.get_total_flops())
@@ -86,7 +95,7 @@ def own_flops(model: nn.Module, counter: FlopCounterMode) -> Iterator[dict[str, 
             module.register_forward_hook(leave),
         ]
     try:
-        yield own
+        yield exclusive
     finally:
         for handle in handles:
             handle.remove()

@@ -1,4 +1,4 @@
-"""How long forward calls take, measured in turn."""
+"""Wall time of forward calls, with the models under comparison interleaved."""
 
 import statistics
 import time
@@ -16,12 +16,16 @@ from .example_inputs import Example
 def interleaved_latency(
     calls: Sequence[Callable[[], Any]], seconds: float = 2.0, num_threads: int = 1
 ) -> list[float]:
-    """Median wall time of each call in milliseconds, taken in turn so that drift hits all alike.
+    """Median wall time of each call in milliseconds.
+
+    The calls are interleaved, so that drift of the machine affects all of them equally. CUDA devices are
+    synchronised around every call.
 
     Args:
         calls: Functions of no arguments.
-        seconds: Time to spend in all, beyond one warm-up and three rounds; slow calls get fewer.
-        num_threads: CPU threads to run on.
+        seconds: Time to spend on all calls together, after one warm-up call each. At least three rounds
+            are measured, unless they would take more than twice this time.
+        num_threads: CPU threads.
 
     Returns:
         One median per call.
@@ -34,34 +38,36 @@ def interleaved_latency(
         for call in calls:
             call()
         start = time.perf_counter()
-        while not enough(len(times[0]), time.perf_counter() - start, seconds):
-            for call, taken in zip(calls, times, strict=True):
+        while not enough_rounds(len(times[0]), time.perf_counter() - start, seconds):
+            for call, durations in zip(calls, times, strict=True):
                 sync()
-                before = time.perf_counter()
+                call_start = time.perf_counter()
                 call()
                 sync()
-                taken.append(time.perf_counter() - before)
+                durations.append(time.perf_counter() - call_start)
     finally:
         torch.set_num_threads(threads)
-    return [1e3 * statistics.median(taken) for taken in times]
+    return [1e3 * statistics.median(durations) for durations in times]
 
 
-def enough(rounds: int, spent: float, seconds: float) -> bool:
-    """Whether so many rounds will do: three of them, or as many as twice the time allows."""
-    return spent >= seconds and (rounds >= 3 or (rounds >= 1 and spent >= 2 * seconds))
+def enough_rounds(rounds: int, elapsed: float, seconds: float) -> bool:
+    """Whether to stop: time is up, and there are three rounds, or one if twice the time is up."""
+    return elapsed >= seconds and (rounds >= 3 or (rounds >= 1 and elapsed >= 2 * seconds))
 
 
-def model_latency(models: Sequence[nn.Module], example: Example, **kwargs) -> list[float]:
+def model_latency(
+    models: Sequence[nn.Module], example: Example, seconds: float = 2.0, num_threads: int = 1
+) -> list[float]:
     """:func:`interleaved_latency` of forward calls of ``models`` in evaluation mode, in ms."""
-    args, named = example
+    args, kwargs = example
 
     def forward(model: nn.Module) -> Callable[[], Any]:
         def call() -> Any:
-            return model(*args, **named)
+            return model(*args, **kwargs)
 
         return call
 
     with ExitStack() as stack, torch.inference_mode():
         for model in models:
             stack.enter_context(evaluation_mode(model, fused=True))
-        return interleaved_latency([forward(model) for model in models], **kwargs)
+        return interleaved_latency([forward(model) for model in models], seconds, num_threads)

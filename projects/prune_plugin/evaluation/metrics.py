@@ -1,4 +1,4 @@
-"""Results of an evaluation by a short name, and which direction of each is the better one."""
+"""Finding an evaluation result by a short name, and whether higher or lower is better."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,39 +6,41 @@ from collections.abc import Mapping, Sequence
 from ..common.errors import UserError
 from .test_set import headline
 
-#: Words in the last part of a result's name that tell of errors, losses and costs.
+#: Words in the last component of a result's name that denote errors, losses and costs.
 LOWER_IS_BETTER = frozenset(
     'ade bpb bpc cer col collision collisions cost ece epe err error errors fde fid l1 l2 latency '
     'loss mae maae maoe mase mate mave minade minfde mr mse nll perplexity ppl rmse wer'.split()
 )
 
 
-def full_name(metric: str, results: Mapping[str, float], key: str) -> str:
-    """The result that ``metric`` names: all of its name, or what stands behind a ``/`` in it.
+def resolve_metric(metric: str, results: Mapping[str, float], key: str) -> str:
+    """Full name of the result that ``metric`` denotes: an exact match, or a match after a ``/``.
 
     Args:
         metric: Such as ``'NDS'`` for ``'pts_bbox_NuScenes/NDS'``.
         results: Results by full name.
-        key: Where the name comes from, for messages.
+        key: The config key that holds ``metric``, for messages.
 
     Raises:
-        UserError: none or several have the name; the message lists what there is.
+        UserError: no result or several results match; the message lists them.
     """
     if metric in results:
         return metric
-    found = [name for name in results if name.endswith(f'/{metric}')]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(f'{key} is {metric!r}, which may be {" or ".join(found)}; give one of them')
+    matches = [name for name in results if name.endswith(f'/{metric}')]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UserError(
+            f'{key} is {metric!r}, which matches {" and ".join(matches)}; name one of them'
+        )
     raise UserError(
-        f'{key} is {metric!r}, but the evaluation gave no such number; valid are '
+        f'{key} is {metric!r}, but the evaluation has no such result; valid are '
         f'{", ".join(results) or "none"}'
     )
 
 
 def better_direction(name: str, metrics: Sequence[Mapping], results: Mapping[str, float]) -> str:
-    """``'max'`` or ``'min'``: what a result's metric class declares, else what its name says.
+    """``'max'`` if higher is better, else ``'min'``: as the metric class declares, or by the name.
 
     Args:
         name: The result's full name.

@@ -1,4 +1,4 @@
-"""FLOPs and latency of a model, measured on an example input."""
+"""Parameters, FLOPs and latency of models, measured on an example input."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,47 +6,55 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import nn
 
-from .example_inputs import check_shape, example_input, usual_batch_size
+from .example_inputs import (
+    check_shape,
+    example_input,
+    require_example_input,
+    usual_batch_size,
+)
 from .flops import module_flops
 from .latency import model_latency
 from .settings import ProfileSettings
 
 
 def count_params(model: nn.Module) -> int:
-    """Parameters of ``model``, tied ones counted once."""
+    """Number of parameters of ``model``; tied parameters count once."""
     return sum(p.numel() for p in model.parameters())
 
 
 def profile(
     models: Sequence[nn.Module], settings: ProfileSettings, latency: bool = True
 ) -> list[dict[str, Any]]:
-    """Parameters, FLOPs and latency of models that take the same input.
+    """Measure parameters, FLOPs and latency of models that take the same input.
 
     Args:
-        models: The first is asked for an example input.
+        models: The models; the first one provides the example input.
         settings: How to measure.
-        latency: Whether to time them, in turn.
+        latency: Whether to measure latency, with calls of the models interleaved.
 
     Returns:
-        Per model ``params``, ``flops`` of one sample and ``latency_ms`` of ``batch_size`` samples;
-        None for what wasn't measured, with a word in the log where an example input is missing.
+        Per model ``params``, ``flops`` of one sample and ``latency_ms`` of ``batch_size`` samples. What
+        wasn't measured is None; that an example input is missing is logged.
 
     Raises:
-        UserError: the first model doesn't run on ``settings.input_shape``.
+        UserError: the first model's forward pass fails on ``settings.input_shape``.
     """
-    results = [dict(params=count_params(m), flops=None, latency_ms=None) for m in models]
-    single = example_input(models[0], 1, settings.input_shape)
+    results: list[dict[str, Any]] = [
+        dict(params=count_params(m), flops=None, latency_ms=None) for m in models
+    ]
+    shape = settings.input_shape
+    single = example_input(models[0], 1, shape)
     if single is None:
         print_log(
             'FLOPs and latency not measured: prune_cfg.profile.input_shape is not set', 'current'
         )
         return results
-    check_shape(models[0], settings.input_shape)
+    check_shape(models[0], shape)
     batch_size = settings.batch_size or usual_batch_size(models[0])
     if latency:
-        batch = example_input(models[0], batch_size, settings.input_shape)
-        threads = dict(seconds=settings.seconds, num_threads=settings.num_threads)
-        for result, ms in zip(results, model_latency(models, batch, **threads), strict=True):
+        batch = require_example_input(models[0], shape, batch_size, 'prune_cfg.profile')
+        latencies = model_latency(models, batch, settings.seconds, settings.num_threads)
+        for result, ms in zip(results, latencies, strict=True):
             result['latency_ms'] = ms
     warm = (latency and batch_size == 1) or next(models[0].parameters()).is_meta
     for model, result in zip(models, results, strict=True):
@@ -55,6 +63,6 @@ def profile(
 
 
 def latency_note(settings: ProfileSettings, model: nn.Module) -> str:
-    """What ``latency_ms`` of a report means."""
+    """How ``latency_ms`` was measured, for reports: statistic, batch size, threads."""
     batch_size = settings.batch_size or usual_batch_size(model)
     return f'median, batch {batch_size}, {settings.num_threads} thread(s)'

@@ -1,4 +1,4 @@
-"""Evaluating a model with a config's test data and metrics, on one rank or many."""
+"""Evaluating models with the test data and metrics of a config, on one or several ranks."""
 
 import logging
 import math
@@ -24,51 +24,52 @@ from ..common.eval_mode import evaluation_mode
 
 
 def metric_names(metric: Mapping) -> set[str]:
-    """What ``--eval`` may call a metric: its result prefix, and what its ``metric`` key lists."""
+    """Names by which ``--eval`` selects a metric: its result prefix, and those in its ``metric`` key."""
     cls = METRICS.get(metric['type'])
-    own = metric.get('metric', [])
+    listed = metric.get('metric', [])
     prefix = metric.get('prefix') or getattr(cls, 'default_prefix', None)
-    return {name for name in (prefix, *([own] if isinstance(own, str) else own)) if name}
+    return {name for name in (prefix, *([listed] if isinstance(listed, str) else listed)) if name}
 
 
-def as_metrics(evaluator: Any) -> list[dict]:
-    """The metric configs of a ``test_evaluator``, which may be one dict or a list."""
+def as_metrics(evaluator: Any) -> list[Mapping]:
+    """The metric configs of a ``test_evaluator``, which may be None, one dict or a list of dicts."""
     if not evaluator:
         return []
     return [evaluator] if isinstance(evaluator, Mapping) else list(evaluator)
 
 
-def select_metrics(evaluator: Any, names: Sequence[str] | None) -> list[dict]:
-    """The metrics that ``--eval`` names; all without names.
+def select_metrics(evaluator: Any, names: Sequence[str] | None) -> list[Mapping]:
+    """The metric configs that ``--eval`` selects; all of them without names.
 
     Raises:
-        UserError: a name that no metric of the config answers to.
+        UserError: a name matches no metric of the config.
     """
     metrics = as_metrics(evaluator)
     if not names:
         return metrics
-    known = [metric_names(metric) for metric in metrics]
-    valid = sorted(set().union(*known))
+    names_by_metric = [metric_names(metric) for metric in metrics]
+    valid = sorted(set().union(*names_by_metric))
     for name in names:
         if name not in valid:
             raise UserError(
                 f'--eval {name} is not a metric of this config; valid are {", ".join(valid) or "none"}'
             )
-    return [m for m, own in zip(metrics, known, strict=True) if own & set(names)]
+    selected = set(names)
+    return [m for m, own in zip(metrics, names_by_metric, strict=True) if own & selected]
 
 
 def headline(
     metrics: Sequence[Mapping], results: Mapping[str, float], guess: bool = True
 ) -> dict[str, str]:
-    """The results worth looking at first, each with its better direction, ``'max'`` or ``'min'``.
+    """The most important results, each with the direction that is better: ``'max'`` or ``'min'``.
 
-    A metric class names its own in a class attribute ``headline`` (``{'mAP': 'max'}``, without the
-    prefix); of one that doesn't, the first result counts, higher being better.
+    A metric class declares its own in the class attribute ``headline`` (``{'mAP': 'max'}``, without the
+    prefix). For a class without it, the first result is taken, and higher is assumed to be better.
 
     Args:
         metrics: Metric configs, as in ``test_evaluator``.
         results: Results by full name, of one model.
-        guess: Whether the first result counts of a class that names none.
+        guess: Whether to take the first result of a class without ``headline``.
     """
     chosen: dict[str, str] = {}
     for metric in metrics:
@@ -87,7 +88,7 @@ def headline(
 
 @contextmanager
 def tables_hidden() -> Iterator[None]:
-    """Keep the metrics' own tables out of the log: a hundred of them would bury everything else."""
+    """Suppress log records below WARNING, such as the tables that metrics log at every evaluation."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel('WARNING')
@@ -98,14 +99,14 @@ def tables_hidden() -> Iterator[None]:
 
 
 def first_samples(dataloader: Mapping, count: int) -> Dataset:
-    """The first ``count`` samples of a dataloader config's data set, with its metainfo."""
+    """The data set of a dataloader config, limited to its first ``count`` samples; metainfo is kept."""
     dataset = dataloader['dataset']
     dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
     if len(dataset) <= count:
         return dataset
-    if isinstance(dataset, BaseDataset):  # its own way, so that it still is what a sampler needs
+    if isinstance(dataset, BaseDataset):  # keeps the type, on which samplers may depend
         dataset.get_subset_(count)
         return dataset
     subset = Subset(dataset, range(count))
@@ -114,15 +115,17 @@ def first_samples(dataloader: Mapping, count: int) -> Dataset:
 
 
 class TestSet:
-    """The config's test data and metrics, loaded once and used for several models.
+    """Test data and metrics of a config, loaded once to evaluate several models.
 
     Args:
         cfg: The config.
-        num_samples: Use the first so many samples, in the data set's order; None: all.
+        num_samples: Use only the first samples, in the data set's order; None: all.
         split: ``'test'`` or ``'val'``: which dataloader and evaluator of the config to use.
 
     Attributes:
-        missing: Why there is nothing to evaluate on, or None.
+        missing: Why nothing can be evaluated (no dataloader in the config, no data on disk), or None.
+        metrics: Metric configs of the evaluator.
+        loader: The dataloader; not set if ``missing`` is.
     """
 
     __test__ = False
@@ -145,14 +148,16 @@ class TestSet:
     def evaluate(
         self, model: nn.Module, label: str, progress: bool = True
     ) -> dict[str, float] | None:
-        """Metrics of ``model``, equal on all ranks; None, with a word in the log, without data.
-
-        What is no finite number, such as the precision of a class that doesn't occur, is left out.
+        """Evaluate ``model``; return its metrics, the same on all ranks.
 
         Args:
-            model: The model.
-            label: What to call it.
-            progress: Whether to show a progress bar.
+            model: The model, whose ``test_step`` is called for every batch.
+            label: Name of the model in the log and on the progress bar (``'dense'``).
+            progress: Whether to show a progress bar, on rank 0.
+
+        Returns:
+            Finite results by full name (the precision of a class without samples is NaN and left out);
+            None without data, which is logged.
         """
         if self.missing:
             print_log(f'evaluation of the {label} model skipped: {self.missing}', 'current')
@@ -168,6 +173,6 @@ class TestSet:
         results = {
             k: v for k, v in results.items() if isinstance(v, int | float) and math.isfinite(v)
         }
-        shown = ', '.join(f'{k} {results[k]:.4g}' for k in headline(self.metrics, results))
-        print_log(f'{label}: {shown}', 'current', logging.INFO)
+        summary = ', '.join(f'{k} {results[k]:.4g}' for k in headline(self.metrics, results))
+        print_log(f'{label}: {summary}', 'current', logging.INFO)
         return results

@@ -59,8 +59,8 @@ def check_finite(weights: Mapping[str, Tensor], source: str = '') -> None:
             )
 
 
-def check_still_gone(masks: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
+def check_still_removed(masks: Mapping[str, Tensor], previous: Mapping[str, Tensor]) -> None:
     """Raise :class:`RuntimeError` if a later round keeps what an earlier one removed."""
     for name, keep in masks.items():
-        if bool((keep.cpu() & ~before[name].cpu()).any()):
+        if bool((keep.cpu() & ~previous[name].cpu()).any()):
             raise RuntimeError(f'{name} has weights back that an earlier round removed')

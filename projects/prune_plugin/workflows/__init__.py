@@ -1,3 +1,4 @@
 """What the tools do: prune, train, evaluate, search, compare, report."""
 
-from . import iterative_prune, prune_runner
+from . import prune_runner
+from .iterate import train_loop

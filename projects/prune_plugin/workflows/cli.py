@@ -13,10 +13,10 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger, print_log
 
 from ..checkpoints.checkpoint_file import use_safe_loader
-from ..common.config_errors import config_mistake, without_places
+from ..common.config_errors import describe_config_error, strip_location_prefix
 from ..common.distributed import is_lost_rank, lost_rank_message
 from ..common.errors import UserError, first_line
-from ..common.fileio import REFUSALS, refusal, refusal_message
+from ..common.fileio import WRITE_ERRNOS, find_write_error, write_error_message
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
@@ -141,7 +141,8 @@ def read_config(path: str, options: dict) -> Config:
         if options:
             cfg.merge_from_dict(options)
     except Exception as error:  # a config is a program of the user's: whatever it raises is theirs
-        if (refused := refusal(error)) is not None and refused.errno != errno.EACCES:
+        write_error = find_write_error(error)
+        if write_error is not None and write_error.errno != errno.EACCES:
             raise  # MMEngine copies a config into a temporary file
         said = f'{type(error).__name__}: {first_line(error)}'
         raise UserError(f'config {path} cannot be read: {said}') from error
@@ -177,7 +178,7 @@ def run(
         shut_down(together=True)
     except (UserError, KeyError, TypeError) as error:
         ours = isinstance(error, UserError)
-        said = without_places(first_line(error)) if ours else config_mistake(error)
+        said = strip_location_prefix(first_line(error)) if ours else describe_config_error(error)
         if said is None:
             raise
         if is_first_rank():
@@ -185,9 +186,9 @@ def run(
         shut_down(together=False)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in REFUSALS:
+        if error.errno not in WRITE_ERRNOS:
             raise
-        print(f'error: {refusal_message(error)}', file=sys.stderr)
+        print(f'error: {write_error_message(error)}', file=sys.stderr)
         shut_down(together=False)
         sys.exit(2)
     except RuntimeError as error:

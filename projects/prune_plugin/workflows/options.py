@@ -58,7 +58,6 @@ class PruneResult:
         test_set: The test data, for evaluating again after training.
         plan: What was decided.
         prior_state: Prune state of the model given, if it was slim already.
-        found: What a search has found, if the budget was searched.
     """
 
     report: dict[str, Any]
@@ -67,7 +66,13 @@ class PruneResult:
     test_set: TestSet | None = None
     plan: Plan | None = field(default=None, repr=False)
     prior_state: PruneState | None = field(default=None, repr=False)
-    found: SearchResult | None = field(default=None, repr=False)
+
+    def add(self, path: Path) -> None:
+        """Note a checkpoint that was written."""
+        if path.name.endswith('_structured_pruned.pth'):
+            self.structured = path
+        else:
+            self.weight_level = path
 
     def trained(self, which: str | None = None) -> Path:
         """The checkpoint that recovery trains.

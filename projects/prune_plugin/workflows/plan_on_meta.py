@@ -15,16 +15,11 @@ from ..common.json_csv import write_json
 from ..common.timing import timed
 from ..evaluation.memory_estimate import memory_table
 from ..evaluation.profiling import profile
-from ..methods.criteria import Random
-from ..methods.pruners import Pruner, StructuredPruner
-from ..structure.slimming import slim
+from ..methods.pruners import Pruner
 from .options import PruneOptions
-from .prune import data_factory, make_plan, survey_of
+from .prune import data_factory, make_plan, score
 from .reports import UnitTable, write_groups
 from .run_report import start_report
-
-#: What the report says of scores that stand in for the criterion's.
-RANDOM = 'random, in the place of {criterion}, which reads weights or data'
 
 
 def build_on_meta(cfg: Config) -> nn.Module:
@@ -51,38 +46,21 @@ def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool
     Raises:
         UserError: what needs weights or a clock is asked for.
     """
-    if not isinstance(pruner, StructuredPruner):
-        raise UserError(
-            f'--meta plans by shapes, which a {type(pruner).__name__} does not change; '
-            'take a StructuredPruner'
-        )
-    if pruner.budget.searched:
-        raise UserError(
-            f'--meta: prune_cfg.budget.type {pruner.budget.quantity!r} evaluates models, which needs '
-            'weights and data; take a params or flops budget'
-        )
-    if pruner.budget.quantity == 'latency':
-        raise UserError(
-            '--meta: nothing can be timed without weights; take a params or flops budget'
-        )
+    pruner, scores = pruner.without_weights(bool(options.from_table))
+    if options.from_table:
+        scores = f'from {options.from_table}'
     seconds: dict[str, float] = {}
-    scores = f'from {options.from_table}'
-    if not options.from_table:
-        scores = type(pruner.criterion).__name__
-        if not isinstance(pruner.criterion, Random):
-            scores = RANDOM.format(criterion=scores)
-            pruner.criterion = Random()
     with timed(seconds, 'load'):
         model = build_on_meta(cfg)
     loaded = Loaded(model, {'meta': {}}, None)
-    survey = survey_of(pruner, loaded, options, data_factory(cfg, pruner))
-    plan = make_plan(pruner, loaded, options, survey)
+    scored = score(pruner, loaded, options, data_factory(cfg, pruner))
+    plan = make_plan(pruner, loaded, options, scored)
     seconds.update(plan.seconds)
     with timed(seconds, 'slim'):
-        slimmed = slim(deepcopy(model), plan.state)
+        slimmed = pruner.apply(deepcopy(model), plan, compensate=False).model
     with timed(seconds, 'profile'):
         profiles = profile([model, slimmed], pruner.profile, latency=False)
-    report = start_report(cfg, pruner, options, model, plan, profiles, {})
+    report = start_report(cfg, pruner, options, model, plan, profiles)
     report['scores'] = scores
     report['memory'] = memory_table({'dense': model, 'pruned': slimmed})
     report['notes']['memory'] = (
@@ -90,9 +68,9 @@ def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool
         'the parameters have; without activations, and the blocks that FSDP2 gathers'
     )
     report['seconds'] = seconds
-    if write and dist.is_main_process():
+    if write and plan.units and dist.is_main_process():
         with timed(seconds, 'save'):
-            write_groups(plan, options.output_dir / 'report.csv')
-            UnitTable(plan).write_tables(options.output_dir)
+            write_groups(plan.units, options.output_dir / 'report.csv')
+            UnitTable(plan.units).write_tables(options.output_dir)
         write_json(report, options.output_dir / 'report.json')
     return report

@@ -4,40 +4,29 @@ from copy import deepcopy
 from functools import partial
 from typing import Any
 
-import torch
 from mmengine import dist
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import nn
 
 from ..calibration.batch_norm import recalibrate
 from ..calibration.data import CalibrationData
 from ..calibration.settings import CalibrationSettings
 from ..checkpoints.model_loading import Loaded, load_model
+from ..common.device import best_device
 from ..common.distributed import on_rank_0
 from ..common.errors import UserError
 from ..common.timing import timed
 from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, headline
-from ..methods.pruners import (
-    DataFactory,
-    Plan,
-    Pruner,
-    ScoredUnits,
-    StructuredPruner,
-    WeightPruner,
-    build_pruner,
-)
-from ..methods.pruners.sparsify import Progress
-from ..methods.sparsifiers import Magnitude
-from ..structure.prunable_weights import prunable_weights, select_weights
+from ..methods.pruners import DataFactory, Plan, Pruner, ScoredUnits, UnitPlan, build_pruner
+from ..methods.pruners.layer_progress import LayerProgress
 from ..structure.prune_state import PruneState
-from ..structure.slimming import slim
 from ..training.distillation import targets_for
 from .options import PruneOptions, PruneResult, SearchResult
 from .ratio_search import Search, Trial, confirm
 from .reports import UnitTable, read_scores
-from .run_report import start_report, zeros_in
-from .save_results import save_structured, save_weight_level, write_report
+from .run_report import start_report
+from .save_results import save_pruned, write_report
 
 
 def pruner_from_config(cfg: Config, ratio: float | None = None) -> Pruner:
@@ -58,8 +47,8 @@ def pruner_from_config(cfg: Config, ratio: float | None = None) -> Pruner:
     return build_pruner(prune_cfg)
 
 
-def prune_to_files(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
-    """Prune the config's model, evaluate before and after, and write everything down.
+def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
+    """Prune the config's model, evaluate before and after, and write the results.
 
     All ranks call it; rank 0 alone writes.
 
@@ -74,153 +63,142 @@ def prune_to_files(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneR
     if not options.dry_run:
         pruner.check_without_loop()
     seconds: dict[str, float] = {}
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
     with timed(seconds, 'load'):
-        loaded = load_model(cfg, options.checkpoint, device)
-    check_before(cfg, pruner, loaded.model)
+        loaded = load_model(cfg, options.checkpoint, best_device())
+    check_config(cfg, pruner, loaded.model, bool(options.from_table))
     search = Search(cfg, pruner, options) if pruner.budget.searched else None
-    if isinstance(pruner, StructuredPruner):
-        outcome = prune_units(cfg, pruner, loaded, options, seconds, search)
-    else:
-        outcome = prune_weights(cfg, pruner, loaded, options, seconds, search)
-    if search and not options.dry_run:
-        confirm(outcome.report, pruner.budget)
-    steps = ('load', 'discover', 'calibrate', 'score', 'allocate', 'slim', 'save', 'evaluate')
-    report = outcome.report
-    report['seconds'] = {step: seconds.pop(step, 0.0) for step in steps} | seconds
-    if not options.dry_run and dist.is_main_process():
-        write_report(outcome, options.output_dir)
-    dist.barrier()
-    return outcome
-
-
-def prune_units(
-    cfg: Config,
-    pruner: StructuredPruner,
-    loaded: Loaded,
-    options: PruneOptions,
-    seconds: dict[str, float],
-    search: Search | None = None,
-) -> PruneResult:
-    """Remove whole units: :func:`prune_to_files` for a StructuredPruner."""
-    data, found = data_factory(cfg, pruner), None
-    survey = survey_of(pruner, loaded, options, data)
+    data, searched = data_factory(cfg, pruner), None
+    pruner.check(loaded.model, data)
+    scored = score(pruner, loaded, options, data)
     if search:
         with timed(seconds, 'search'):
-            found = search.run(loaded.model, partial(unit_trial, cfg, loaded.model, survey, data))
-        pruner = pruner.at(found.ratio)
-    plan = make_plan(pruner, loaded, options, survey)
+            searched = search.run(loaded.model, partial(trial, cfg, loaded.model, scored, data))
+        pruner = pruner.at(searched.ratio)
+    plan = make_plan(pruner, loaded, options, scored)
     seconds.update(plan.seconds)
-    copied = deepcopy(loaded.model)
-    if options.dry_run:
-        slimmed = slim(copied, plan.state)
-    else:
-        slimmed = pruner.slim(copied, plan.state, data, seconds=seconds)
-    with timed(seconds, 'profile'):
-        models = [loaded.model, slimmed]
-        profiles = on_rank_0(lambda: profile(models, pruner.profile, not options.dry_run))
-    wanted = pruner.weight_level and not options.dry_run
-    masks = magnitude_masks(loaded.model, pruner) if wanted else {}
-    report = start_report(cfg, pruner, options, loaded.model, plan, profiles, masks)
-    outcome = with_found(PruneResult(report, plan=plan, prior_state=loaded.prior_state), found)
-    if options.dry_run:
-        return outcome
-    evaluate_stage(cfg, outcome, 'dense', loaded.model, seconds)
-    with timed(seconds, 'slim'):  # the dense model isn't needed any more
-        apply_masks(loaded.model, masks)
-    if pruner.calibration.recalibrate_bn:
-        with timed(seconds, 'recalibrate'):
-            renew_batch_norms(cfg, pruner, [slimmed, *([loaded.model] if masks else [])])
-    evaluate_stage(cfg, outcome, 'pruned', slimmed, seconds)
-    with timed(seconds, 'save'):
-        save_structured(cfg, pruner, loaded, slimmed, outcome, options)
-        if masks:
-            save_weight_level(cfg, pruner, loaded, loaded.model, masks, outcome, options)
-    return outcome
+    run = Stages(cfg, pruner, loaded, options, seconds, searched)
+    result = run.prune(plan, data)
+    if search and not options.dry_run:
+        confirm(result.report, pruner.budget)
+    steps = ('load', 'discover', 'calibrate', 'score', 'allocate', 'slim', 'save', 'evaluate')
+    result.report['seconds'] = {step: seconds.pop(step, 0.0) for step in steps} | seconds
+    if not options.dry_run and dist.is_main_process():
+        write_report(result, options.output_dir)
+    dist.barrier()
+    return result
 
 
-def prune_weights(
-    cfg: Config,
-    pruner: WeightPruner,
-    loaded: Loaded,
-    options: PruneOptions,
-    seconds: dict[str, float],
-    search: Search | None = None,
-) -> PruneResult:
-    """Set single weights to zero, in place: :func:`prune_to_files` for a WeightPruner."""
-    model, data, found = loaded.model, data_factory(cfg, pruner), None
-    pruner.check(model, data)
-    seen: dict[str, Any] = {}
-    if search:
-        with timed(seconds, 'search'):
-            found = search.run(model, partial(weight_trial, cfg, model, seen, data))
-        pruner = pruner.at(found.ratio)
-    with timed(seconds, 'profile'):
-        profiles = on_rank_0(lambda: profile([model], pruner.profile, not options.dry_run))
-    report = start_report(cfg, pruner, options, model, None, profiles, {})
-    outcome = with_found(PruneResult(report, prior_state=loaded.prior_state), found)
-    if not options.dry_run:
-        evaluate_stage(cfg, outcome, 'dense', model, seconds)
-    progress = None
-    if not options.dry_run and pruner.sparsifier.reads_inputs:
-        progress = Progress(options.output_dir / 'progress', progress_key(cfg, pruner, options))
-        if not options.resume:
+class Stages:
+    """The dense model, the pruned one, and a second one to compare with: made, measured and saved.
+
+    Args:
+        cfg: The config.
+        pruner: With the ratio to prune at.
+        loaded: The model to prune.
+        options: See :class:`PruneOptions`.
+        seconds: Where to add the time of each step.
+        searched: What a search for the ratio has found, if there was one.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        pruner: Pruner,
+        loaded: Loaded,
+        options: PruneOptions,
+        seconds: dict[str, float],
+        searched: SearchResult | None,
+    ):
+        self.cfg, self.pruner, self.loaded, self.options = cfg, pruner, loaded, options
+        self.seconds, self.searched = seconds, searched
+        self.test_set = searched.test_set if searched else None
+
+    def prune(self, plan: Plan, data: DataFactory) -> PruneResult:
+        """Go through the stages."""
+        pruner, dense, dry_run = self.pruner, self.loaded.model, self.options.dry_run
+        metrics = None if dry_run else self.evaluate('dense', dense)
+        progress = self.progress()
+        # Single weights become zero in place: a large model isn't held twice.
+        target = deepcopy(dense) if pruner.removes_units else dense
+        pruned = pruner.apply(
+            target, plan, data, seconds=self.seconds, progress=progress, compensate=not dry_run
+        )
+        models = [dense, pruned.model] if pruner.removes_units else [dense]
+        with timed(self.seconds, 'profile'):
+            profiles = on_rank_0(lambda: profile(models, pruner.profile, not dry_run))
+        compared = None
+        if not dry_run:
+            with timed(self.seconds, 'slim'):  # the dense model isn't needed any more
+                compared = pruner.comparison(dense)
+        zeros = (compared or pruned).zeros
+        report = start_report(self.cfg, pruner, self.options, dense, plan, profiles, zeros)
+        result = PruneResult(report, plan=plan, prior_state=self.loaded.prior_state)
+        result.test_set = self.test_set
+        if self.searched:
+            report['search'] = self.searched.report
+        if dry_run:
+            return result
+        self.set_headline(report, metrics)
+        if pruner.calibration.recalibrate_bn:
+            with timed(self.seconds, 'recalibrate'):
+                models = [pruned.model, *([compared.model] if compared else [])]
+                renew_batch_norms(self.cfg, pruner, models)
+        report['pruned']['metrics'] = self.evaluate('pruned', pruned.model)
+        with timed(self.seconds, 'save'):
+            for made in (pruned, compared):
+                if made:
+                    result.add(
+                        save_pruned(self.cfg, pruner, self.loaded, made, report, self.options)
+                    )
+        if progress:
             progress.clear()
-    with timed(seconds, 'sparsify'):
-        masks = pruner.sparsify(model, data, progress=progress, seen=seen)
-    report['achieved']['zeros'] = zeros_in(masks)
-    if options.dry_run:
-        return outcome
-    if pruner.calibration.recalibrate_bn:
-        with timed(seconds, 'recalibrate'):
-            renew_batch_norms(cfg, pruner, [model])
-    evaluate_stage(cfg, outcome, 'pruned', model, seconds)
-    with timed(seconds, 'save'):
-        save_weight_level(cfg, pruner, loaded, model, masks, outcome, options)
-    if progress:
-        progress.clear()
-    return outcome
+        return result
+
+    def evaluate(self, stage: str, model: nn.Module) -> dict[str, float] | None:
+        """Metrics of a model, unless the search has them."""
+        with timed(self.seconds, 'evaluate'):
+            if self.test_set is None:
+                self.test_set = TestSet(self.cfg)
+            known = self.searched and self.searched.metrics.get(stage)
+            return known or self.test_set.evaluate(model, stage)
+
+    def set_headline(self, report: dict[str, Any], metrics: dict[str, float] | None) -> None:
+        """Put the dense model's metrics into the report, and which of them to look at first."""
+        report['dense']['metrics'] = metrics
+        if not metrics:
+            return
+        report['headline'] = headline(self.test_set.metrics, metrics)
+        searched = report.get('search')
+        if searched and searched['metric'] in metrics:
+            report['headline'][searched['metric']] = searched['better']
+
+    def progress(self) -> LayerProgress | None:
+        """Where finished layers are kept, by a pruner that goes through the layers one by one."""
+        if self.options.dry_run or not self.pruner.layer_by_layer:
+            return None
+        key = progress_key(self.cfg, self.pruner, self.options)
+        progress = LayerProgress(self.options.output_dir / 'progress', key)
+        if not self.options.resume:
+            progress.clear()
+        return progress
 
 
-def unit_trial(
-    cfg: Config, model: nn.Module, survey: ScoredUnits, data: DataFactory, pruner: StructuredPruner
+def trial(
+    cfg: Config, model: nn.Module, scored: ScoredUnits, data: DataFactory, pruner: Pruner
 ) -> Trial:
-    """The slim model that a pruner makes of a copy."""
-    plan = pruner.plan_from(model, survey)
+    """The model that a pruner makes of a copy."""
+    plan = pruner.plan_from(model, scored)
 
     def build() -> tuple[nn.Module, float]:
-        slimmed = pruner.slim(deepcopy(model), plan.state, data)
+        pruned = pruner.apply(deepcopy(model), plan, data)
         if pruner.calibration.recalibrate_bn:
-            renew_batch_norms(cfg, pruner, [slimmed])
-        return slimmed, plan.removed
+            renew_batch_norms(cfg, pruner, [pruned.model])
+        return pruned.model, plan.removed if pruned.zeros is None else pruned.zeros
 
-    return Trial(plan.state.digest() if plan.state.reduced else '', build)
-
-
-def weight_trial(
-    cfg: Config, model: nn.Module, seen: dict[str, Any], data: DataFactory, pruner: WeightPruner
-) -> Trial:
-    """The model with zeros that a pruner makes of a copy."""
-
-    def build() -> tuple[nn.Module, float]:
-        copied = deepcopy(model)
-        masks = pruner.sparsify(copied, data, seen=seen)
-        if pruner.calibration.recalibrate_bn:
-            renew_batch_norms(cfg, pruner, [copied])
-        return copied, zeros_in(masks)
-
-    return Trial(f'{pruner.budget.ratio!r} of {pruner.budget.quantity}', build)
+    return Trial(plan.digest, build)
 
 
-def with_found(outcome: PruneResult, found: SearchResult | None) -> PruneResult:
-    """The outcome with what a search has found, if there was one."""
-    if found:
-        outcome.found, outcome.test_set = found, found.test_set
-        outcome.report['search'] = found.report
-    return outcome
-
-
-def progress_key(cfg: Config, pruner: WeightPruner, options: PruneOptions) -> dict[str, Any]:
+def progress_key(cfg: Config, pruner: Pruner, options: PruneOptions) -> dict[str, Any]:
     """What must be the same for finished layers of a killed run to be used again."""
     data = calibration_dataloader(cfg)
     return {
@@ -233,38 +211,27 @@ def progress_key(cfg: Config, pruner: WeightPruner, options: PruneOptions) -> di
     }
 
 
-def evaluate_stage(
-    cfg: Config, outcome: PruneResult, stage: str, model: nn.Module, seconds: dict[str, float]
-) -> None:
-    """Evaluate a model into ``outcome.report[stage]``."""
-    with timed(seconds, 'evaluate'):
-        if outcome.test_set is None:
-            outcome.test_set = TestSet(cfg)
-        metrics = outcome.found and outcome.found.metrics.get(stage)
-        if metrics is None:
-            metrics = outcome.test_set.evaluate(model, stage)
-    report = outcome.report
-    report[stage]['metrics'] = metrics
-    if stage == 'dense' and metrics:
-        report['headline'] = headline(outcome.test_set.metrics, metrics)
-        searched = report.get('search')
-        if searched and searched['metric'] in metrics:
-            report['headline'][searched['metric']] = searched['better']
+def check_config(cfg: Config, pruner: Pruner, model: nn.Module, scored: bool = False) -> None:
+    """Raise :class:`UserError` for what the pruner's settings ask of config and model in vain.
 
-
-def check_before(cfg: Config, pruner: Pruner, model: nn.Module) -> None:
-    """Raise :class:`UserError` for what the pruner's settings ask of config and model in vain."""
+    Args:
+        cfg: The config.
+        pruner: The pruner.
+        model: The config's model.
+        scored: Whether scores are given.
+    """
     if pruner.recovery.distill is not None:
         targets_for(model, pruner.recovery.distill.get('targets'))
-    if pruner.calibration.recalibrate_bn and not calibration_dataloader(cfg):
+    if calibration_dataloader(cfg):
+        return
+    if pruner.calibration.recalibrate_bn:
         raise UserError(
             'prune_cfg.calibration.recalibrate_bn needs data, but the config has no train_dataloader'
         )
-    compensation = getattr(pruner, 'compensation', None)
-    if compensation is not None and not calibration_dataloader(cfg):
+    for user in pruner.data_users(scored):
         raise UserError(
-            f'prune_cfg.compensation {type(compensation).__name__} needs calibration data, but the '
-            'config has no train_dataloader; leave it out'
+            f'{user.what} needs calibration data, but the config has no train_dataloader; '
+            f'{user.instead}'
         )
 
 
@@ -282,16 +249,6 @@ def renew_batch_norms(cfg: Config, pruner: Pruner, models: list[nn.Module]) -> N
         recalibrate(model, data)
 
 
-def magnitude_masks(model: nn.Module, pruner: StructuredPruner) -> dict[str, Tensor]:
-    """Masks of L1 weight-level pruning at the structured pruner's ratio, layer by layer.
-
-    What the pruner's patterns protect stays whole here too.
-    """
-    weights = select_weights(prunable_weights(model), pruner.include, pruner.exclude)
-    with torch.no_grad():
-        return Magnitude().keep_masks(weights, pruner.budget.ratio)
-
-
 def data_factory(cfg: Config, pruner: Pruner) -> DataFactory:
     """What gives the config's calibration batches to a method that needs them.
 
@@ -305,14 +262,10 @@ def data_factory(cfg: Config, pruner: Pruner) -> DataFactory:
             return made[key]
         dataloader = calibration_dataloader(cfg)
         if not dataloader:
-            structured = isinstance(pruner, StructuredPruner)
-            method = pruner.criterion if structured else pruner.sparsifier
-            key, others = (
-                ('criterion', 'L1, L2 or Random') if structured else ('sparsifier', 'Magnitude')
-            )
+            user = pruner.data_users()[0]
             raise UserError(
-                f'prune_cfg.{key} {type(method).__name__} needs calibration data, but the config has '
-                f'no train_dataloader; use {others}'
+                f'{user.what} needs calibration data, but the config has no train_dataloader; '
+                f'{user.instead}'
             )
         made.clear()
         made[key] = CalibrationData(dataloader, **settings.sampling)
@@ -321,43 +274,35 @@ def data_factory(cfg: Config, pruner: Pruner) -> DataFactory:
     return data
 
 
-def survey_of(
-    pruner: StructuredPruner, loaded: Loaded, options: PruneOptions, data: DataFactory
-) -> ScoredUnits:
-    """Survey, taking scores from a table where one is given."""
+def score(pruner: Pruner, loaded: Loaded, options: PruneOptions, data: DataFactory) -> ScoredUnits:
+    """Score a model, taking scores from a table where one is given."""
     table = None
     if options.from_table:
         groups, _ = pruner.discover(loaded.model)
         table = read_scores(options.from_table, groups, loaded.prior_state)
-    return pruner.survey(loaded.model, data, table)
+    return pruner.score(loaded.model, data, table)
 
 
-def make_plan(
-    pruner: StructuredPruner, loaded: Loaded, options: PruneOptions, survey: ScoredUnits
-) -> Plan:
-    """Plan, saving the scores where asked."""
-    plan = pruner.plan_from(loaded.model, survey)
-    if not plan.state.reduced:
+def make_plan(pruner: Pruner, loaded: Loaded, options: PruneOptions, scored: ScoredUnits) -> Plan:
+    """Plan, saving the scores where asked.
+
+    Raises:
+        UserError: nothing would be removed.
+    """
+    plan = pruner.plan_from(loaded.model, scored)
+    if not plan.digest:
         raise UserError(
             f'prune_cfg.budget.ratio {pruner.budget.ratio} would remove nothing of this model; '
             'raise it'
         )
-    if options.save_table:
-        on_rank_0(lambda: save_table(plan, loaded.prior_state, options.save_table))
+    if options.save_table and (units := plan.units):
+        on_rank_0(lambda: save_table(units, loaded.prior_state, options.save_table))
     return plan
 
 
-def save_table(plan: Plan, before: PruneState | None, path: str) -> None:
+def save_table(plan: UnitPlan, prior_state: PruneState | None, path: str) -> None:
     """Save all scores."""
     try:
-        UnitTable(plan, before).write_scores(path)
+        UnitTable(plan, prior_state).write_scores(path)
     except OSError as error:
         raise UserError(f'--save-table {path} cannot be written: {error.strerror}') from error
-
-
-@torch.no_grad()
-def apply_masks(model: nn.Module, masks: dict[str, Tensor]) -> None:
-    """Set masked weights to zero, in place."""
-    parameters = dict(model.named_parameters())
-    for name, keep in masks.items():
-        parameters[name].mul_(keep)

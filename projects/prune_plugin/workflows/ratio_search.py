@@ -11,17 +11,17 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import nn
 
-from ..common.bisection import largest_holding
+from ..common.bisection import bisect_largest
 from ..common.distributed import on_rank_0
 from ..common.errors import InfeasibleBudgetError, UserError
+from ..common.json_csv import plain
 from ..evaluation.environment import environment
-from ..evaluation.metrics import better_direction, full_name
+from ..evaluation.metrics import better_direction, resolve_metric
 from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, tables_hidden
 from ..methods.budgets.metric import MetricBudget, within, worse_by
 from ..methods.pruners import Pruner
 from .evaluation_cache import cached_results, settings_of
-from .history import plain
 from .options import PruneOptions, SearchResult
 from .reports.search import plot_search, write_search
 
@@ -110,7 +110,7 @@ class Search:
         self.begin(model)
         report['high'] = high = self.reachable()
         tolerance, trials = budget.tolerance, budget.trials
-        ratio = largest_holding(self.holds, budget.low, high, tolerance, trials)
+        ratio = bisect_largest(self.holds, budget.low, high, tolerance, trials)
         rows = report['rows']
         if ratio is not None:
             above = [row['ratio'] for row in rows if not row['holds'] and row['ratio'] > ratio]
@@ -132,7 +132,7 @@ class Search:
         dense = report['dense'] = self.known['']
         self.write()
         metrics = dense['metrics']
-        name = report['metric'] = full_name(budget.metric, metrics, 'prune_cfg.budget.metric')
+        name = report['metric'] = resolve_metric(budget.metric, metrics, 'prune_cfg.budget.metric')
         if budget.lower_is_better is None:
             better = better_direction(name, self.test_set.metrics, metrics)
         else:

@@ -6,11 +6,11 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from ..common.json_csv import plain
 from ..evaluation.environment import environment
 from ..evaluation.profiling import latency_note
 from ..methods.pruners import Plan, Pruner
 from ..structure.units.coverage import uncovered
-from .history import plain
 from .options import PruneOptions
 
 
@@ -32,7 +32,7 @@ def start_report(
     model: nn.Module,
     plan: Plan | None,
     profiles: list[dict[str, Any]],
-    masks: dict[str, Tensor],
+    zeros: float | None = None,
 ) -> dict[str, Any]:
     """The report so far: what was asked, and what is achieved by count."""
     dense, pruned = profiles[0], profiles[-1]
@@ -40,13 +40,11 @@ def start_report(
         'params': removed_share(dense['params'], pruned['params']),
         'flops': removed_share(dense['flops'], pruned['flops']),
         'latency': removed_share(dense['latency_ms'], pruned['latency_ms']),
-        'zeros': None,
+        'zeros': zeros,
     }
-    if masks:
-        achieved['zeros'] = zeros_in(masks)
-    groups = []
+    groups, state = [], plan.state if plan else None
     for group in plan.groups if plan else []:
-        kept = len(plan.state.kept[group.name])
+        kept = len(state.kept[group.name])
         groups.append(
             dict(
                 name=group.name,
@@ -63,9 +61,9 @@ def start_report(
         'achieved': achieved,
         'headline': {},
         'groups': groups,
-        'removed_layers': plan.state.removed_layers if plan else [],
+        'removed_layers': state.removed_layers if state else [],
         'not_prunable': plan.refused if plan else {},
-        'uncovered': uncovered(model, plan.groups) if plan else {},
+        'uncovered': uncovered(model, plan.groups) if state else {},
         'seconds': {},
         'config': cfg.filename,
         'checkpoint': options.checkpoint,

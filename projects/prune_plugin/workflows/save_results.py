@@ -12,7 +12,7 @@ from ..checkpoints.checkpoint_file import model_meta, save_file
 from ..checkpoints.model_loading import Loaded, plain_meta
 from ..checkpoints.optimizer_state import build_quietly, parameter_order, slim_optimizer_state
 from ..common.json_csv import write_json
-from ..methods.pruners import Pruner
+from ..methods.pruners import Pruned, Pruner
 from ..structure.prune_state import PruneState, compose
 from ..training.hooks.mask_hook import pack_masks
 from .options import PruneOptions, PruneResult
@@ -33,49 +33,43 @@ def meta_of(cfg: Config, loaded: Loaded) -> dict[str, Any]:
     return meta
 
 
-def save_structured(
+def save_pruned(
     cfg: Config,
     pruner: Pruner,
     loaded: Loaded,
-    slimmed: nn.Module,
-    outcome: PruneResult,
+    pruned: Pruned,
+    report: dict[str, Any],
     options: PruneOptions,
-) -> None:
-    """Write ``<name>_structured_pruned.pth`` (on rank 0)."""
-    state = compose(loaded.prior_state, outcome.plan.state)
-    state.achieved = dict(outcome.report['achieved'])
-    outcome.structured = options.output_dir / f'{file_stem(cfg, pruner)}_structured_pruned.pth'
-    data = {
-        'meta': {**meta_of(cfg, loaded), 'prune_state': state.to_dict()},
-        'state_dict': cpu_weights(slimmed),
+) -> Path:
+    """Write ``<name>_structured_pruned.pth`` or, with masks, ``<name>_pruned.pth`` (on rank 0).
+
+    Args:
+        cfg: The config.
+        pruner: What pruned the model.
+        loaded: The model as given.
+        pruned: The pruned one.
+        report: Its ``achieved`` goes into the prune state.
+        options: Say where.
+    """
+    data: dict[str, Any] = {
+        'meta': meta_of(cfg, loaded),
+        'state_dict': cpu_weights(pruned.model),
     }
-    optimizer = carried_optimizer(cfg, loaded, slimmed, outcome.plan.state)
+    optimizer, kind = loaded.checkpoint.get('optimizer'), ''
+    if pruned.state is not None:
+        kind = '_structured'
+        state = compose(loaded.prior_state, pruned.state)
+        state.achieved = dict(report['achieved'])
+        data['meta']['prune_state'] = state.to_dict()
+        optimizer = carried_optimizer(cfg, loaded, pruned.model, pruned.state)
+    else:
+        data['masks'] = pack_masks(dict(pruned.masks))
     if optimizer:
         data['optimizer'] = optimizer
+    path = options.output_dir / f'{file_stem(cfg, pruner)}{kind}_pruned.pth'
     if dist.is_main_process():
-        save_file(data, outcome.structured)
-
-
-def save_weight_level(
-    cfg: Config,
-    pruner: Pruner,
-    loaded: Loaded,
-    masked: nn.Module,
-    masks: dict[str, Tensor],
-    outcome: PruneResult,
-    options: PruneOptions,
-) -> None:
-    """Write ``<name>_pruned.pth`` (on rank 0)."""
-    outcome.weight_level = options.output_dir / f'{file_stem(cfg, pruner)}_pruned.pth'
-    data = {
-        'meta': meta_of(cfg, loaded),
-        'state_dict': cpu_weights(masked),
-        'masks': pack_masks(masks),
-    }
-    if 'optimizer' in loaded.checkpoint:
-        data['optimizer'] = loaded.checkpoint['optimizer']
-    if dist.is_main_process():
-        save_file(data, outcome.weight_level)
+        save_file(data, path)
+    return path
 
 
 def cpu_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -104,8 +98,8 @@ def carried_optimizer(
 def write_report(outcome: PruneResult, folder: Path) -> None:
     """Write ``report.json``, ``report.csv``, the tables of units, the plots and ``report.html``."""
     write_json(outcome.report, folder / 'report.json')
-    if outcome.plan:
-        write_groups(outcome.plan, folder / 'report.csv')
-        UnitTable(outcome.plan, outcome.prior_state).write_tables(folder)
+    if outcome.plan and (units := outcome.plan.units):
+        write_groups(units, folder / 'report.csv')
+        UnitTable(units, outcome.prior_state).write_tables(folder)
     drawn = write_plots(outcome.report, folder)
     write_html(outcome.report, folder, drawn)

@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
 from mmengine import dist
 from mmengine.config import Config
 from torch import nn
 
 from ..checkpoints.model_loading import load_model
+from ..common.device import best_device
 from ..common.distributed import assert_ranks_agree, on_rank_0
 from ..common.errors import UserError
 from ..evaluation.environment import environment
@@ -24,8 +24,9 @@ from ..structure.prune_state import PruneState
 from ..structure.slimming import slim
 from .evaluation_cache import cached_results, settings_of
 from .module_groups import ModuleGroup, module_groups
-from .prune import data_factory
-from .reports import evaluation_bar, plot_sensitivity, read_scores, write_sensitivity
+from .options import PruneOptions
+from .prune import data_factory, score
+from .reports import evaluation_bar, plot_sensitivity, write_sensitivity
 
 RATIOS = (0.1, 0.3, 0.5)
 NOTES = {
@@ -89,16 +90,13 @@ def analyse(cfg: Config, pruner: Pruner, options: SensitivityOptions) -> dict[st
         UserError: bad input; nothing has been written then.
     """
     check_pruner(pruner)
-    loaded = load_model(cfg, options.checkpoint, 'cuda' if torch.cuda.is_available() else 'cpu')
+    loaded = load_model(cfg, options.checkpoint, best_device())
     test_set = TestSet(cfg, options.num_samples)
     if test_set.missing:
         raise UserError(f'--sensitivity evaluates models on the test data, but {test_set.missing}')
-    groups, refused = pruner.discover(loaded.model)
-    if options.from_table:
-        scores = read_scores(options.from_table, groups, loaded.prior_state)
-    else:
-        scores = pruner.scores(loaded.model, groups, data_factory(cfg, pruner))
-    parts = module_groups(loaded.model, groups, scores, pruner)
+    scoring = PruneOptions(options.checkpoint, options.output_dir, from_table=options.from_table)
+    scored = score(pruner, loaded, scoring, data_factory(cfg, pruner))
+    parts = module_groups(loaded.model, scored.groups, scored.importance, pruner)
     plan = on_rank_0(
         lambda: [(p, p.state(ratio, pruner.round_to)) for p in parts for ratio in options.ratios]
     )
@@ -109,7 +107,7 @@ def analyse(cfg: Config, pruner: Pruner, options: SensitivityOptions) -> dict[st
             f'--sensitivity {ratios} would remove nothing of any module; raise the ratio, or lower '
             'prune_cfg.min_keep or round_to'
         )
-    report = start_report(cfg, pruner, options, plan, refused)
+    report = start_report(cfg, pruner, options, plan, scored.refused)
     path = options.output_dir / 'sensitivity.json'
     known = on_rank_0(lambda: cached_results(path, report['settings']))
     run = Run(loaded.model, test_set, pruner, options.output_dir, report, known)
@@ -123,7 +121,7 @@ def analyse(cfg: Config, pruner: Pruner, options: SensitivityOptions) -> dict[st
 
 def check_pruner(pruner: Pruner) -> None:
     """Raise :class:`UserError` for a pruner that removes no units."""
-    if not isinstance(pruner, StructuredPruner):
+    if not pruner.removes_units:
         raise UserError(
             f'prune_cfg.type is {type(pruner).__name__!r}; --sensitivity removes units and needs a '
             "'StructuredPruner'"

@@ -34,9 +34,9 @@ from ..training.config_edits import (
 from ..training.hooks.atomic_checkpoint_hook import use_atomic_checkpoints
 from ..training.hooks.mask_hook import unpack_masks, zero_share
 from ..training.settings import RecoverySettings
+from .iterate.runner_per_round import prune_in_rounds
 from .options import PruneOptions, PruneResult
-from .prune import prune_to_files, pruner_from_config
-from .rounds import prune_in_rounds
+from .prune import prune, pruner_from_config
 from .save_results import write_report
 
 
@@ -264,7 +264,7 @@ def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> dict[str
     teacher = cfg.get('load_from')
     if resumed is None:
         check_teacher(pruner.recovery, teacher)
-        outcome = prune_to_files(
+        outcome = prune(
             cfg, pruner, PruneOptions(teacher, work_dir, resume=bool(cfg.get('resume')))
         )
         recover(cfg, pruner.recovery, outcome, work_dir, launcher)

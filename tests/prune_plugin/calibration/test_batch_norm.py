@@ -20,7 +20,7 @@ from projects.prune_plugin.common import distributed
 from projects.prune_plugin.common.settings import read_settings
 from projects.prune_plugin.workflows import cli
 from projects.prune_plugin.workflows.options import PruneOptions
-from projects.prune_plugin.workflows.prune import prune_to_files, pruner_from_config
+from projects.prune_plugin.workflows.prune import prune, pruner_from_config
 
 
 class Norms(nn.Module):
@@ -129,7 +129,7 @@ def test_both_pruned_checkpoints_are_recalibrated(tmp_path):
             ),
         )
     )
-    outcome = prune_to_files(cfg, pruner_from_config(cfg), PruneOptions(None, tmp_path))
+    outcome = prune(cfg, pruner_from_config(cfg), PruneOptions(None, tmp_path))
     mean = toy.ToyData().inputs.mean(0)  # three batches of the same size
     for path in (outcome.structured, outcome.weight_level):
         weights = torch.load(path, weights_only=True)['state_dict']
@@ -138,7 +138,7 @@ def test_both_pruned_checkpoints_are_recalibrated(tmp_path):
     assert outcome.report['seconds']['recalibrate'] > 0
     cfg.train_dataloader = None
     with pytest.raises(UserError, match='recalibrate_bn needs data, but the config has no train'):
-        prune_to_files(cfg, pruner_from_config(cfg), PruneOptions(None, tmp_path))
+        prune(cfg, pruner_from_config(cfg), PruneOptions(None, tmp_path))
 
 
 def on_one_rank(rank: int, port: str, folder: str) -> None:

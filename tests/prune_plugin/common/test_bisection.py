@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from projects.prune_plugin.common.bisection import largest_holding
+from projects.prune_plugin.common.bisection import bisect_largest
 
 
 class Asked:
@@ -30,7 +30,7 @@ def test_where_it_holds_up_to_a_point_that_point_is_found(seed):
     low, high = sorted((draw.uniform(0.01, 0.5), draw.uniform(0.5, 0.99)))
     tolerance, edge = draw.choice((0.1, 0.01, 1e-4)), draw.uniform(low, high)
     asked = Asked(lambda x: x <= edge)
-    found = largest_holding(asked, low, high, tolerance)
+    found = bisect_largest(asked, low, high, tolerance)
     grid = [low + i * (high - low) / 100_000 for i in range(100_001)]
     best = max(x for x in grid if x <= edge)
     assert found in asked.at
@@ -48,7 +48,7 @@ def test_elsewhere_it_is_an_edge(seed):
         return sum(x > edge for edge in edges) % 2 == 0
 
     asked = Asked(jumping)
-    found = largest_holding(asked, 0.05, 0.95, 0.01)
+    found = bisect_largest(asked, 0.05, 0.95, 0.01)
     if found is None:
         assert not any(jumping(x) for x in asked.at)
     else:
@@ -59,18 +59,18 @@ def test_elsewhere_it_is_an_edge(seed):
 
 def test_the_ends_are_tried_only_where_they_matter():
     everywhere, nowhere = Asked(lambda x: True), Asked(lambda x: False)
-    assert largest_holding(everywhere, 0.1, 0.9, 0.01) == 0.9
-    assert largest_holding(nowhere, 0.1, 0.9, 0.01) is None
+    assert bisect_largest(everywhere, 0.1, 0.9, 0.01) == 0.9
+    assert bisect_largest(nowhere, 0.1, 0.9, 0.01) is None
     assert (everywhere.at[-1], nowhere.at[-1]) == (0.9, 0.1)
     inside = Asked(lambda x: x < 0.4)
-    assert 0.39 <= largest_holding(inside, 0.1, 0.9, 0.01) < 0.4
+    assert 0.39 <= bisect_largest(inside, 0.1, 0.9, 0.01) < 0.4
     assert not {0.1, 0.9} & set(inside.at)
 
 
 @pytest.mark.parametrize(('edge', 'found', 'tried'), [(0.5, 0.5, [0.5]), (0.4, None, [0.5])])
 def test_one_ratio_to_choose_from(edge, found, tried):
     asked = Asked(lambda x: x <= edge)
-    assert largest_holding(asked, 0.5, 0.5, 0.01) == found
+    assert bisect_largest(asked, 0.5, 0.5, 0.01) == found
     assert asked.at == tried
 
 
@@ -78,7 +78,7 @@ def test_one_ratio_to_choose_from(edge, found, tried):
 @pytest.mark.parametrize('edge', [0.0, 0.11, 0.5, 0.88, 1.0])
 def test_never_more_trials_than_allowed(trials, edge):
     asked = Asked(lambda x: x <= edge)
-    found = largest_holding(asked, 0.1, 0.9, 0.001, trials)
+    found = bisect_largest(asked, 0.1, 0.9, 0.001, trials)
     assert len(asked.at) <= trials
     held = [x for x in asked.at if x <= edge]
     assert found == max(held, default=None)

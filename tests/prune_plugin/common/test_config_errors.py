@@ -5,7 +5,7 @@ import torch
 from mmengine.registry import MODELS, OPTIMIZERS, Registry
 from mmengine.runner import Runner
 
-from projects.prune_plugin.common.config_errors import config_mistake
+from projects.prune_plugin.common.config_errors import describe_config_error
 
 THINGS = Registry('thing', scope='mmengine')
 
@@ -64,33 +64,33 @@ def raised(build, cfg: dict) -> Exception:
     ],
 )  # fmt: skip
 def test_mistakes_of_the_config(cfg, message):
-    assert config_mistake(raised(THINGS.build, cfg)).startswith(message)
+    assert describe_config_error(raised(THINGS.build, cfg)).startswith(message)
 
 
 @pytest.mark.parametrize('name', ['CallsWrongly', 'CallsTooShortly'])
 def test_mistakes_of_the_code_stay_errors(name):
-    assert config_mistake(raised(THINGS.build, dict(type=name))) is None
+    assert describe_config_error(raised(THINGS.build, dict(type=name))) is None
 
 
 def test_errors_that_no_registry_raised():
     with pytest.raises(TypeError) as caught:
         inner(width=1)
-    assert config_mistake(caught.value) is None
-    assert config_mistake(KeyError('width')) is None
-    assert config_mistake(TypeError()) is None
+    assert describe_config_error(caught.value) is None
+    assert describe_config_error(KeyError('width')) is None
+    assert describe_config_error(TypeError()) is None
 
 
 def test_classes_of_others():
     wrong = dict(type='AdamW', params=[torch.nn.Parameter(torch.zeros(1))], rate=0.1)
-    said = config_mistake(raised(OPTIMIZERS.build, wrong))
+    said = describe_config_error(raised(OPTIMIZERS.build, wrong))
     assert said.startswith('rate is not a key of AdamW; valid are params, lr, betas')
-    said = config_mistake(raised(MODELS.build, dict(type=torch.nn.ReLU, slope=1)))
+    said = describe_config_error(raised(MODELS.build, dict(type=torch.nn.ReLU, slope=1)))
     assert said == 'slope is not a key of ReLU; valid are inplace'
 
 
 def test_data_loaders():
     cfg = dict(dataset=range(3), sampler=dict(type='DefaultSampler'), batch=2)
-    said = config_mistake(raised(Runner.build_dataloader, cfg))
+    said = describe_config_error(raised(Runner.build_dataloader, cfg))
     assert said.startswith('batch is not a key of DataLoader; valid are dataset, batch_size, ')
 
 
@@ -99,4 +99,6 @@ def test_messages_of_older_mmengine():
         'class `Holds` in a/b.py: class `Base` in a/c.py: Base.__init__() got an unexpected keyword '
         "argument 'wide'"
     )
-    assert config_mistake(error) == "Base.__init__() got an unexpected keyword argument 'wide'"
+    assert (
+        describe_config_error(error) == "Base.__init__() got an unexpected keyword argument 'wide'"
+    )

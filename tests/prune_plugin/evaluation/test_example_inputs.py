@@ -7,8 +7,8 @@ from torch import nn
 
 from projects.prune_plugin.evaluation.example_inputs import (
     check_shape,
+    data_sample_kwargs,
     example_input,
-    needed_samples,
 )
 from projects.prune_plugin.evaluation.flops import module_flops
 
@@ -48,4 +48,4 @@ def test_a_detr_runs_on_its_example_input():
 
 
 def test_other_models_are_told_nothing():
-    assert needed_samples(nn.Linear(3, 3), torch.zeros(1, 3, 8, 8)) == {}
+    assert data_sample_kwargs(nn.Linear(3, 3), torch.zeros(1, 3, 8, 8)) == {}

@@ -10,7 +10,7 @@ from torch import nn
 
 from projects.prune_plugin import StructuredPruner, build_pruner, slim
 from projects.prune_plugin.common.errors import UserError
-from projects.prune_plugin.evaluation.example_inputs import example_input, needed_example
+from projects.prune_plugin.evaluation.example_inputs import example_input, require_example_input
 from projects.prune_plugin.evaluation.flops import module_flops
 from projects.prune_plugin.evaluation.latency import interleaved_latency, model_latency
 from projects.prune_plugin.evaluation.profiling import count_params, profile
@@ -154,7 +154,7 @@ def test_example_inputs():
     model = nn.Linear(3, 2)
     assert example_input(model) is None
     with pytest.raises(UserError, match='a word needs an example input'):
-        needed_example(model, None, 1, 'a word')
+        require_example_input(model, None, 1, 'a word')
     args, kwargs = example_input(model, 4, (3,))
     assert args[0].shape == (4, 3) and not kwargs
     model.dummy_inputs = lambda batch_size: dict(input=torch.ones(batch_size, 3))

@@ -14,7 +14,7 @@ from torch import nn
 
 from projects.prune_plugin import UserError, WeightPruner
 from projects.prune_plugin.calibration.sequential import layers_that_run_later, run_layer_by_layer
-from projects.prune_plugin.methods.pruners.sparsify import Progress
+from projects.prune_plugin.methods.pruners.layer_progress import LayerProgress
 from projects.prune_plugin.methods.sparsifiers import SparseGPT
 
 STEPS = [('a', 'b'), ('after',), ('last',)]
@@ -253,9 +253,9 @@ def test_killed_and_resumed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(SparseGPT, 'prune', fails)
     with pytest.raises(KeyboardInterrupt):
-        prune('llama-gqa', progress=Progress(tmp_path / 'p', {}), dense_targets=0.5)
+        prune('llama-gqa', progress=LayerProgress(tmp_path / 'p', {}), dense_targets=0.5)
     monkeypatch.setattr(SparseGPT, 'prune', original)
-    model, again = prune('llama-gqa', progress=Progress(tmp_path / 'p', {}), dense_targets=0.5)
+    model, again = prune('llama-gqa', progress=LayerProgress(tmp_path / 'p', {}), dense_targets=0.5)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name])
     assert all(torch.equal(keep, again[name]) for name, keep in masks.items())

@@ -5,7 +5,7 @@ import toy
 from mmengine.config import Config
 
 from projects.prune_plugin import StructuredPruner, UserError, WeightPruner, build_pruner
-from projects.prune_plugin.evaluation.metrics import better_direction, full_name
+from projects.prune_plugin.evaluation.metrics import better_direction, resolve_metric
 from projects.prune_plugin.methods.budgets.metric import MetricBudget, within, worse_by
 from projects.prune_plugin.workflows.options import PruneOptions
 from projects.prune_plugin.workflows.plan_on_meta import plan_on_meta
@@ -31,21 +31,21 @@ METRIC = dict(type='metric', metric='NDS', max_drop=0.01)
     ],
 )
 def test_a_metric_may_be_named_by_its_end(metric, name):
-    assert full_name(metric, VAD, 'key') == name
+    assert resolve_metric(metric, VAD, 'key') == name
 
 
 @pytest.mark.parametrize(
     ('metric', 'message'),
     [
-        ('mAP', 'may be pts_bbox_NuScenes/mAP or NuscMap_chamfer/mAP; give one of them'),
-        ('DS', 'no such number; valid are pts_bbox_NuScenes/mAP, pts_bbox_NuScenes/NDS, Nusc'),
+        ('mAP', 'matches pts_bbox_NuScenes/mAP and NuscMap_chamfer/mAP; name one of them'),
+        ('DS', 'no such result; valid are pts_bbox_NuScenes/mAP, pts_bbox_NuScenes/NDS, Nusc'),
         ('nds', 'valid are'),
         ('L2_3s', 'valid are'),
     ],
 )
 def test_other_names_are_refused(metric, message):
     with pytest.raises(UserError, match=f'^key is {metric!r}.*{message}'):
-        full_name(metric, VAD, 'key')
+        resolve_metric(metric, VAD, 'key')
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from projects.prune_plugin import SCHEDULES, StructuredPruner, UserError, Weight
 from projects.prune_plugin.common.registry import build
 from projects.prune_plugin.methods.schedules import Geometric
 from projects.prune_plugin.training.settings import RecoverySettings
-from projects.prune_plugin.workflows.rounds import scaled_lr
+from projects.prune_plugin.workflows.iterate.runner_per_round import scaled_lr
 
 
 def pruner(ratio=None, schedule=None, **more) -> WeightPruner:

@@ -15,7 +15,7 @@ from torch import nn
 from projects.prune_plugin import UserError, WeightPruner
 from projects.prune_plugin.calibration import layer_inputs
 from projects.prune_plugin.common.random_state import seed_everything
-from projects.prune_plugin.methods.pruners.sparsify import Progress
+from projects.prune_plugin.methods.pruners.layer_progress import LayerProgress
 from projects.prune_plugin.workflows.prune import data_factory, pruner_from_config
 
 METHODS = [
@@ -189,7 +189,7 @@ def test_killed_and_resumed(sparsifier, tmp_path, monkeypatch):
         return prune(*args)
 
     monkeypatch.setattr(method, 'prune', fails)
-    progress = Progress(tmp_path / 'progress', {'ratio': 0.3})
+    progress = LayerProgress(tmp_path / 'progress', {'ratio': 0.3})
     with pytest.raises(KeyboardInterrupt):
         pruner.sparsify(model, lambda _: batches_of('llama-gqa'), brute.loss_of, progress=progress)
     files = sorted((tmp_path / 'progress').iterdir())
@@ -201,7 +201,7 @@ def test_killed_and_resumed(sparsifier, tmp_path, monkeypatch):
     calls.clear()
     monkeypatch.setattr(method, 'prune', lambda *args: calls.append(list(args[0])) or prune(*args))
     model = fresh('llama-gqa')
-    progress = Progress(tmp_path / 'progress', {'ratio': 0.3})
+    progress = LayerProgress(tmp_path / 'progress', {'ratio': 0.3})
     again = pruner.sparsify(
         model, lambda _: batches_of('llama-gqa'), brute.loss_of, progress=progress
     )
@@ -215,10 +215,12 @@ def test_killed_and_resumed(sparsifier, tmp_path, monkeypatch):
 
 def test_progress_of_another_run_is_not_used(tmp_path):
     """Whatever differs: the settings, or the checkpoint."""
-    pruned('cnn', dict(type='Wanda'), progress=Progress(tmp_path, {'ratio': 0.9}),
+    pruned('cnn', dict(type='Wanda'), progress=LayerProgress(tmp_path, {'ratio': 0.9}),
            budget=dict(ratio=0.9))  # fmt: skip
     alone, masks = pruned('cnn', dict(type='Wanda'))
-    other, again = pruned('cnn', dict(type='Wanda'), progress=Progress(tmp_path, {'ratio': 0.3}))
+    other, again = pruned(
+        'cnn', dict(type='Wanda'), progress=LayerProgress(tmp_path, {'ratio': 0.3})
+    )
     assert all(torch.equal(keep, again[name]) for name, keep in masks.items())
     assert all(
         torch.equal(a, b) for a, b in zip(alone.parameters(), other.parameters(), strict=True)

@@ -11,7 +11,7 @@ from test_sparsify import METHODS, pruned
 
 from projects.prune_plugin import UserError
 from projects.prune_plugin.common import distributed
-from projects.prune_plugin.methods.pruners.sparsify import Progress
+from projects.prune_plugin.methods.pruners.layer_progress import LayerProgress
 from projects.prune_plugin.workflows import cli
 
 
@@ -22,7 +22,7 @@ def on_one_rank(rank: int, port: str, folder: str) -> None:
     distributed.init('pytorch')
     found = []
     for sparsifier in METHODS:
-        progress = Progress(Path(folder) / 'progress', sparsifier)
+        progress = LayerProgress(Path(folder) / 'progress', sparsifier)
         for _ in range(2):  # the second time from the files
             model, masks = pruned('vit', sparsifier, progress=progress)
             found.append((model.state_dict(), masks))

@@ -15,7 +15,6 @@ from torch import nn
 
 from projects.prune_plugin import UserError, build_pruner
 from projects.prune_plugin.calibration.data import CalibrationData
-from projects.prune_plugin.methods.pruners import StructuredPruner
 
 pytestmark = pytest.mark.properties
 #: Seconds after which a block is taken to hang.
@@ -58,11 +57,8 @@ def apply(block: dict) -> None:
     pruner, model = build_pruner(block), deepcopy(dense())
     if hasattr(pruner.budget, 'seconds'):  # an hour is a valid answer, too
         pruner.budget.seconds = min(pruner.budget.seconds, 0.01)
-    if isinstance(pruner, StructuredPruner):
-        pruner.slim(model, pruner.plan(model, data).state, data)
-    else:
-        pruner.check(model, data)
-        pruner.sparsify(model, data)
+    pruner.check(model, data)
+    pruner.apply(model, pruner.plan(model, data), data)
     with torch.no_grad():
         model(torch.ones(1, 3, 4, 4))
 

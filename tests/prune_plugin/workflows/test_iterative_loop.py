@@ -18,10 +18,10 @@ from projects.prune_plugin import UserError
 from projects.prune_plugin.checkpoints.checkpoint_file import load_file
 from projects.prune_plugin.checkpoints.model_loading import load_model
 from projects.prune_plugin.common.model_wrappers import unwrapped
+from projects.prune_plugin.methods.pruners.unit_selection import UnitSelection
 from projects.prune_plugin.training.config_edits import TRAINING_HOOKS, add_hooks, fit_to_device
 from projects.prune_plugin.training.hooks.mask_hook import unpack_masks
-from projects.prune_plugin.workflows import iterative_prune
-from projects.prune_plugin.workflows.lottery_tickets import UnitTicket
+from projects.prune_plugin.workflows.iterate import train_loop
 from projects.prune_plugin.workflows.train import build_runner, train
 
 NEURONS = dict(
@@ -216,7 +216,7 @@ MOMENTS = [
 def test_a_killed_run_ends_as_an_unbroken_one(tmp_path, monkeypatch, moment, soft):
     prune_cfg = dict(NEURONS, penalty=PENALTY) if soft else NEURONS
     run(config(tmp_path / 'whole', prune_cfg))
-    spy, loop = Spy((3, 1) if moment == 'mid epoch' else None), iterative_prune.IterativePruneLoop
+    spy, loop = Spy((3, 1) if moment == 'mid epoch' else None), train_loop.IterativePruneLoop
     with monkeypatch.context() as patch:
 
         def breaks(owner, name, on):
@@ -231,11 +231,11 @@ def test_a_killed_run_ends_as_an_unbroken_one(tmp_path, monkeypatch, moment, sof
             patch.setattr(owner, name, broken)
 
         if moment == 'pruning':
-            breaks(UnitTicket, 'choose', 1)
+            breaks(UnitSelection, 'choose', 1)
         elif moment == 'after pruning':
-            breaks(loop, 'enter_state', 2)
+            breaks(loop, 'train', 2)
         elif moment == 'saving a state':
-            breaks(iterative_prune, 'save_file', 2)
+            breaks(train_loop, 'save_file', 2)
         elif moment == 'saving an epoch':
             breaks(torch, 'save', 6)
         elif moment == 'evaluating':

@@ -18,7 +18,8 @@ from projects.prune_plugin.calibration.data import CalibrationData
 from projects.prune_plugin.checkpoints.checkpoint_file import load_file
 from projects.prune_plugin.methods.sparsifiers.wanda import Wanda
 from projects.prune_plugin.workflows.options import PruneOptions
-from projects.prune_plugin.workflows.prune import prune_to_files, pruner_from_config
+from projects.prune_plugin.workflows.prune import prune as prune_model
+from projects.prune_plugin.workflows.prune import pruner_from_config
 from projects.prune_plugin.workflows.reports import print_search
 
 HIDDEN = 32
@@ -89,7 +90,7 @@ def prune(tmp_path):
         cfg = config(prune_cfg, **more)
         run.folder.mkdir(exist_ok=True)
         options = PruneOptions(str(weights), run.folder, dry_run=dry_run)
-        return prune_to_files(cfg, pruner_from_config(cfg), options).report
+        return prune_model(cfg, pruner_from_config(cfg), options).report
 
     run.folder, run.weights = tmp_path / 'out', weights
     return run
@@ -325,7 +326,7 @@ def test_the_floors_end_the_search(prune):
     ('budget', 'more', 'message'),
     [
         (goal(1.0, 'top1'), {}, "budget.metric is 'top1', but .*; valid are toy/distance, toy/agr"),
-        (goal(1.0, 'nothing'), {}, "budget.metric is 'nothing', but the evaluation gave no such"),
+        (goal(1.0, 'nothing'), {}, "budget.metric is 'nothing', but the evaluation has no such"),
         (goal(0.1, relative=True), {}, 'relative: toy/distance of the dense model is 0'),
         (goal(1.0), dict(test_evaluator=None), 'the config has no test_dataloader and test_eval'),
         (goal(1.0, split='val'), {}, 'the config has no val_dataloader and val_evaluator'),

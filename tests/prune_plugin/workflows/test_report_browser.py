@@ -11,7 +11,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from projects.prune_plugin.workflows.options import PruneOptions
-from projects.prune_plugin.workflows.prune import prune_to_files, pruner_from_config
+from projects.prune_plugin.workflows.prune import prune, pruner_from_config
 
 ROOT = Path(__file__).resolve().parents[3]
 ARTEFACTS = Path(os.environ.get('TEST_ARTEFACTS', ROOT / 'work_dirs' / 'test_artefacts'))
@@ -33,7 +33,7 @@ def page(tmp_path_factory) -> Path:
     cfg.merge_from_dict({
         'prune_cfg.profile': dict(seconds=0.05, batch_size=2), 'test_dataloader.dataset.indices': 32
     })  # fmt: skip
-    prune_to_files(cfg, pruner_from_config(cfg), PruneOptions(None, folder))
+    prune(cfg, pruner_from_config(cfg), PruneOptions(None, folder))
     return folder / 'report.html'
 
 

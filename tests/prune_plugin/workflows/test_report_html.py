@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from projects.prune_plugin.workflows.history import Row
 from projects.prune_plugin.workflows.options import PruneOptions
-from projects.prune_plugin.workflows.prune import prune_to_files, pruner_from_config
+from projects.prune_plugin.workflows.prune import prune as prune_model
+from projects.prune_plugin.workflows.prune import pruner_from_config
 from projects.prune_plugin.workflows.reports import write_html
 from projects.prune_plugin.workflows.reports.comparison import change
 from projects.prune_plugin.workflows.reports.console import is_slim, number, share
 from projects.prune_plugin.workflows.reports.html import CAPTIONS, MOST_BARS, report_page
+from projects.prune_plugin.workflows.round_record import Row
 
 ROOT = Path(__file__).resolve().parents[3]
 VOID = {'meta', 'img', 'wbr'}
@@ -79,7 +80,7 @@ def prune(folder: Path, **overrides) -> dict:
         'model.model_kwargs.num_heads': 4, 'prune_cfg.profile': dict(seconds=0.05, batch_size=2),
         'test_dataloader.dataset.indices': 64, **overrides,
     })  # fmt: skip
-    return prune_to_files(cfg, pruner_from_config(cfg), PruneOptions(None, folder)).report
+    return prune_model(cfg, pruner_from_config(cfg), PruneOptions(None, folder)).report
 
 
 @pytest.fixture(scope='module')

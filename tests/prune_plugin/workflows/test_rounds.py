@@ -13,9 +13,10 @@ from projects.prune_plugin import UserError, WeightPruner
 from projects.prune_plugin.checkpoints.checkpoint_file import newest_checkpoint
 from projects.prune_plugin.methods.sparsifiers.sparsegpt import sparsegpt
 from projects.prune_plugin.methods.sparsifiers.wanda import Wanda
-from projects.prune_plugin.workflows.history import History, Row, recovery_share
-from projects.prune_plugin.workflows.reports.history import print_history, write_history
-from projects.prune_plugin.workflows.rounds import check_zeros, rewind
+from projects.prune_plugin.workflows.iterate.machine import rewind
+from projects.prune_plugin.workflows.iterate.runner_per_round import check_zeros
+from projects.prune_plugin.workflows.reports.rounds import print_history, write_history
+from projects.prune_plugin.workflows.round_record import Record, Row
 
 
 def model() -> nn.Module:
@@ -36,7 +37,7 @@ def test_what_was_pruned_stays_pruned_and_counts_are_exact(scope):
     )  # fmt: skip
     before = None
     for number in pruner.rounds:
-        masks = pruner.sparsify(net, ratio=number.ratio, before=before)
+        masks = pruner.sparsify(net, ratio=number.ratio, previous=before)
         sizes = [w.numel() for w in masks.values()]
         if scope == 'layer':
             assert [int((~m).sum()) for m in masks.values()] == [
@@ -105,7 +106,7 @@ def test_rewinding_keeps_the_mask_and_forgets_the_training():
         for parameter in trained.parameters():
             parameter.add_(1)
     masks = {'0.weight': torch.rand(30, 20) < 0.5}
-    rewind(trained, initial, masks)
+    rewind(trained, initial.state_dict(), masks)
     for name, parameter in trained.named_parameters():
         expected = initial.get_parameter(name) * masks.get(name, torch.tensor(1))
         assert torch.equal(parameter, expected)
@@ -126,25 +127,29 @@ def test_zeros_that_training_lost_are_an_error(tmp_path):
 
 
 def test_recovery_as_the_requirement_counts_it():
-    assert recovery_share(32.45, 28.67, 'min') == pytest.approx(0.117, abs=6e-4)
-    assert recovery_share(40.0, 60.0, 'max') == pytest.approx(0.5)
-    assert recovery_share(-2.0, -1.0, 'max') == pytest.approx(0.5)
-    assert recovery_share(0.0, 1.0, 'max') is None
+    def recovered(before: float, after: float, better: str) -> float | None:
+        row = Row(1, 0.1, 0.1, {'a': before}, {'a': after})
+        return Record({}, 1, None, {'a': better}, [row]).recovered(row, 'a')
+
+    assert recovered(32.45, 28.67, 'min') == pytest.approx(0.117, abs=6e-4)
+    assert recovered(40.0, 60.0, 'max') == pytest.approx(0.5)
+    assert recovered(-2.0, -1.0, 'max') == pytest.approx(0.5)
+    assert recovered(0.0, 1.0, 'max') is None
 
 
-def example() -> History:
+def example() -> Record:
     rows = [
         Row(1, 0.1, 0.1, {'ppl': 32.45}, {'ppl': 28.67}, 'round_01/latest.pth', True),
         Row(2, 0.19, 0.19, {'ppl': 33.0}),
     ]
-    return History(dict(checkpoint='a.pth'), 22, {'ppl': 27.66}, {'ppl': 'min'}, rows)
+    return Record(dict(checkpoint='a.pth'), 22, {'ppl': 27.66}, {'ppl': 'min'}, rows)
 
 
 def test_history_files_and_table(tmp_path):
     pytest.importorskip('matplotlib')
     history = example()
     history.save(tmp_path / 'history.json')
-    assert History.load(tmp_path / 'history.json', dict(checkpoint='a.pth')) == history
+    assert Record.load(tmp_path / 'history.json', dict(checkpoint='a.pth')) == history
     write_history(history, tmp_path)
     with open(tmp_path / 'history.csv') as file:
         table = list(csv.DictReader(file))
@@ -168,7 +173,7 @@ def test_history_files_and_table(tmp_path):
 
 
 def test_a_history_without_metrics(tmp_path):
-    history = History({}, 2, None, {}, [Row(1, 0.1, 0.1, None)])
+    history = Record({}, 2, None, {}, [Row(1, 0.1, 0.1, None)])
     write_history(history, tmp_path)
     assert (tmp_path / 'history.csv').read_text().splitlines() == [
         'iteration,ratio,sparsity', '1,0.1,0.1',
@@ -181,14 +186,14 @@ def test_a_damaged_history_is_named(tmp_path, text):
     path = tmp_path / 'history.json'
     path.write_text(text)
     with pytest.raises(UserError, match=r'--resume: .*history.json cannot be read'):
-        History.load(path, {})
+        Record.load(path, {})
 
 
 def test_another_run_is_not_gone_on_with(tmp_path):
     path = tmp_path / 'history.json'
     example().save(path)
     with pytest.raises(UserError, match='of a run with another checkpoint'):
-        History.load(path, dict(checkpoint='b.pth'))
+        Record.load(path, dict(checkpoint='b.pth'))
     json.loads(path.read_text())
 
 

@@ -12,7 +12,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ...common.errors import UserError, first_line
-from ...evaluation.example_inputs import Example, needed_example
+from ...evaluation.example_inputs import Example, require_example_input
 
 #: Samples in the batch that is traced, and in those that are compared. A graph takes any number.
 TRACED, COMPARED = 2, (1, 3)
@@ -93,7 +93,7 @@ def random_example(
 
     Whole numbers are taken as indices, below the size of the model's smallest embedding.
     """
-    example = needed_example(model, input_shape, batch_size, flag)
+    example = require_example_input(model, input_shape, batch_size, flag)
     strange = [
         v for v in tree_leaves(example) if not isinstance(v, Tensor | int | float | str | None)
     ]

@@ -1,6 +1,6 @@
 """From scores and a budget to the number of units each group keeps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,20 +16,23 @@ class Allocator:
     A group always keeps its most important units, so an allocator only decides how many each keeps.
     """
 
-    #: Whether the counts depend on the weights, beside the scores.
+    #: Whether the counts depend on the weights, beside the scores: see :meth:`fitted`.
     depends_on_weights = False
 
     def check(self, groups: Sequence[UnitGroup]) -> None:
         """Raise ``UserError`` if the settings don't suit these unit groups."""
 
-    def look(self, groups: Sequence[UnitGroup], tensors: dict[str, Tensor], ratio: float) -> None:
-        """See the weights, before :meth:`allocate`; for ``depends_on_weights``.
+    def fitted(
+        self, groups: Sequence[UnitGroup], tensors: Mapping[str, Tensor], ratio: float
+    ) -> 'Allocator':
+        """The allocator for these weights: itself, or with ``depends_on_weights`` a copy that knows them.
 
         Args:
             groups: All unit groups.
             tensors: The model's parameters and buffers by name.
             ratio: The budget's fraction removed.
         """
+        return self
 
     def allocate(
         self, scores: Sequence[Tensor], constraint: Constraint, floors: Tensor, round_to: int = 1
@@ -46,7 +49,7 @@ class Allocator:
             LongTensor (groups,) of units kept; the cost is at most ``constraint.limit``.
 
         Raises:
-            UnreachableError: the limit is below what the floors allow.
+            InfeasibleBudgetError: the limit is below what the floors allow.
         """
         raise NotImplementedError
 
@@ -216,3 +219,16 @@ def greedy(
         stays[taken] = False
         rest = rest[stays]
     return counts
+
+
+def fill_back(counts: Tensor, sizes: Tensor, rate: float) -> Tensor:
+    """Keep a fraction of the units that would be removed, too: ``floor(n + (C - n) * rate)`` of C units.
+
+    Args:
+        counts: What each group would keep, n; fractions of units are allowed.
+        sizes: Units of each group, C.
+        rate: The fraction of the others, in [0, 1).
+
+    Source: the fillback rate of Structure-LTH (github.com/VITA-Group/Structure-LTH), "Refill+".
+    """
+    return (counts + (sizes - counts) * rate + 1e-9).floor().long()

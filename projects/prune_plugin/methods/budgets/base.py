@@ -25,6 +25,8 @@ class Budget:
     quantity = ''
     #: Whether :meth:`cost` can count layers removed by ``remove_empty_layers`` besides units.
     counts_layers = False
+    #: Whether the cost is measured by a clock, on a model with weights.
+    measured = False
     #: Whether the ratio is searched for by evaluating pruned models: :meth:`at` then returns the budget to
     #: prune by at a given ratio.
     searched = False

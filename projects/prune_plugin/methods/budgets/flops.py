@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from ...common.registry import BUDGETS
-from ...evaluation.example_inputs import Example, tried_example
+from ...evaluation.example_inputs import Example, checked_example_input
 from ...evaluation.flops import module_flops
 from ...structure.unit_group import UnitGroup
 from .base import Budget
@@ -26,7 +26,7 @@ class FlopsBudget(Budget):
     def cost(self, model, groups, profile):
         """See :meth:`Budget.cost`."""
         shape = profile.get('input_shape')
-        return flops_cost(model, groups, tried_example(model, shape, 1, 'a FLOPs budget'))
+        return flops_cost(model, groups, checked_example_input(model, shape, 1, 'a FLOPs budget'))
 
 
 def flops_cost(model: nn.Module, groups: Sequence[UnitGroup], example: Example) -> ProductCost:

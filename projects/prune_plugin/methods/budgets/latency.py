@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from ...common.errors import UserError
 from ...common.eval_mode import evaluation_mode
 from ...common.registry import BUDGETS
-from ...common.validation import MOST_SECONDS, at_least, check_number
+from ...common.validation import MAX_SECONDS, at_least, check_number
 from ...evaluation.environment import device_name
-from ...evaluation.example_inputs import Example, tried_example, usual_batch_size
+from ...evaluation.example_inputs import Example, checked_example_input, usual_batch_size
 from ...evaluation.latency import interleaved_latency, model_latency
 from ...structure.prune_state import PruneState
 from ...structure.slimming import slim
@@ -45,17 +45,18 @@ class LatencyBudget(Budget):
     """
 
     quantity = 'latency'
+    measured = True
 
     def __init__(self, ratio: float = 0.3, points: int = 5, seconds: float = 0.5):
         super().__init__(ratio)
         at_least('prune_cfg.budget.points', points, 2)
-        check_number('prune_cfg.budget.seconds', seconds, 0, MOST_SECONDS)
+        check_number('prune_cfg.budget.seconds', seconds, 0, MAX_SECONDS)
         self.points, self.seconds = points, seconds
 
     def cost(self, model, groups, profile):
         """See :meth:`Budget.cost`."""
         shape, batch = profile.get('input_shape'), profile.get('batch_size', 1)
-        example = tried_example(model, shape, batch, 'a latency budget')
+        example = checked_example_input(model, shape, batch, 'a latency budget')
         threads = profile.get('num_threads', 1)
         calls = module_calls(model, {group.owner for group in groups}, example)
         cache: dict[tuple, tuple[Tensor, Tensor]] = {}

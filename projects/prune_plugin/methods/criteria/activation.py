@@ -2,6 +2,7 @@
 
 import torch
 
+from ...calibration.statistics import Statistic
 from ...common.registry import CRITERIA
 from ...common.validation import one_of
 from .base import Criterion, check_read
@@ -23,7 +24,7 @@ class Activation(Criterion):
         >>> prune_cfg = dict(criterion=dict(type='Activation', norm='l2'))
     """
 
-    statistics = frozenset(('activations',))
+    statistics = frozenset((Statistic.ACTIVATIONS,))
 
     def __init__(self, norm: str = 'l2', normalize: str = 'none'):
         super().__init__(normalize)

@@ -1,17 +1,14 @@
 """What a criterion is."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from ...calibration.statistics import Statistic, Statistics
 from ...common.errors import UserError
 from ...common.validation import one_of
 from ...structure.unit_group import UnitGroup
-
-if TYPE_CHECKING:
-    from ...calibration.collect import Statistics
 
 NORMALIZERS = {
     'none': lambda score: score,
@@ -27,22 +24,30 @@ class Criterion:
         normalize: Divide the scores of each group by their ``'mean'`` or ``'max'``, or ``'none'``.
 
     Class attributes:
-        statistics: What it needs from calibration batches: a subset of
-            ``{'gradients', 'squared_gradients', 'activations', 'fisher', 'usage'}``. Empty: no data set is
-            touched.
+        statistics: What it needs from calibration batches: members of :class:`Statistic`, or their values.
+            Empty: no data set is touched.
+        reads_ratio: Whether the scores depend on the budget's ratio.
     """
 
     statistics: frozenset[str] = frozenset()
-    #: The budget's fraction removed, as the pruner sets it before scoring.
-    ratio: float = 0.0
-    #: Whether the scores depend on it.
     reads_ratio = False
 
     def __init__(self, normalize: str = 'none'):
         self.normalize = one_of('normalize', normalize, NORMALIZERS)
 
+    @property
+    def needed(self) -> frozenset[Statistic]:
+        """``statistics``, checked.
+
+        Raises:
+            UserError: one of them is none that calibration can gather.
+        """
+        for name in self.statistics:
+            one_of(f'{type(self).__name__}.statistics', name, [s.value for s in Statistic])
+        return frozenset(map(Statistic, self.statistics))
+
     def score(
-        self, group: UnitGroup, tensors: dict[str, Tensor], statistics: 'Statistics | None'
+        self, group: UnitGroup, tensors: Mapping[str, Tensor], statistics: Statistics | None
     ) -> Tensor:
         """Scores of one group's units.
 
@@ -56,6 +61,23 @@ class Criterion:
         """
         raise NotImplementedError
 
+    def raw_scores(
+        self,
+        groups: Sequence[UnitGroup],
+        tensors: Mapping[str, Tensor],
+        statistics: Statistics | None,
+        ratio: float | None,
+    ) -> list[Tensor]:
+        """:meth:`score` of every group, for criteria that look at all groups at once.
+
+        Args:
+            groups: The groups.
+            tensors: As for :meth:`score`.
+            statistics: As for :meth:`score`.
+            ratio: The budget's fraction removed; for criteria with ``reads_ratio``.
+        """
+        return [self.score(group, tensors, statistics) for group in groups]
+
     def check(self, groups: Sequence[UnitGroup]) -> None:
         """Raise :class:`UserError` for groups that this criterion can't score; before any data is read."""
 
@@ -63,16 +85,17 @@ class Criterion:
     def scores(
         self,
         groups: Sequence[UnitGroup],
-        tensors: dict[str, Tensor],
-        statistics: 'Statistics | None' = None,
+        tensors: Mapping[str, Tensor],
+        statistics: Statistics | None = None,
+        ratio: float | None = None,
     ) -> list[Tensor]:
-        """Normalised scores of every group, on the CPU.
+        """Normalized scores of every group, on the CPU. Arguments as for :meth:`raw_scores`.
 
         Raises:
             UserError: a score isn't finite; the message names the group.
         """
-        raw = [self.score(group, tensors, statistics) for group in groups]
         result = []
+        raw = self.raw_scores(groups, tensors, statistics, ratio)
         for group, score in zip(groups, raw, strict=True):
             score = NORMALIZERS[self.normalize](score.cpu())
             if not bool(score.isfinite().all()):
@@ -84,7 +107,7 @@ class Criterion:
 
 
 def check_read(criterion: Criterion, groups: Sequence[UnitGroup]) -> None:
-    """Raise :class:`UserError` for a group whose units no layer reads: there is nothing to look at."""
+    """Raise :class:`UserError` for a group whose units are no layer's inputs: nothing can be observed."""
     for group in groups:
         if not any(cut.side == 'out' for cut in group.cuts):
             raise UserError(

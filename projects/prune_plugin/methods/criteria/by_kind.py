@@ -53,10 +53,13 @@ class ByKind(Criterion):
         for kind, criterion in self.kinds.items():
             criterion.check([group for group in groups if group.kind == kind])
 
-    def score(self, group, tensors, statistics):
-        """See :meth:`Criterion.score`."""
-        score = self.default.scores([group], tensors, statistics)[0]
-        if group.kind not in self.kinds:
-            return score
-        own = self.kinds[group.kind].scores([group], tensors, statistics)[0]
-        return own * (score.sum() / own.sum()) if own.sum() > 0 else score
+    def raw_scores(self, groups, tensors, statistics, ratio):
+        """See :meth:`Criterion.raw_scores`."""
+        scores = self.default.scores(groups, tensors, statistics, ratio)
+        for kind, criterion in self.kinds.items():
+            members = [number for number, group in enumerate(groups) if group.kind == kind]
+            of_kind = criterion.scores([groups[n] for n in members], tensors, statistics, ratio)
+            for number, shares in zip(members, of_kind, strict=True):
+                if shares.sum() > 0:
+                    scores[number] = shares * (scores[number].sum() / shares.sum())
+        return scores

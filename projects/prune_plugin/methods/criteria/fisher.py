@@ -1,6 +1,7 @@
 """Fisher information of unit masks: squared gradients of the loss."""
 
 from ...calibration.mask_gradients import has_mask_gradient
+from ...calibration.statistics import Statistic
 from ...common.errors import UserError
 from ...common.registry import CRITERIA
 from .base import Criterion
@@ -28,7 +29,7 @@ class Fisher(Criterion):
         >>> prune_cfg = dict(criterion=dict(type='Fisher'), calibration=dict(batch_size=1))
     """
 
-    statistics = frozenset(('fisher',))
+    statistics = frozenset((Statistic.FISHER,))
 
     def check(self, groups):
         """See :meth:`Criterion.check`."""

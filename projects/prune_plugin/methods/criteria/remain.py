@@ -23,16 +23,6 @@ class Remain(Criterion):
 
     reads_ratio = True
 
-    def scores(self, groups, tensors, statistics=None):
-        """See :meth:`Criterion.scores`."""
-        self.shares = {
-            group.name: share
-            for group, share in zip(
-                groups, remaining_shares(groups, tensors, self.ratio), strict=True
-            )
-        }
-        return super().scores(groups, tensors, statistics)
-
-    def score(self, group, tensors, statistics):
-        """See :meth:`Criterion.score`."""
-        return self.shares[group.name]
+    def raw_scores(self, groups, tensors, statistics, ratio):
+        """See :meth:`Criterion.raw_scores`."""
+        return remaining_shares(groups, tensors, ratio or 0.0)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ...calibration.statistics import Statistic
 from ...common.errors import UserError
 from ...common.registry import CRITERIA
 from ...structure.unit_group import sum_per_unit
@@ -42,8 +43,8 @@ class Taylor(Criterion):
         if order not in (1, 2):
             raise UserError(f'order is {order!r}; valid are 1, 2')
         self.order = order
-        extra = ('squared_gradients',) if order == 2 else ()
-        self.statistics = frozenset(('gradients', *extra))
+        extra = (Statistic.SQUARED_GRADIENTS,) if order == 2 else ()
+        self.statistics = frozenset((Statistic.GRADIENTS, *extra))
 
     def score(self, group, tensors, statistics):
         """See :meth:`Criterion.score`."""

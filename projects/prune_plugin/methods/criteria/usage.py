@@ -1,5 +1,6 @@
 """Usage of units, as reported by their modules."""
 
+from ...calibration.statistics import Statistic
 from ...common.errors import UserError
 from ...common.registry import CRITERIA
 from .base import Criterion
@@ -22,7 +23,7 @@ class Usage(Criterion):
         ...     budget=dict(type='units', ratio=0.5))
     """
 
-    statistics = frozenset(('usage',))
+    statistics = frozenset((Statistic.USAGE,))
 
     def score(self, group, tensors, statistics):
         """See :meth:`Criterion.score`."""

@@ -2,6 +2,7 @@
 
 import torch
 
+from ...calibration.statistics import Statistic
 from ...common.registry import CRITERIA
 from ...structure.unit_group import sum_per_unit
 from ..saliency import wanda_elements
@@ -22,7 +23,7 @@ class Wanda(Criterion):
         >>> prune_cfg = dict(criterion=dict(type='Wanda'), calibration=dict(num_samples=128))
     """
 
-    statistics = frozenset(('activations',))
+    statistics = frozenset((Statistic.ACTIVATIONS,))
 
     def check(self, groups):
         """See :meth:`Criterion.check`."""

@@ -1,7 +1,8 @@
 """The two pruners that a ``prune_cfg`` names: whole units, or single weights."""
 
-from .base import DataFactory, Pruner, build_pruner
-from .plan import Plan, ScoredUnits
+from .base import DataFactory, DataUser, Pruner, build_pruner
+from .plan import Plan, Pruned, ScoredUnits, UnitPlan, WeightPlan
+from .selection import Rows, Selection
 from .structured import StructuredPruner
 from .unstructured import WeightPruner
 

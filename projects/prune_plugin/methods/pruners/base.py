@@ -3,9 +3,13 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import Any, Self
 
+from torch import Tensor, nn
+
 from ...calibration.data import CalibrationData
+from ...calibration.loss import LossFunction, mmengine_loss
 from ...calibration.settings import CalibrationSettings
 from ...common.errors import UserError
 from ...common.registry import BUDGETS, PRUNERS, SCHEDULES, build
@@ -14,7 +18,11 @@ from ...common.validation import is_number, patterns_of
 from ...evaluation.settings import ProfileSettings
 from ...training.settings import RecoverySettings
 from ..budgets.base import Budget
+from ..penalties import Penalty
 from ..schedules import OneShot, Round, Schedule
+from .layer_progress import LayerProgress
+from .plan import Plan, Pruned, ScoredUnits
+from .selection import Selection
 
 #: Gives the calibration batches when, and only when, a method needs them.
 DataFactory = Callable[[CalibrationSettings], CalibrationData]
@@ -53,8 +61,23 @@ def is_searched(budget: Mapping) -> bool:
     return getattr(BUDGETS.module_dict.get(str(budget.get('type'))), 'searched', False)
 
 
+@dataclass(frozen=True)
+class DataUser:
+    """A method that needs calibration data.
+
+    Attributes:
+        what: Its key and name.
+        instead: What to do without data.
+    """
+
+    what: str
+    instead: str
+
+
 class Pruner:
-    """What both pruners have in common: the blocks that don't depend on what is removed.
+    """Base of the pruners: ``check``, ``score``, ``plan`` and ``apply``.
+
+    It has the blocks of the config that don't depend on what is removed.
 
     Args:
         budget: What is limited, and the ratio: the fraction REMOVED.
@@ -69,6 +92,10 @@ class Pruner:
 
     #: The budget's type where a config names none.
     default_budget = ''
+    #: Whether whole units are removed, so that shapes change; else single weights become zero.
+    removes_units = False
+    #: Regularizes units that are scheduled for removal; None: what is chosen is removed at once.
+    penalty: Penalty | None = None
 
     def __init__(
         self,
@@ -187,6 +214,136 @@ class Pruner:
     def asked(self) -> dict[str, Any]:
         """Budget and ratio, as in the reports."""
         return {'budget': self.budget.quantity, 'ratio': self.budget.ratio}
+
+    @property
+    def layer_by_layer(self) -> bool:
+        """Whether finished layers of a killed pruning can be used again."""
+        return False
+
+    def data_users(self, scored: bool = False) -> list[DataUser]:
+        """The methods that need calibration data.
+
+        Args:
+            scored: Whether scores are given, so that none are computed.
+        """
+        raise NotImplementedError
+
+    def batches(self, data: DataFactory | None, user: DataUser) -> CalibrationData:
+        """The calibration batches for one of :meth:`data_users`.
+
+        Raises:
+            UserError: there are none.
+        """
+        if data is None:
+            raise UserError(
+                f'{user.what} needs calibration data; give a train_dataloader, or {user.instead}'
+            )
+        return data(self.calibration)
+
+    def check(
+        self, model: nn.Module, data: DataFactory | None = None, loss: LossFunction = mmengine_loss
+    ) -> None:
+        """Raise :class:`UserError` for what the other steps would refuse, as far as it is quickly known.
+
+        Args:
+            model: The model; left as it is.
+            data: Gives calibration batches, for methods that need them.
+            loss: Gives the loss of the model on a batch.
+        """
+
+    def score(
+        self,
+        model: nn.Module,
+        data: DataFactory | None = None,
+        table: list[Tensor] | None = None,
+        loss: LossFunction = mmengine_loss,
+    ) -> ScoredUnits:
+        """Find out what plans for all ratios share; the model isn't changed.
+
+        Args:
+            model: The model; meta tensors will do for criteria that don't read weights.
+            data: Gives calibration batches, for methods that need them.
+            table: Scores from an earlier run instead of computing them, one vector per group.
+            loss: Gives the loss of the model on a batch.
+
+        Raises:
+            UserError: nothing can be pruned, or there is no data.
+        """
+        raise NotImplementedError
+
+    def plan(
+        self,
+        model: nn.Module,
+        data: DataFactory | None = None,
+        table: list[Tensor] | None = None,
+        loss: LossFunction = mmengine_loss,
+    ) -> Plan:
+        """:meth:`score`, then :meth:`plan_from`; the model isn't changed. Arguments as there."""
+        return self.plan_from(model, self.score(model, data, table, loss))
+
+    def plan_from(self, model: nn.Module, scored: ScoredUnits) -> Plan:
+        """Decide what is removed by this pruner's budget; the model isn't changed.
+
+        Args:
+            model: The model that was scored.
+            scored: From :meth:`score`, of a pruner that differs in its ratio alone.
+
+        Raises:
+            UserError: a budget that the floors don't allow.
+        """
+        raise NotImplementedError
+
+    def apply(
+        self,
+        model: nn.Module,
+        plan: Any,
+        data: DataFactory | None = None,
+        loss: LossFunction = mmengine_loss,
+        seconds: dict[str, float] | None = None,
+        progress: LayerProgress | None = None,
+        compensate: bool = True,
+    ) -> Pruned:
+        """Prune a model, in place.
+
+        Args:
+            model: The model that the plan was made for, or a copy.
+            plan: From :meth:`plan_from`.
+            data: Gives calibration batches, for methods that need them.
+            loss: Gives the loss of the model on a batch.
+            seconds: Where to add the time of each step.
+            progress: Where finished layers are kept, so that a killed run can go on.
+            compensate: Whether a ``compensation`` in the config is applied.
+
+        Raises:
+            UserError: no data for a method that needs some.
+        """
+        raise NotImplementedError
+
+    def comparison(self, model: nn.Module) -> Pruned | None:
+        """A second model of the same ratio to compare with, made in place from the dense one; or None."""
+        return None
+
+    def select(self, model: nn.Module) -> Selection:
+        """What of a model is kept from one round of iterative pruning to the next: everything, at first.
+
+        Raises:
+            UserError: something that can't be masked while training.
+        """
+        raise NotImplementedError
+
+    def without_weights(self, scored: bool) -> tuple['Pruner', str]:
+        """The pruner for a model on the meta device, and where its scores come from.
+
+        Args:
+            scored: Whether scores are given.
+
+        Raises:
+            UserError: what is asked for needs weights, data or a clock.
+        """
+        raise UserError(
+            f'--meta plans by shapes, which a {type(self).__name__} does not change; '
+            'take a StructuredPruner'
+        )
 
 
 def build_pruner(prune_cfg: Mapping) -> Pruner:

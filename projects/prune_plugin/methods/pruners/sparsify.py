@@ -1,93 +1,36 @@
 """Weight-level pruning of a whole model: from the weights alone, or with what each layer reads."""
 
-import json
-import logging
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine import dist
-from mmengine.logging import print_log
 from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
 from ...calibration.data import CalibrationData, forward_calls
 from ...calibration.layer_inputs import check_layer, weight_matrix
+from ...calibration.loss import LossFunction
 from ...calibration.sequential import (
+    Call,
     SharedInput,
     group_by_input,
     layers_that_run_later,
     observe,
     run_layer_by_layer,
 )
-from ...checkpoints.checkpoint_file import load_file, save_file
-from ...common.distributed import assert_ranks_agree, from_rank_0, weights_digest
-from ...common.errors import UserError
+from ...common.distributed import assert_ranks_agree, weights_digest
 from ...common.eval_mode import evaluation_mode
 from ...common.random_state import kept_random_state
 from ..sparsifiers.base import Sparsifier
+from .layer_progress import LayerProgress
 
 
-class Progress:
-    """Finished layers in a folder, one file per station, so that a killed run can go on.
-
-    Args:
-        folder: Where; made when the first layer is done.
-        key: What the run is about (settings, checkpoint); another run's files are not used.
-    """
-
-    def __init__(self, folder: Path, key: Mapping[str, Any]):
-        self.folder, self.key = folder, json.dumps(key, sort_keys=True, default=str)
-
-    def load(self, number: int) -> dict[str, dict[str, Tensor]] | None:
-        """``{layer: dict(weight=..., keep=...)}`` of station ``number``; None if it isn't done."""
-        found = from_rank_0(self.read(number) if dist.is_main_process() else None)
-        if found is None:
-            return None
-        return {
-            name: dict(weight=weight, keep=found['keep'][name])
-            for name, weight in found['state_dict'].items()
-        }
-
-    def read(self, number: int) -> dict[str, Any] | None:
-        """The file of station ``number``; None if there is none, or one of another run or damaged."""
-        path = self.folder / f'{number:04d}.pth'
-        if not path.is_file():
-            return None
-        try:
-            found = load_file(path)
-        except UserError as error:
-            print_log(f'{error}; its layers are pruned again', 'current', logging.WARNING)
-            return None
-        return found if found.get('key') == self.key else None
-
-    def save(self, number: int, layers: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Keep station ``number`` (on rank 0)."""
-        if not dist.is_main_process():
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        data = dict(
-            key=self.key,
-            state_dict={name: weight.cpu() for name, (weight, _) in layers.items()},
-            keep={name: keep.cpu() for name, (_, keep) in layers.items()},
-        )
-        save_file(data, self.folder / f'{number:04d}.pth')
-
-    def clear(self) -> None:
-        """Remove the folder's files (on rank 0)."""
-        if dist.is_main_process() and self.folder.is_dir():
-            for path in self.folder.glob('*.pth'):
-                path.unlink()
-            if not any(self.folder.iterdir()):
-                os.rmdir(self.folder)
-
-
-def as_left(weight: Tensor, keep: Tensor) -> Tensor:
-    """The weight with zeros exactly where an earlier round left none: one that stays counts as more."""
+def rank_removed_first(weight: Tensor, keep: Tensor) -> Tensor:
+    """The weight with zeros exactly where the mask has none; zeros that are kept become tiny numbers."""
     least = torch.finfo(weight.dtype).tiny
     return torch.where(weight == 0, least, weight).masked_fill(~keep.to(weight.device), 0)
 
@@ -97,21 +40,23 @@ def sparsify_by_weight(
     weights: Mapping[str, nn.Parameter],
     sparsifier: Sparsifier,
     ratios: Mapping[str, float],
-    before: Mapping[str, Tensor] | None = None,
+    previous: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Prune by the weights alone, in place; weights of one ratio together.
+    """Prune by the weights alone, in place; weights of one ratio are ranked together.
 
     Args:
         weights: The weights, by name.
         sparsifier: The method.
         ratios: Fraction to remove of each.
-        before: Masks of an earlier round: what it removed goes first.
+        previous: Masks of an earlier round: what it removed is removed first.
 
     Returns:
-        Which weights stay, by name.
+        Which weights are kept, by name.
     """
     masks: dict[str, Tensor] = {}
-    ranked = {n: w if before is None else as_left(w, before[n]) for n, w in weights.items()}
+    ranked: dict[str, Tensor] = dict(weights)
+    if previous is not None:
+        ranked = {name: rank_removed_first(w, previous[name]) for name, w in weights.items()}
     for ratio in sorted(set(ratios.values())):
         members = {name: w for name, w in ranked.items() if ratios[name] == ratio}
         masks.update(sparsifier.keep_masks(members, ratio))
@@ -121,110 +66,164 @@ def sparsify_by_weight(
     return masks
 
 
-def sparsify_from_inputs(
-    model: nn.Module,
-    sparsifier: Sparsifier,
-    ratios: Mapping[str, float],
-    data: CalibrationData,
-    loss: Callable[[nn.Module, Any], Tensor],
-    progress: Progress | None = None,
-    before: Mapping[str, Tensor] | None = None,
-    seen: dict[str, Any] | None = None,
-) -> dict[str, Tensor]:
-    """Prune by what the layers read in one forward pass over the data, in place.
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; then every module's mode and the random numbers as before."""
+    with evaluation_mode(model), kept_random_state(), torch.no_grad():
+        yield
 
-    A sequential sparsifier sees every layer with what the pruned layers before it made. Beside the
-    model there are in memory then the activations of one layer for all batches (some twice, if dense
-    inputs are wanted), and the statistics of one input. Another sees all layers in the model as it is:
-    then one batch is in memory, and the statistics of all.
+
+class SparsifierRun:
+    """The weights of a model with what their layers read, to be pruned in place.
 
     Args:
         model: The model.
         sparsifier: Reads inputs.
-        ratios: Fraction to remove of each weight, by name.
+        names: Names of the weights.
         data: The batches; they should be small.
         loss: Runs the model on a batch.
-        progress: Where finished layers are kept, by a sequential sparsifier.
-        before: Masks of an earlier round: what it removed goes first.
-        seen: Statistics of an equal model by layer, for a sparsifier that isn't sequential: used if there
-            are some, else filled.
-
-    Returns:
-        Which weights stay, by name.
 
     Raises:
-        UserError: what :class:`Sparsifier` and :func:`run_layer_by_layer` refuse.
+        UserError: a layer's inputs are no rows of a matrix.
     """
-    owners = {name.rpartition('.')[0]: name for name in ratios}
-    modules = {path: model.get_submodule(path) for path in owners}
-    for path, module in modules.items():
-        check_layer(path, module)
-    packed: dict[str, np.ndarray] = {}  # a byte per weight would be a quarter of the model
 
-    def install(name: str, weight: Tensor, keep: Tensor) -> None:
-        module = modules[name.rpartition('.')[0]]
-        module.weight.copy_(weight.view(module.weight.shape))
-        packed[name] = np.packbits(keep.cpu().numpy())
-
-    def prune(station: SharedInput, statistic: Any) -> dict[str, tuple[Tensor, Tensor]]:
-        own = {owners[path]: weight_matrix(modules[path]) for path in station}
-        earlier = before and {name: before[name].flatten(1).to(own[name].device) for name in own}
-        done = sparsifier.prune(own, statistic, ratios, earlier)
-        for name, (weight, keep) in done.items():
-            install(name, weight, keep)
-        return done
-
-    def mask(name: str) -> Tensor:
-        weight = modules[name.rpartition('.')[0]].weight
-        bits = np.unpackbits(packed.pop(name), count=weight.numel())
-        return torch.from_numpy(bits).bool().view(weight.shape).to(weight.device)
-
-    with (
-        evaluation_mode(model),
-        kept_random_state(),
-        torch.no_grad(),
-        Bar(disable=bool(seen) or not dist.is_main_process()) as bar,
+    def __init__(
+        self,
+        model: nn.Module,
+        sparsifier: Sparsifier,
+        names: Iterable[str],
+        data: CalibrationData,
+        loss: LossFunction,
     ):
-        first = partial(loss, model, data.first_sample())
-        stops, calls = group_by_input(model, list(modules), first), forward_calls(model, data, loss)
-        if not sparsifier.sequential:
-            seen = {} if seen is None else seen
-            if not seen:
-                task = bar.add_task('looking at layers', total=len(calls) * len(stops))
-                # Made before the passes: what is made meanwhile and stays cuts the free memory up.
-                totals = {name: sparsifier.begin(modules[name]) for name, *_ in stops}
+        self.model, self.sparsifier, self.data = model, sparsifier, data
+        self.owners = {name.rpartition('.')[0]: name for name in names}
+        self.modules = {path: model.get_submodule(path) for path in self.owners}
+        for path, module in self.modules.items():
+            check_layer(path, module)
+        self.loss = loss
 
-                def see(name: str, x: Tensor) -> None:
-                    sparsifier.add(totals[name], modules[name], x)
-                    bar.advance(task)
+    def first_call(self) -> Call:
+        """A forward pass of one sample."""
+        return partial(self.loss, self.model, self.data.first_sample())
 
-                observe(model, calls, stops, see)
-                seen.update({name: sparsifier.finish(total) for name, total in totals.items()})
-            for station in stops:
-                prune(station, seen[station[0]])
-        else:
-            task = bar.add_task('pruning layers', total=len(stops))
-            numbers = {station: number for number, station in enumerate(stops)}
+    def calls(self) -> list[Call]:
+        """A forward pass for each batch of this rank."""
+        return forward_calls(self.model, self.data, self.loss)
 
-            def visit(station: SharedInput, inputs: list[Tensor], dense: list[Tensor]) -> None:
-                found = progress.load(numbers[station]) if progress else None
-                if found is not None:
-                    for name, layer in found.items():
-                        install(name, layer['weight'], layer['keep'])
-                else:
-                    statistic = sparsifier.statistic(modules[station[0]], inputs, dense)
-                    done = prune(station, statistic)
-                    if progress:
-                        progress.save(numbers[station], done)
+    def inputs(self, first: Call) -> list[SharedInput]:
+        """The layers in the order in which they run, those that share an input together."""
+        return group_by_input(self.model, list(self.modules), first)
+
+    def observe(self) -> dict[str, Any]:
+        """What layers read in the model as it is, by the first of those that share an input.
+
+        One pass over the data; in memory are one batch, and the statistics of all layers.
+        """
+        model, sparsifier, modules = self.model, self.sparsifier, self.modules
+        with inference(model), Bar(disable=not dist.is_main_process()) as bar:
+            inputs, calls = self.inputs(self.first_call()), self.calls()
+            task = bar.add_task('observing layers', total=len(calls) * len(inputs))
+            # Made before the passes: what is made meanwhile and kept cuts the free memory up.
+            totals = {name: sparsifier.begin(modules[name]) for name, *_ in inputs}
+
+            def add(name: str, x: Tensor) -> None:
+                sparsifier.add(totals[name], modules[name], x)
                 bar.advance(task)
 
-            dense, later = (), set()
-            if sparsifier.dense_share:
-                rank, world = dist.get_dist_info()
-                number = max(1, round(sparsifier.dense_share * len(data.batches)))
-                dense = calls[: len(range(rank, number, world))]
-                later = layers_that_run_later(model, stops, first)
-            run_layer_by_layer(model, calls, stops, visit, dense, later)
-    if dist.get_world_size() > 1:
-        assert_ranks_agree(weights_digest(model), 'the pruned weights')
-    return {name: mask(name) for name in ratios}
+            observe(model, calls, inputs, add)
+            return {name: sparsifier.finish(total) for name, total in totals.items()}
+
+    def prune(
+        self,
+        ratios: Mapping[str, float],
+        statistics: Mapping[str, Any] | None = None,
+        progress: LayerProgress | None = None,
+        previous: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Prune all layers, in place.
+
+        A sequential sparsifier observes every layer with what the pruned layers before it made, in one
+        forward pass over the data. Beside the model there are in memory then the activations of one
+        layer for all batches (some twice, if dense inputs are wanted), and the statistics of one input.
+
+        Args:
+            ratios: Fraction to remove of each weight, by name.
+            statistics: From :meth:`observe`, or of an equal model; for one that isn't sequential.
+            progress: Where finished layers are kept, by a sequential sparsifier.
+            previous: Masks of an earlier round: what it removed is removed first.
+
+        Returns:
+            Which weights are kept, by name.
+
+        Raises:
+            UserError: what :class:`Sparsifier` and :func:`run_layer_by_layer` refuse.
+        """
+        packed: dict[str, np.ndarray] = {}  # a byte per weight would be a quarter of the model
+
+        def install(name: str, weight: Tensor, keep: Tensor) -> None:
+            module = self.modules[name.rpartition('.')[0]]
+            module.weight.copy_(weight.view(module.weight.shape))
+            packed[name] = np.packbits(keep.cpu().numpy())
+
+        def prune(layers: Iterable[str], statistic: Any) -> dict[str, tuple[Tensor, Tensor]]:
+            weights = {self.owners[path]: weight_matrix(self.modules[path]) for path in layers}
+            earlier = previous and {
+                name: previous[name].flatten(1).to(weights[name].device) for name in weights
+            }
+            pruned = self.sparsifier.prune(weights, statistic, ratios, earlier)
+            for name, (weight, keep) in pruned.items():
+                install(name, weight, keep)
+            return pruned
+
+        def mask(name: str) -> Tensor:
+            weight = self.modules[name.rpartition('.')[0]].weight
+            bits = np.unpackbits(packed.pop(name), count=weight.numel())
+            return torch.from_numpy(bits).bool().view(weight.shape).to(weight.device)
+
+        if not self.sparsifier.sequential:
+            statistics = statistics or self.observe()
+        with inference(self.model):
+            first = self.first_call()
+            if self.sparsifier.sequential:
+                self.prune_in_order(first, install, prune, progress)
+            else:
+                for layers in self.inputs(first):
+                    prune(layers, statistics[layers[0]])
+        if dist.get_world_size() > 1:
+            assert_ranks_agree(weights_digest(self.model), 'the pruned weights')
+        return {name: mask(name) for name in ratios}
+
+    def prune_in_order(
+        self,
+        first: Call,
+        install: Callable[[str, Tensor, Tensor], None],
+        prune: Callable[[Iterable[str], Any], dict[str, tuple[Tensor, Tensor]]],
+        progress: LayerProgress | None,
+    ) -> None:
+        """Prune the layers in the order in which they run, each once those before it are pruned."""
+        inputs = self.inputs(first)
+        numbers = {layers: number for number, layers in enumerate(inputs)}
+        calls = self.calls()
+        dense: list[Call] = []
+        later: Collection[str] = ()
+        if self.sparsifier.dense_share:
+            rank, world = dist.get_dist_info()
+            number = max(1, round(self.sparsifier.dense_share * len(self.data.batches)))
+            dense = calls[: len(range(rank, number, world))]
+            later = layers_that_run_later(self.model, inputs, first)
+        with Bar(disable=not dist.is_main_process()) as bar:
+            task = bar.add_task('pruning layers', total=len(inputs))
+
+            def visit(layers: SharedInput, read: list[Tensor], read_densely: list[Tensor]) -> None:
+                finished = progress.load(numbers[layers]) if progress else None
+                if finished is not None:
+                    for name, layer in finished.items():
+                        install(name, layer['weight'], layer['keep'])
+                else:
+                    module = self.modules[layers[0]]
+                    pruned = prune(layers, self.sparsifier.statistic(module, read, read_densely))
+                    if progress:
+                        progress.save(numbers[layers], pruned)
+                bar.advance(task)
+
+            run_layer_by_layer(self.model, calls, inputs, visit, dense, later)

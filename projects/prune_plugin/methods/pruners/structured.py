@@ -1,26 +1,39 @@
 """The pruner of whole units."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...calibration.collect import collect, observable, within_memory
-from ...calibration.loss import mmengine_loss
+from ...calibration.loss import LossFunction, mmengine_loss
+from ...calibration.statistics import GRADIENT_STATISTICS
 from ...common.distributed import assert_ranks_agree, on_rank_0
 from ...common.errors import UserError
-from ...common.registry import ALLOCATORS, COMPENSATIONS, CRITERIA, PENALTIES, PRUNERS, UNITS, build
+from ...common.registry import (
+    ALLOCATORS,
+    COMPENSATIONS,
+    CRITERIA,
+    PENALTIES,
+    PRUNERS,
+    UNITS,
+    build,
+)
 from ...common.timing import timed
 from ...common.validation import at_least, check_number
+from ...structure.prunable_weights import prunable_weights, select_weights
 from ...structure.prune_state import PruneState
 from ...structure.slimming import slim
 from ...structure.unit_group import UnitGroup, named_tensors
-from ...structure.units.finder import UnitFinder, discover
+from ...structure.units.finder import UnitFinder, discover, discover_known
+from ..allocators.base import fill_back
 from ..compensation import Compensation
 from ..constraint import Cost, sizes
-from .base import DataFactory, Pruner
+from ..criteria import Random
+from ..sparsifiers import Magnitude
+from .base import DataFactory, DataUser, Pruner
 from .layer_depth import (
     DepthCost,
     check_range,
@@ -30,10 +43,10 @@ from .layer_depth import (
     needed_blocks,
     with_layers,
 )
-from .plan import Plan, ScoredUnits
-
-#: Statistics that depend on the loss.
-GRADIENTS = frozenset(('gradients', 'squared_gradients', 'fisher'))
+from .layer_progress import LayerProgress
+from .plan import Pruned, ScoredUnits, UnitPlan
+from .sparsify import sparsify_by_weight
+from .unit_selection import UnitSelection
 
 
 @PRUNERS.register_module()
@@ -47,9 +60,10 @@ class StructuredPruner(Pruner):
         budget: See :class:`Pruner`.
         schedule: See :class:`Pruner`. Other than OneShot it takes ``train_cfg.type``
             ``IterativePruneLoop``.
-        penalty: In an IterativePruneLoop, pulls the units that leave towards zero before they go; None:
-            they go at once.
-        fillback_rate: In an IterativePruneLoop, the share of what would go that stays (Refill+).
+        penalty: In an IterativePruneLoop, regularizes units that are scheduled for removal towards zero
+            before they are removed; None: they are removed at once.
+        fillback_rate: In an IterativePruneLoop, the fraction of the units that a group would lose which it
+            keeps after all, in [0, 1) (Refill+).
         include: See :class:`Pruner`; matched against unit groups' names.
         exclude: See :class:`Pruner`.
         min_keep: Fewest units that a group keeps (for whole layers: that the model keeps).
@@ -76,6 +90,7 @@ class StructuredPruner(Pruner):
     """
 
     default_budget = 'params'
+    removes_units = True
 
     def __init__(
         self,
@@ -101,7 +116,8 @@ class StructuredPruner(Pruner):
         name: str | None = None,
     ):
         super().__init__(budget, schedule, include, exclude, calibration, recovery, profile, name)
-        self.penalty = penalty and build(PENALTIES, penalty, 'prune_cfg.penalty')
+        if penalty is not None:
+            self.penalty = build(PENALTIES, penalty, 'prune_cfg.penalty')
         check_number('prune_cfg.fillback_rate', fillback_rate, 0, 1, least=True)
         self.fillback_rate = float(fillback_rate)
         self.finders: list[UnitFinder] | None = None
@@ -112,7 +128,7 @@ class StructuredPruner(Pruner):
                 build(UNITS, unit, f'prune_cfg.units[{i}]') for i, unit in enumerate(units)
             ]
         self.criterion = build(CRITERIA, criterion, 'prune_cfg.criterion')
-        if self.calibration.loss_weights and not self.criterion.statistics & GRADIENTS:
+        if self.calibration.loss_weights and not self.criterion.needed & GRADIENT_STATISTICS:
             raise UserError(
                 f'prune_cfg.calibration.loss_weights does nothing for {type(self.criterion).__name__}, '
                 'which reads no gradients; leave it out or take Taylor or Fisher'
@@ -160,91 +176,71 @@ class StructuredPruner(Pruner):
             return f'penalty.type={type(self.penalty).__name__!r}'
         return f'fillback_rate={self.fillback_rate}' if self.fillback_rate else None
 
+    def data_users(self, scored: bool = False) -> list[DataUser]:
+        """See :meth:`Pruner.data_users`."""
+        users = []
+        if self.criterion.needed and not scored:
+            what = f'prune_cfg.criterion {type(self.criterion).__name__}'
+            users.append(DataUser(what, 'use L1, L2 or Random'))
+        if self.compensation is not None:
+            what = f'prune_cfg.compensation {type(self.compensation).__name__}'
+            users.append(DataUser(what, 'leave it out'))
+        return users
+
+    def without_weights(self, scored: bool) -> tuple[Pruner, str]:
+        """See :meth:`Pruner.without_weights`: a criterion gives way to ``Random``."""
+        if self.budget.searched:
+            raise UserError(
+                f'--meta: prune_cfg.budget.type {self.budget.quantity!r} evaluates models, which needs '
+                'weights and data; take a params or flops budget'
+            )
+        if self.budget.measured:
+            raise UserError(
+                '--meta: nothing can be timed without weights; take a params or flops budget'
+            )
+        name = type(self.criterion).__name__
+        if scored or isinstance(self.criterion, Random):
+            return self, name
+        pruner = copy(self)
+        pruner.criterion = Random()
+        return pruner, f'random, in the place of {name}, which reads weights or data'
+
     def discover(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
-        """The model's unit groups in the layers asked for, and what can't be cut."""
-        groups, refused = self._discover(model)
+        """The model's unit groups in the layers asked for, and the modules that can't be pruned."""
+        if self.finders is None:
+            groups, refused = discover_known(model, self.include, self.exclude)
+        else:
+            groups, refused = discover(model, self.finders, self.include, self.exclude)
         groups = in_range(groups, *self.layers)
         if self.remove_empty_layers:
             refused = {**refused, **find_blocks(model, groups)[1]}
         return groups, refused
 
-    def _discover(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
-        """In all layers; see :func:`discover`."""
-        if self.finders is not None:
-            return discover(model, self.finders, self.include, self.exclude)
-        kinds = sorted(UNITS.module_dict.items())  # whatever was imported first
-        candidates = [cls() for _, cls in kinds if cls.default]
-        finders, reasons = [], {}
-        for finder in candidates:
-            groups, refused = finder.find(model)
-            reasons.update(refused)
-            finders += [finder] if groups else []
-        if not finders:
-            names = ', '.join(type(c).__name__ for c in candidates)
-            why = ''.join(f'; {module}: {reason}' for module, reason in list(reasons.items())[:1])
-            if any(isinstance(module, nn.Conv2d) for module in model.modules()):
-                why += (
-                    "; for convolutional nets try prune_cfg.units=[dict(type='CoupledChannels', "
-                    'input_shape=(3, 224, 224))]'
-                )
-            raise UserError(f'the model has no units of the known kinds ({names}) to prune{why}')
-        groups, _ = discover(model, finders, self.include, self.exclude)
-        return groups, reasons
-
-    def plan(
+    def score(
         self,
         model: nn.Module,
         data: DataFactory | None = None,
         table: list[Tensor] | None = None,
-        loss: Callable[[nn.Module, Any], Tensor] = mmengine_loss,
-    ) -> Plan:
-        """Find, score and choose units; the model isn't changed.
-
-        Args:
-            model: The model; meta tensors will do for criteria that don't read weights.
-            data: Gives calibration batches, for criteria that need them.
-            table: Scores from an earlier run instead of the criterion, one vector per group.
-            loss: Gives the loss for gradients.
-
-        Raises:
-            UserError: see :func:`discover`; no data for a criterion that needs some; a budget that
-                the floors don't allow.
-        """
-        return self.plan_from(model, self.survey(model, data, table, loss))
-
-    def survey(
-        self,
-        model: nn.Module,
-        data: DataFactory | None = None,
-        table: list[Tensor] | None = None,
-        loss: Callable[[nn.Module, Any], Tensor] = mmengine_loss,
+        loss: LossFunction = mmengine_loss,
     ) -> ScoredUnits:
-        """Find and score units: what plans for all ratios share. Arguments as for :meth:`plan`."""
+        """See :meth:`Pruner.score`."""
         seconds: dict[str, float] = {}
         with timed(seconds, 'discover'):
             groups, refused = self.discover(model)
         scores = table if table is not None else self.scores(model, groups, data, loss, seconds)
         return ScoredUnits(groups, scores, refused, seconds)
 
-    def plan_from(self, model: nn.Module, survey: ScoredUnits) -> Plan:
-        """Choose units by this pruner's budget.
-
-        Args:
-            model: The model of the survey.
-            survey: From :meth:`survey`, of a pruner that differs in its ratio alone.
-
-        Raises:
-            UserError: a budget that the floors don't allow.
-        """
-        groups, seconds = survey.groups, dict(survey.seconds)
+    def plan_from(self, model: nn.Module, scored: ScoredUnits) -> UnitPlan:
+        """See :meth:`Pruner.plan_from`."""
+        groups, seconds = scored.groups, dict(scored.seconds)
 
         def chosen() -> tuple[list[Tensor], Tensor, float]:
-            if survey.cost is None:
-                survey.cost = self.cost(model, groups)
-            kept = self.allocate(model, groups, survey.importance, survey.cost)
-            dense = survey.cost.total(sizes(groups))
-            left = survey.cost.total(torch.tensor([len(units) for units in kept]))
-            return kept, survey.cost.marginal(sizes(groups)), 1 - left / dense
+            if scored.cost is None:
+                scored.cost = self.cost(model, groups)
+            kept = self.allocate(model, groups, scored.importance, scored.cost)
+            dense = scored.cost.total(sizes(groups))
+            left = scored.cost.total(torch.tensor([len(units) for units in kept]))
+            return kept, scored.cost.marginal(sizes(groups)), 1 - left / dense
 
         with timed(seconds, 'allocate'):
             kept, cost, removed = on_rank_0(chosen)
@@ -258,23 +254,24 @@ class StructuredPruner(Pruner):
                     state.groups[layer.name] = layer
                     state.kept[layer.name] = torch.arange(0)
             assert_ranks_agree(state.digest(), 'the units kept')
-        return Plan(groups, survey.importance, cost, state, survey.refused, seconds, removed)
+        digest = state.digest() if state.reduced else ''
+        return UnitPlan(digest, seconds, removed, scored, state, cost)
 
     def scores(
         self,
         model: nn.Module,
         groups: list[UnitGroup],
         data: DataFactory | None = None,
-        loss: Callable[[nn.Module, Any], Tensor] = mmengine_loss,
+        loss: LossFunction = mmengine_loss,
         seconds: dict[str, float] | None = None,
     ) -> list[Tensor]:
         """The criterion's importance of every unit, one float64 vector per group.
 
         Args:
-            model: As in :meth:`plan`.
+            model: As for :meth:`score`.
             groups: Its unit groups.
-            data: As in :meth:`plan`.
-            loss: As in :meth:`plan`.
+            data: As for :meth:`score`.
+            loss: As for :meth:`score`.
             seconds: Where to add the time that the steps take.
 
         Raises:
@@ -282,62 +279,62 @@ class StructuredPruner(Pruner):
         """
         seconds = {} if seconds is None else seconds
         self.criterion.check(groups)
-        self.criterion.ratio = self.budget.ratio
-        kinds = self.criterion.statistics
+        # Criteria written for earlier versions know of no ratio.
+        score = self.criterion.scores
+        if self.criterion.reads_ratio:
+            score = partial(score, ratio=self.budget.ratio)
+        kinds = self.criterion.needed
         if not kinds:
             seconds.setdefault('calibrate', 0.0)
             with timed(seconds, 'score'):
-                return self.criterion.scores(groups, named_tensors(model))
-        if data is None:
-            raise UserError(
-                f'prune_cfg.criterion {type(self.criterion).__name__} needs calibration data; '
-                'give a train_dataloader, or use L1, L2 or Random'
-            )
+                return score(groups, named_tensors(model))
         if self.calibration.loss_weights and loss is mmengine_loss:
             loss = partial(mmengine_loss, weights=self.calibration.loss_weights)
         with timed(seconds, 'calibrate'):
-            batches = data(self.calibration)
-        scores = []
+            batches = self.batches(data, self.data_users()[0])
+        scores: list[Tensor] = []
         with observable(model, groups):  # all groups in every pass, so that they compute the same
             for part in within_memory(model, groups, kinds, self.calibration.gradient_memory):
                 with timed(seconds, 'calibrate'):
                     statistics = collect(model, part, kinds, batches, loss)
                 with timed(seconds, 'score'):
-                    scores += self.criterion.scores(part, named_tensors(model), statistics)
+                    scores += score(part, named_tensors(model), statistics)
                 del statistics  # before the next part's
         return scores
 
-    def slim(
+    def apply(
         self,
         model: nn.Module,
-        state: PruneState,
+        plan: UnitPlan,
         data: DataFactory | None = None,
-        loss: Callable[[nn.Module, Any], Tensor] = mmengine_loss,
+        loss: LossFunction = mmengine_loss,
         seconds: dict[str, float] | None = None,
-    ) -> nn.Module:
-        """Compensate for what goes, if the config says so, and cut the model; both in place.
-
-        Args:
-            model: The model that ``state`` was planned for.
-            state: Which units stay.
-            data: Gives calibration batches, for a compensation.
-            loss: Runs the model on a batch.
-            seconds: Where to add the time that the steps take.
-
-        Raises:
-            UserError: no data for a compensation.
-        """
+        progress: LayerProgress | None = None,
+        compensate: bool = True,
+    ) -> Pruned:
+        """See :meth:`Pruner.apply`."""
         seconds = {} if seconds is None else seconds
-        if self.compensation is not None:
-            if data is None:
-                raise UserError(
-                    f'prune_cfg.compensation {type(self.compensation).__name__} needs calibration '
-                    'data; give a train_dataloader, or leave it out'
-                )
+        if self.compensation is not None and compensate:
             with timed(seconds, 'compensate'):
-                self.compensation.apply(model, state, data(self.calibration), loss)
+                batches = self.batches(data, self.data_users()[-1])
+                self.compensation.apply(model, plan.state, batches, loss)
         with timed(seconds, 'slim'):
-            return slim(model, state)
+            return Pruned(slim(model, plan.state), plan.state)
+
+    def comparison(self, model: nn.Module) -> Pruned | None:
+        """See :meth:`Pruner.comparison`: single weights, by magnitude, layer by layer.
+
+        What the pruner's patterns protect stays whole here too.
+        """
+        if not self.weight_level:
+            return None
+        weights = select_weights(prunable_weights(model), self.include, self.exclude)
+        ratios = dict.fromkeys(weights, self.budget.ratio)
+        return Pruned(model, masks=sparsify_by_weight(weights, Magnitude(), ratios))
+
+    def select(self, model: nn.Module) -> UnitSelection:
+        """See :meth:`Pruner.select`."""
+        return UnitSelection(self, model)
 
     def cost(self, model: nn.Module, groups: list[UnitGroup]) -> Cost:
         """What the budget limits, as a function of the units kept."""
@@ -355,20 +352,25 @@ class StructuredPruner(Pruner):
         scores: list[Tensor],
         cost: Cost | None = None,
     ) -> list[Tensor]:
-        """Kept units of every group; without ``cost``, what they cost is found anew."""
-        self.allocator.look(groups, named_tensors(model), self.budget.ratio)
-        return self.choose(groups, scores, self.cost(model, groups) if cost is None else cost)
+        """Kept units of every group: those with the highest scores, as many as the allocator says.
 
-    def choose(self, groups: list[UnitGroup], scores: list[Tensor], cost: Cost) -> list[Tensor]:
-        """Kept units of every group: those with the highest scores, as many as the allocator says."""
+        Args:
+            model: The model as given.
+            groups: Its unit groups.
+            scores: Importance of their units.
+            cost: What they cost; None: :meth:`cost`.
+        """
+        cost = self.cost(model, groups) if cost is None else cost
         kept: list[Tensor] = [torch.arange(group.size) for group in groups]
         floors = self.floors(groups, scores)
         self.allocator.check(groups)
+        allocator = self.allocator.fitted(groups, named_tensors(model), self.budget.ratio)
         for constraint in self.budget.constraints(groups, cost):
             members = constraint.groups
-            own = [scores[g] for g in members]
-            counts = self.allocator.allocate(own, constraint, floors[members], self.round_to)
-            for g, score, count in zip(members, own, counts.tolist(), strict=True):
+            of_members = [scores[g] for g in members]
+            counts = allocator.allocate(of_members, constraint, floors[members], self.round_to)
+            counts = fill_back(counts, sizes(constraint.members), self.fillback_rate)
+            for g, score, count in zip(members, of_members, counts.tolist(), strict=True):
                 order = score.sort(stable=True).indices
                 kept[g] = order[len(order) - count :].sort().values
         return kept
@@ -376,7 +378,7 @@ class StructuredPruner(Pruner):
     def floors(self, groups: list[UnitGroup], scores: list[Tensor]) -> Tensor:
         """Fewest units each group keeps: ``min_keep``, or what its modules need to run.
 
-        Of whole layers, the ``min_keep`` best of the model stay.
+        Of whole layers, the ``min_keep`` best of the model are kept.
         """
         floors = torch.tensor([max(min(self.min_keep, g.size), g.least) for g in groups])
         layers = [g for g, group in enumerate(groups) if group.kind == 'layer']

@@ -1,27 +1,26 @@
 """The pruner of single weights."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
-from ...calibration.data import CalibrationData
-from ...calibration.loss import mmengine_loss
+from ...calibration.loss import LossFunction, mmengine_loss
 from ...common.errors import UserError
-from ...common.eval_mode import evaluation_mode
-from ...common.random_state import kept_random_state
 from ...common.registry import PRUNERS, SPARSIFIERS, build
+from ...common.timing import timed
 from ...common.validation import checked_ratio, patterns_of
 from ...structure.prunable_weights import (
     check_finite,
-    check_still_gone,
+    check_still_removed,
     matches,
     prunable_weights,
     select_weights,
 )
-from .base import DataFactory, Pruner, is_searched
-from .sparsify import Progress, sparsify_by_weight, sparsify_from_inputs
+from .base import DataFactory, DataUser, Pruner, is_searched
+from .layer_progress import LayerProgress
+from .plan import Pruned, ScoredUnits, WeightPlan
+from .sparsify import SparsifierRun, inference, sparsify_by_weight
+from .weight_selection import WeightSelection
 
 
 @PRUNERS.register_module()
@@ -49,6 +48,11 @@ class WeightPruner(Pruner):
     """
 
     default_budget = 'weights'
+
+    @property
+    def layer_by_layer(self) -> bool:
+        """See :class:`Pruner`."""
+        return self.sparsifier.reads_inputs and self.sparsifier.sequential
 
     def __init__(
         self,
@@ -123,76 +127,128 @@ class WeightPruner(Pruner):
             name: next((r for pattern, r in own if matches(pattern, name)), ratio) for name in names
         }
 
+    def data_users(self, scored: bool = False) -> list[DataUser]:
+        """See :meth:`Pruner.data_users`."""
+        what = f'prune_cfg.sparsifier {type(self.sparsifier).__name__}'
+        return [DataUser(what, 'use Magnitude')] if self.sparsifier.reads_inputs else []
+
     def check(
-        self,
-        model: nn.Module,
-        data: DataFactory | None = None,
-        loss: Callable[[nn.Module, Any], Tensor] = mmengine_loss,
+        self, model: nn.Module, data: DataFactory | None = None, loss: LossFunction = mmengine_loss
     ) -> None:
-        """Raise :class:`UserError` for what :meth:`sparsify` would refuse, before anything else is done.
-
-        That includes data which the model can't run on: one sample is tried.
-
-        Args:
-            model: The model; left as it is.
-            data: Gives calibration batches, for methods that read inputs.
-            loss: Runs the model on a batch.
-        """
+        """See :meth:`Pruner.check`. Where data is read, one sample is tried on the model."""
         weights = self.chosen(model)
         self.sparsifier.check_widths(weights)
         check_finite(weights)
         self.ratios(weights, self.budget.ratio or 0.0)  # checks the patterns
-        if self.sparsifier.reads_inputs:
-            with evaluation_mode(model), kept_random_state(), torch.no_grad():
-                loss(model, self.batches(data).first_sample())
+        for user in self.data_users():
+            with inference(model):
+                loss(model, self.batches(data, user).first_sample())
 
-    def batches(self, data: DataFactory | None) -> CalibrationData:
-        """The calibration batches of a method that reads inputs."""
-        if data is None:
-            raise UserError(
-                f'prune_cfg.sparsifier {type(self.sparsifier).__name__} needs calibration data; '
-                'give a train_dataloader, or use Magnitude'
-            )
-        return data(self.calibration)
+    def score(
+        self,
+        model: nn.Module,
+        data: DataFactory | None = None,
+        table: list[Tensor] | None = None,
+        loss: LossFunction = mmengine_loss,
+    ) -> ScoredUnits:
+        """See :meth:`Pruner.score`; a sequential sparsifier observes its inputs only while it prunes."""
+        weights, scored = self.chosen(model), ScoredUnits()
+        if self.sparsifier.reads_inputs and not self.sparsifier.sequential:
+            run = self.run(model, weights, data, loss)
+            with timed(scored.seconds, 'calibrate'):
+                scored.inputs = run.observe()
+        return scored
+
+    def plan_from(self, model: nn.Module, scored: ScoredUnits) -> WeightPlan:
+        """See :meth:`Pruner.plan_from`."""
+        ratio = self.budget.known_ratio
+        digest = f'{ratio!r} of {self.budget.quantity}'
+        ratios = self.ratios(self.chosen(model), ratio)
+        return WeightPlan(digest, dict(scored.seconds), ratio, scored, None, ratios)
+
+    def apply(
+        self,
+        model: nn.Module,
+        plan: WeightPlan,
+        data: DataFactory | None = None,
+        loss: LossFunction = mmengine_loss,
+        seconds: dict[str, float] | None = None,
+        progress: LayerProgress | None = None,
+        compensate: bool = True,
+    ) -> Pruned:
+        """See :meth:`Pruner.apply`."""
+        with timed({} if seconds is None else seconds, 'sparsify'):
+            masks = self.set_to_zero(model, plan.ratios, data, loss, progress, None, plan.scored)
+        return Pruned(model, masks=masks)
+
+    def select(self, model: nn.Module) -> WeightSelection:
+        """See :meth:`Pruner.select`."""
+        return WeightSelection(self, model)
 
     def sparsify(
         self,
         model: nn.Module,
         data: DataFactory | None = None,
-        loss: Callable[[nn.Module, Any], Tensor] = mmengine_loss,
+        loss: LossFunction = mmengine_loss,
         ratio: float | None = None,
-        progress: Progress | None = None,
-        before: Mapping[str, Tensor] | None = None,
-        seen: dict[str, Any] | None = None,
+        progress: LayerProgress | None = None,
+        previous: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Set weights to zero, in place; a method may change the others too.
+        """Set weights to zero in one step, in place; a method may change the others too.
 
         Args:
             model: The model.
             data: Gives calibration batches, for methods that read inputs.
-            loss: Runs the model on a batch.
+            loss: Gives the loss of the model on a batch.
             ratio: Fraction to remove instead of the budget's.
             progress: Where finished layers are kept, so that a killed run can go on.
-            before: Masks of an earlier round, by parameter name: what it removed stays removed.
-            seen: Where a method that sees all layers in the model as it is keeps what it has seen: copies
-                of one model, pruned at several ratios, share a dict, and the data runs once.
+            previous: Masks of an earlier round, by parameter name: what it removed stays removed.
 
         Returns:
-            Which weights stay: bool tensors by parameter name.
+            Which weights are kept: bool tensors by parameter name.
 
         Raises:
             UserError: a pattern matches nothing, the sparsifier refuses, or there is no data.
         """
-        weights = self.chosen(model)
+        ratios = self.ratios(
+            self.chosen(model), self.budget.known_ratio if ratio is None else ratio
+        )
+        masks = self.set_to_zero(model, ratios, data, loss, progress, previous)
+        if previous is not None:
+            check_still_removed(masks, previous)
+        return masks
+
+    def set_to_zero(
+        self,
+        model: nn.Module,
+        ratios: Mapping[str, float],
+        data: DataFactory | None,
+        loss: LossFunction,
+        progress: LayerProgress | None = None,
+        previous: Mapping[str, Tensor] | None = None,
+        scored: ScoredUnits | None = None,
+    ) -> dict[str, Tensor]:
+        """Remove a fraction of each weight, in place; arguments as for :meth:`sparsify`.
+
+        Args:
+            ratios: The fractions, by name.
+            scored: From :meth:`score` of an equal model.
+        """
+        weights = {name: model.get_parameter(name) for name in ratios}
         self.sparsifier.check_widths(weights)
         check_finite(weights)
-        ratios = self.ratios(weights, self.budget.known_ratio if ratio is None else ratio)
-        if self.sparsifier.reads_inputs:
-            masks = sparsify_from_inputs(
-                model, self.sparsifier, ratios, self.batches(data), loss, progress, before, seen
-            )
-        else:
-            masks = sparsify_by_weight(weights, self.sparsifier, ratios, before)
-        if before is not None:
-            check_still_gone(masks, before)
-        return masks
+        if not self.sparsifier.reads_inputs:
+            return sparsify_by_weight(weights, self.sparsifier, ratios, previous)
+        run = self.run(model, weights, data, loss)
+        return run.prune(ratios, scored.inputs if scored else None, progress, previous)
+
+    def run(
+        self,
+        model: nn.Module,
+        names: Iterable[str],
+        data: DataFactory | None,
+        loss: LossFunction,
+    ) -> SparsifierRun:
+        """The model with the calibration batches, for a sparsifier that reads inputs."""
+        batches = self.batches(data, self.data_users()[0])
+        return SparsifierRun(model, self.sparsifier, names, batches, loss)

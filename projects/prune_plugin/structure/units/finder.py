@@ -7,6 +7,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from ...common.errors import UserError
+from ...common.registry import UNITS
 from ..unit_group import UnitGroup, crossing, named_tensors, owners_along
 
 #: (module's name, module) -> its groups; raises NotPrunable where it can't be cut.
@@ -155,6 +156,34 @@ def discover(
         raise UserError('prune_cfg.exclude leaves no unit group; remove a pattern')
     check_disjoint(model, chosen)
     return chosen, refused
+
+
+def discover_known(
+    model: nn.Module, include: Sequence[str], exclude: Sequence[str]
+) -> tuple[list[UnitGroup], dict[str, str]]:
+    """:func:`discover` with the finders of all default kinds of units that the model has.
+
+    Raises:
+        UserError: it has none; the message says why a module of a known class can't be pruned.
+    """
+    kinds = sorted(UNITS.module_dict.items())  # whatever was imported first
+    candidates = [cls() for _, cls in kinds if cls.default]
+    finders, reasons = [], {}
+    for finder in candidates:
+        groups, refused = finder.find(model)
+        reasons.update(refused)
+        finders += [finder] if groups else []
+    if not finders:
+        names = ', '.join(type(c).__name__ for c in candidates)
+        why = ''.join(f'; {module}: {reason}' for module, reason in list(reasons.items())[:1])
+        if any(isinstance(module, nn.Conv2d) for module in model.modules()):
+            why += (
+                "; for convolutional nets try prune_cfg.units=[dict(type='CoupledChannels', "
+                'input_shape=(3, 224, 224))]'
+            )
+        raise UserError(f'the model has no units of the known kinds ({names}) to prune{why}')
+    groups, _ = discover(model, finders, include, exclude)
+    return groups, reasons
 
 
 def check_disjoint(model: nn.Module, groups: Sequence[UnitGroup]) -> None:

@@ -11,7 +11,6 @@ from .mask_hook import MaskHook
 from .model_meta_hook import ModelMetaHook
 from .penalty_hook import PenaltyHook
 from .prune_state_hook import PruneStateHook
-from .ticket_hook import TicketHook
 
 __all__ = [
     'CarryOverHook',
@@ -24,6 +23,5 @@ __all__ = [
     'ModelMetaHook',
     'PenaltyHook',
     'PruneStateHook',
-    'TicketHook',
     'AtomicCheckpointHook',
 ]

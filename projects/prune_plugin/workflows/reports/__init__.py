@@ -4,9 +4,9 @@ from ...common.json_csv import write_csv, write_json
 from .comparison import print_comparison, write_comparison
 from .console import print_groups, print_kinds, print_memory, print_report
 from .heatmap import plot_sensitivity
-from .history import print_history, write_history
 from .html import write_html
 from .plots import write_plots
+from .rounds import print_history, write_history, write_states
 from .search import plot_search, print_search, write_search
 from .sensitivity import evaluation_bar, print_sensitivity, write_sensitivity
 from .tables import UnitTable, read_scores, write_groups
@@ -29,6 +29,7 @@ __all__ = [
     'write_csv',
     'write_groups',
     'write_history',
+    'write_states',
     'write_html',
     'write_json',
     'write_plots',

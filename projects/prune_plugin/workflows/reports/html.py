@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...common.fileio import atomic_write
-from ...common.json_csv import finite
+from ...common.json_csv import to_json_data
 from . import markup
 from .advice import advice
 from .comparison import change
 from .console import QUANTITIES, Row, number, share, stages_of, summary
-from .history import percent
+from .rounds import percent
 from .search import goal, search_section
 
 #: What the pictures show, in the order of the page.
@@ -78,7 +78,7 @@ def report_page(report: dict, pictures: Mapping[str, bytes] | None = None) -> st
         report: As in ``report.json``.
         pictures: PNG files by name, as in ``CAPTIONS``.
     """
-    report, pictures = finite(report), pictures or {}
+    report, pictures = to_json_data(report), pictures or {}
     title = f'{model_name(report)}: pruning report'
     shown = [markup.picture(CAPTIONS[name], png) for name, png in pictures.items()]
     parts = [

@@ -12,7 +12,7 @@ from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv, write_json
 from . import markup
 from .console import number
-from .history import percent
+from .rounds import percent
 
 COLUMNS = ('trial', 'ratio', 'removed', 'params', 'flops', 'value', 'drop', 'holds')
 SHOWN = ('trial', 'ratio', 'removed', 'parameters', 'metric', 'worse by', '')

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...common.errors import UserError
 from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv
-from ...methods.pruners import Plan
+from ...methods.pruners import UnitPlan
 from ...structure.prune_state import PruneState
 from ...structure.unit_group import UnitGroup
 
@@ -38,7 +38,7 @@ class UnitTable:
             then those of the dense model.
     """
 
-    def __init__(self, plan: Plan, before: PruneState | None = None):
+    def __init__(self, plan: UnitPlan, before: PruneState | None = None):
         groups = plan.groups
         counts = torch.tensor([group.size for group in groups])
         which = torch.repeat_interleave(torch.arange(len(groups)), counts)
@@ -178,7 +178,7 @@ def read_scores(
     return scores
 
 
-def write_groups(plan: Plan, path: str | os.PathLike) -> None:
+def write_groups(plan: UnitPlan, path: str | os.PathLike) -> None:
     """Write ``report.csv``: one row per unit group."""
     rows = []
     for group in plan.groups:

@@ -1,0 +1,1 @@
+"""Iterative pruning: prune, train, and again. One machine; lottery tickets are settings of it."""

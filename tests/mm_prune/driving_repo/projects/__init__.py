@@ -1,0 +1,1 @@
+"""A package ``projects`` as BEVFormer, UniAD and VAD have it."""
