@@ -17,7 +17,7 @@ from ...common.errors import UserError
 
 
 class LayerProgress:
-    """Finished layers in a folder, one file per station, so that a killed run can go on.
+    """Finished layers in a folder, a file for those that share an input: a killed run can go on.
 
     Args:
         folder: Where; made when the first layer is done.
@@ -28,7 +28,7 @@ class LayerProgress:
         self.folder, self.key = folder, json.dumps(key, sort_keys=True, default=str)
 
     def load(self, number: int) -> dict[str, dict[str, Tensor]] | None:
-        """``{layer: dict(weight=..., keep=...)}`` of station ``number``; None if it isn't done."""
+        """``{layer: dict(weight=..., keep=...)}`` of the ``number``-th input; None if they aren't done."""
         found = from_rank_0(self.read(number) if dist.is_main_process() else None)
         if found is None:
             return None
@@ -38,7 +38,7 @@ class LayerProgress:
         }
 
     def read(self, number: int) -> dict[str, Any] | None:
-        """The file of station ``number``; None if there is none, or one of another run or damaged."""
+        """The file of the ``number``-th input; None if it is missing, damaged or of another run."""
         path = self.folder / f'{number:04d}.pth'
         if not path.is_file():
             return None
@@ -50,7 +50,7 @@ class LayerProgress:
         return found if found.get('key') == self.key else None
 
     def save(self, number: int, layers: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Keep station ``number`` (on rank 0)."""
+        """Keep the layers of the ``number``-th input (on rank 0)."""
         if not dist.is_main_process():
             return
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -102,17 +102,19 @@ class SparsifierRun:
             check_layer(path, module)
         self.loss = loss
 
+    @cached_property
     def first_call(self) -> Call:
         """A forward pass of one sample."""
         return partial(self.loss, self.model, self.data.first_sample())
 
+    @cached_property
+    def inputs(self) -> list[SharedInput]:
+        """The layers in the order in which they run, those that share an input together."""
+        return group_by_input(self.model, list(self.modules), self.first_call)
+
     def calls(self) -> list[Call]:
         """A forward pass for each batch of this rank."""
         return forward_calls(self.model, self.data, self.loss)
-
-    def inputs(self, first: Call) -> list[SharedInput]:
-        """The layers in the order in which they run, those that share an input together."""
-        return group_by_input(self.model, list(self.modules), first)
 
     def observe(self) -> dict[str, Any]:
         """What layers read in the model as it is, by the first of those that share an input.
@@ -121,7 +123,7 @@ class SparsifierRun:
         """
         model, sparsifier, modules = self.model, self.sparsifier, self.modules
         with inference(model), Bar(disable=not dist.is_main_process()) as bar:
-            inputs, calls = self.inputs(self.first_call()), self.calls()
+            inputs, calls = self.inputs, self.calls()
             task = bar.add_task('observing layers', total=len(calls) * len(inputs))
             # Made before the passes: what is made meanwhile and kept cuts the free memory up.
             totals = {name: sparsifier.begin(modules[name]) for name, *_ in inputs}
@@ -183,11 +185,10 @@ class SparsifierRun:
         if not self.sparsifier.sequential and not statistics:
             statistics = self.observe()
         with inference(self.model):
-            first = self.first_call()
             if self.sparsifier.sequential:
-                self.prune_in_order(first, install, prune, progress)
+                self.prune_in_order(install, prune, progress)
             else:
-                for layers in self.inputs(first):
+                for layers in self.inputs:
                     prune(layers, (statistics or {})[layers[0]])
         if dist.get_world_size() > 1:
             assert_ranks_agree(weights_digest(self.model), 'the pruned weights')
@@ -195,13 +196,12 @@ class SparsifierRun:
 
     def prune_in_order(
         self,
-        first: Call,
         install: Callable[[str, Tensor, Tensor], None],
         prune: Callable[[Iterable[str], Any], dict[str, tuple[Tensor, Tensor]]],
         progress: LayerProgress | None,
     ) -> None:
         """Prune the layers in the order in which they run, each once those before it are pruned."""
-        inputs = self.inputs(first)
+        inputs = self.inputs
         numbers = {layers: number for number, layers in enumerate(inputs)}
         calls = self.calls()
         dense: list[Call] = []
@@ -210,7 +210,7 @@ class SparsifierRun:
             rank, world = dist.get_dist_info()
             number = max(1, round(self.sparsifier.dense_share * len(self.data.batches)))
             dense = calls[: len(range(rank, number, world))]
-            later = layers_that_run_later(self.model, inputs, first)
+            later = layers_that_run_later(self.model, inputs, self.first_call)
         with Bar(disable=not dist.is_main_process()) as bar:
             task = bar.add_task('pruning layers', total=len(inputs))
 
