@@ -1,13 +1,13 @@
 """The loss of a model on a batch, its parts weighted."""
 
 import math
-import re
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..common.errors import UserError
+from ..common.patterns import check_matches, matches
 
 #: (model, batch) -> scalar loss, the mean over the batch's samples.
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -41,13 +41,9 @@ def weighted_losses(
     """
     names = [name for name in losses if 'loss' in name]
     owner = {name: task_of(name) if task_of else name for name in names}
-    fits = (lambda key, word: key == word) if task_of else re.match
-    for key in weights:
-        if not any(fits(key, word) for word in owner.values()):
-            raise UserError(
-                f'prune_cfg.calibration.loss_weights has {key!r}, which is no loss of this model; '
-                f'valid are {", ".join(dict.fromkeys(owner.values()))}'
-            )
+    fits = operator.eq if task_of else matches
+    what = 'tasks' if task_of else 'losses'
+    check_matches('prune_cfg.calibration.loss_weights', weights, owner.values(), what, fits)
     result = dict(losses)
     for name, word in owner.items():
         factor = math.prod(weight for key, weight in weights.items() if fits(key, word))

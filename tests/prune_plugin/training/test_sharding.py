@@ -218,7 +218,9 @@ def test_another_runner_is_refused_first():
 def test_blocks_are_whole_names_and_inner_ones_come_first():
     model = torch.nn.ModuleDict({'a': torch.nn.ModuleDict({'b': torch.nn.Linear(1, 1)})})
     assert block_names(model, [r'a(\.b)?']) == ['a.b', 'a']
-    with pytest.raises(UserError, match="blocks: 'b' is the whole name of no module"):
+    with pytest.raises(
+        UserError, match="blocks: 'b' matches nothing; whole names of modules here are a.b, a"
+    ):
         block_names(model, ['b'])
 
 
