@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from ..training.distillation import targets_for
 from .options import PruneOptions, PruneResult, SearchResult
 from .ratio_search import Search, Trial, confirm
 from .reports import UnitTable, read_scores
+from .run_fingerprint import pruning_fingerprint
 from .run_report import start_report, zeros_in
 from .save_results import save_structured, save_weight_level, write_report
 
@@ -163,7 +165,7 @@ def prune_weights(
         evaluate_stage(cfg, outcome, 'dense', model, seconds)
     progress = None
     if not options.dry_run and pruner.sparsifier.reads_inputs:
-        progress = Progress(options.output_dir / 'progress', progress_key(cfg, pruner, options))
+        progress = progress_in(options.output_dir / 'progress', cfg, pruner, options)
         if not options.resume:
             progress.clear()
     with timed(seconds, 'sparsify'):
@@ -220,17 +222,14 @@ def with_found(outcome: PruneResult, found: SearchResult | None) -> PruneResult:
     return outcome
 
 
-def progress_key(cfg: Config, pruner: WeightPruner, options: PruneOptions) -> dict[str, Any]:
-    """What must be the same for finished layers of a killed run to be used again."""
-    data = calibration_dataloader(cfg)
-    return {
-        'prune_cfg': cfg.prune_cfg.to_dict(),
-        'ratio': pruner.budget.ratio,
-        'checkpoint': options.checkpoint,
-        'model': cfg.model.to_dict(),
-        'data': dict(data) if data else None,
-        'ranks': dist.get_world_size(),
-    }
+def progress_in(
+    folder: Path, cfg: Config, pruner: WeightPruner, options: PruneOptions, **more: Any
+) -> Progress:
+    """The finished layers in ``folder`` of a killed run like this one; ``more`` counts too."""
+    found = pruning_fingerprint(
+        cfg, options.checkpoint, pruner.budget.ratio, calibration_dataloader(cfg), **more
+    )
+    return Progress(folder, found.parts, found.older)
 
 
 def evaluate_stage(

@@ -33,7 +33,7 @@ from ..training.hooks.mask_hook import unpack_masks, zero_share
 from ..training.settings import RecoverySettings
 from .history import History, Row, plain
 from .options import PruneOptions, PruneResult
-from .prune import check_before, data_factory, progress_key, renew_batch_norms
+from .prune import check_before, data_factory, progress_in, renew_batch_norms
 from .reports.history import write_history
 from .run_report import start_report, zeros_in
 from .save_results import file_stem, save_weight_level, write_report
@@ -240,8 +240,9 @@ class Rounds:
         pruner.calibration = number.calibration
         progress = None
         if pruner.sparsifier.reads_inputs:
-            key = {**progress_key(self.cfg, pruner, self.options), 'round': asdict(number)}
-            progress = Progress(folder / 'progress', key)
+            progress = progress_in(
+                folder / 'progress', self.cfg, pruner, self.options, round=asdict(number)
+            )
         with timed(self.seconds, 'sparsify'):
             masks = pruner.sparsify(
                 loaded.model, self.data, ratio=number.ratio, progress=progress, before=before
