@@ -49,10 +49,10 @@ from .structure.units import (
 )
 from .structure.units.finder import defined_by, join, require
 from .workflows.compare import compare
+from .workflows.evaluate import evaluate
 from .workflows.options import PruneOptions, PruneResult
 from .workflows.prune import prune_to_files as prune
 from .workflows.sensitivity import analyse as analyse_sensitivity
-from .workflows.train import test as evaluate
 from .workflows.train import train
 
 __all__ = [

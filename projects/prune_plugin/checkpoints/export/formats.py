@@ -2,11 +2,14 @@
 
 import argparse
 import os
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 
 from ...common.distributed import on_rank_0
 from ...common.errors import UserError
@@ -32,26 +35,38 @@ def check(cfg: Config, args: argparse.Namespace) -> None:
     check_file(cfg, args.save_exported, '--save-exported')
 
 
-def save(cfg: Config, checkpoint: str | os.PathLike | None, args: argparse.Namespace) -> None:
+def save(
+    cfg: Config,
+    checkpoint: str | os.PathLike | None,
+    args: argparse.Namespace,
+    model: nn.Module | None = None,
+) -> None:
     """Write what the flags ask for, on rank 0.
 
     Args:
         cfg: The (dense) config.
         checkpoint: Dense, weight-level pruned, or slim; None: the weights that the model names.
         args: With the flags of :func:`.cli.add_export_arguments`.
+        model: The checkpoint's model, if it is at hand; it isn't to be used afterwards. None: the
+            checkpoint is loaded.
     """
     path = None if checkpoint is None else str(checkpoint)
     shape = sample_shape(cfg)
+    steps: list[Callable[[nn.Module], Any]] = []
+    if args.save_hf:
+        steps.append(lambda model: model.save_hf(args.save_hf))
+    if args.save_onnx:
+        steps.append(lambda model: save_onnx(model, args.save_onnx, shape))
+    if args.save_exported:
+        steps.append(lambda model: save_exported(model, args.save_exported, shape))
 
     def write() -> None:
-        if args.save_hf:
-            load_model(cfg, path).model.save_hf(args.save_hf)
-        if args.save_onnx:
-            save_onnx(load_model(cfg, path).model, args.save_onnx, shape)
-        if args.save_exported:
-            save_exported(load_model(cfg, path).model, args.save_exported, shape)
+        source = load_model(cfg, path).model if model is None else model.cpu().eval()
+        for step in steps[:-1]:
+            step(deepcopy(source))
+        steps[-1](source)
 
-    if args.save_hf or args.save_onnx or args.save_exported:
+    if steps:
         on_rank_0(write)
 
 

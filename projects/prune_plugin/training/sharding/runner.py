@@ -27,6 +27,9 @@ class ShardedRunner(Runner):
     On one process, without a process group, it is a plain Runner.
     """
 
+    #: Whether the model comes with weights, which initialising would overwrite.
+    model_has_weights = False
+
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Initialise and divide the model. It doesn't have to fit on one device.
 
@@ -40,7 +43,7 @@ class ShardedRunner(Runner):
                 "runner_type='ShardedRunner' needs model_wrapper_cfg=dict(type='FullyShard', "
                 f'blocks=[...]), not {model_wrapper_cfg!r}'
             )
-        if hasattr(model, 'init_weights'):
+        if not self.model_has_weights and hasattr(model, 'init_weights'):
             model.init_weights()
         for tensor in (*model.parameters(), *model.buffers()):
             send_from_rank_0(tensor)
