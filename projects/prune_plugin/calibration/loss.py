@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..common.model_interface import loss_task_of
 from ..common.patterns import check_matches, matches
 
 #: (model, batch) -> scalar loss, the mean over the batch's samples.
@@ -20,7 +21,7 @@ def mmengine_loss(
     data = model.data_preprocessor(batch, True)
     losses = model._run_forward(data, mode='loss')
     if weights:
-        losses = weighted_losses(losses, weights, getattr(model, 'loss_task', None))
+        losses = weighted_losses(losses, weights, loss_task_of(model))
     return model.parse_losses(losses)[0]
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.distributed import sum_over_ranks
+from ..common.model_interface import unit_usage_of
 from ..structure.unit_group import UnitGroup
 
 #: Usage of units of which their module says nothing.
@@ -120,15 +121,18 @@ def usage_hooks(
     handles = []
     for group in groups:
         owner = model.get_submodule(group.owner)
-        if not hasattr(owner, 'unit_usage'):
+        tell = unit_usage_of(owner)
+        if tell is None:
             continue
         # There from the start, so that a rank without a batch holds the same names.
         device = next(owner.parameters()).device
         usage[group.name] = torch.zeros(group.size, dtype=torch.float64, device=device)
 
-        def add(module: nn.Module, args: tuple, output: Any, group: UnitGroup = group) -> None:
+        def add(
+            module: nn.Module, args: tuple, output: Any, group: UnitGroup = group, tell: Any = tell
+        ) -> None:
             with torch.no_grad():
-                said = module.unit_usage(output).get(group.kind)
+                said = tell(output).get(group.kind)
             usage[group.name] += UNTOLD if said is None else said.double()
 
         handles.append(owner.register_forward_hook(add))

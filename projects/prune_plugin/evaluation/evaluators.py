@@ -9,6 +9,7 @@ from torch import nn
 
 from ..common.distributed import from_rank_0
 from ..common.errors import UserError
+from ..common.model_interface import evaluators_of
 from ..common.model_wrappers import unwrapped
 
 
@@ -25,7 +26,7 @@ def split_names(names: Sequence[str] | None) -> tuple[list[str] | None, dict[str
 
 def check_evaluators(model: nn.Module, wanted: Mapping[str, str]) -> None:
     """Raise :class:`UserError` unless ``model.evaluators`` has them all and accepts the arguments."""
-    known = getattr(model, 'evaluators', None) or {}
+    known = evaluators_of(model)
     for name, argument in wanted.items():
         if name not in known:
             raise UserError(
@@ -63,7 +64,7 @@ class EvaluatorTestLoop(TestLoop):
             for number, batch in enumerate(self.dataloader):
                 self.run_iter(number, batch)
             metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
-        known = unwrapped(self.runner).evaluators if self.evaluators else {}
+        known = evaluators_of(unwrapped(self.runner))
         for name, argument in self.evaluators.items():
             found = from_rank_0(known[name](argument))
             metrics |= {f'{name}/{key}': value for key, value in found.items()}

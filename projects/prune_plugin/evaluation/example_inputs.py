@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError, first_line
 from ..common.eval_mode import evaluation_mode
+from ..common.model_interface import dummy_inputs_of, offers_dummy_inputs, profile_batch_size_of
 
 #: Base classes of detectors whose plain forward pass asks for the images' sizes.
 ASKING = {'DetectionTransformer', 'TwoStageDetector'}
@@ -54,20 +55,14 @@ def example_input(
         The arguments, or None where nothing says what the input looks like.
     """
     weight = next(model.parameters())
-    batch_size = batch_size or usual_batch_size(model)
-    dummy = getattr(model, 'dummy_inputs', None)
-    if dummy is not None:
-        kwargs = dummy(batch_size) if callable(dummy) else dummy
+    batch_size = batch_size or profile_batch_size_of(model)
+    if offers_dummy_inputs(model):
+        kwargs = dummy_inputs_of(model, batch_size)
         return (), {name: on_device(value, weight.device) for name, value in kwargs.items()}
     if input_shape is not None:
         inputs = weight.new_zeros(batch_size, *input_shape)
         return (inputs,), needed_samples(model, inputs)
     return None
-
-
-def usual_batch_size(model: nn.Module) -> int:
-    """Samples per call when timing: the model's ``profile_batch_size``, else 8."""
-    return getattr(model, 'profile_batch_size', 8)
 
 
 def on_device(value: Any, device: torch.device) -> Any:
@@ -106,9 +101,9 @@ def check_shape(model: nn.Module, input_shape: Sequence[int] | None) -> None:
 
     A model with ``dummy_inputs`` isn't run: what those give is its own affair.
     """
-    if input_shape is None or getattr(model, 'dummy_inputs', None) is not None:
+    if input_shape is None or offers_dummy_inputs(model):
         return
-    args, kwargs = example_input(model, 1, input_shape)
+    args, kwargs = needed_example(model, input_shape, 1, 'prune_cfg.profile')
     try:
         with evaluation_mode(model, fused=True):
             model(*args, **kwargs)

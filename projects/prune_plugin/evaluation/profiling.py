@@ -6,7 +6,8 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import nn
 
-from .example_inputs import check_shape, example_input, usual_batch_size
+from ..common.model_interface import profile_batch_size_of
+from .example_inputs import check_shape, example_input
 from .flops import module_flops
 from .latency import model_latency
 from .settings import ProfileSettings
@@ -42,7 +43,7 @@ def profile(
         )
         return results
     check_shape(models[0], settings.input_shape)
-    batch_size = settings.batch_size or usual_batch_size(models[0])
+    batch_size = settings.batch_size or profile_batch_size_of(models[0])
     if latency:
         batch = example_input(models[0], batch_size, settings.input_shape)
         threads = dict(seconds=settings.seconds, num_threads=settings.num_threads)
@@ -56,5 +57,5 @@ def profile(
 
 def latency_note(settings: ProfileSettings, model: nn.Module) -> str:
     """What ``latency_ms`` of a report means."""
-    batch_size = settings.batch_size or usual_batch_size(model)
+    batch_size = settings.batch_size or profile_batch_size_of(model)
     return f'median, batch {batch_size}, {settings.num_threads} thread(s)'

@@ -21,13 +21,14 @@ from torch.utils.data import Dataset, Subset
 from ..common.distributed import from_rank_0
 from ..common.errors import DataNotFoundError, UserError
 from ..common.eval_mode import evaluation_mode
+from ..common.model_interface import default_prefix_of, headline_of, metainfo_of, read_fully
 
 
 def metric_names(metric: Mapping) -> set[str]:
     """What ``--eval`` may call a metric: its result prefix, and what its ``metric`` key lists."""
     cls = METRICS.get(metric['type'])
     own = metric.get('metric', [])
-    prefix = metric.get('prefix') or getattr(cls, 'default_prefix', None)
+    prefix = metric.get('prefix') or default_prefix_of(cls)
     return {name for name in (prefix, *([own] if isinstance(own, str) else own)) if name}
 
 
@@ -73,9 +74,9 @@ def headline(
     chosen: dict[str, str] = {}
     for metric in metrics:
         cls = METRICS.get(metric['type'])
-        prefix = metric.get('prefix') or getattr(cls, 'default_prefix', None)
+        prefix = metric.get('prefix') or default_prefix_of(cls)
         start = f'{prefix}/' if prefix else ''
-        declared = getattr(cls, 'headline', None)
+        declared = headline_of(cls)
         if declared is None:
             if not guess:
                 continue
@@ -101,15 +102,14 @@ def first_samples(dataloader: Mapping, count: int) -> Dataset:
     """The first ``count`` samples of a dataloader config's data set, with its metainfo."""
     dataset = dataloader['dataset']
     dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
-    if hasattr(dataset, 'full_init'):
-        dataset.full_init()
+    read_fully(dataset)
     if len(dataset) <= count:
         return dataset
     if isinstance(dataset, BaseDataset):  # its own way, so that it still is what a sampler needs
         dataset.get_subset_(count)
         return dataset
     subset = Subset(dataset, range(count))
-    subset.metainfo = getattr(dataset, 'metainfo', None)
+    subset.metainfo = metainfo_of(dataset)
     return subset
 
 
@@ -158,7 +158,7 @@ class TestSet:
             print_log(f'evaluation of the {label} model skipped: {self.missing}', 'current')
             return None
         evaluator = Evaluator([METRICS.build(metric) for metric in self.metrics])
-        evaluator.dataset_meta = getattr(self.loader.dataset, 'metainfo', None)
+        evaluator.dataset_meta = metainfo_of(self.loader.dataset)
         hidden = not (progress and dist.is_main_process())
         bar = track(self.loader, f'evaluating {label}', disable=hidden)
         with evaluation_mode(model, fused=True):

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..checkpoints.model_loading import Loaded, load_model
 from ..common.errors import UserError
+from ..common.model_interface import weights_source_of
 from ..common.model_wrappers import unwrapped
 from ..evaluation.evaluators import check_evaluators, split_names
 from ..evaluation.test_set import select_metrics
@@ -98,7 +99,7 @@ def add_preprocessor(cfg: Config) -> None:
 
 def check_weights(cfg: Config, checkpoint: str | None, model: nn.Module) -> None:
     """Raise :class:`UserError` if neither a checkpoint nor the model says where weights come from."""
-    if checkpoint is None and not getattr(model, 'weights_source', None):
+    if checkpoint is None and not weights_source_of(model):
         raise UserError(
             f'checkpoint is missing: the {type(model).__name__} of {cfg.filename} names no pretrained '
             'weights; give a .pth file'

@@ -13,6 +13,7 @@ from torch import nn
 
 from ...common.distributed import on_rank_0
 from ...common.errors import UserError
+from ...common.model_interface import offers_dummy_inputs, offers_save_hf
 from ..model_loading import load_model
 from .onnx_export import check_packages, save_onnx
 from .torch_export import save_exported
@@ -103,7 +104,7 @@ def check_save_hf(cfg: Config, folder: str | os.PathLike | None) -> None:
         return
     check_free(folder)
     kind, cls = model_class(cfg)
-    if not hasattr(cls, 'save_hf'):
+    if not offers_save_hf(cls):
         raise UserError(f'--save-hf: {kind} is no Hugging Face model; leave the flag out')
 
 
@@ -132,7 +133,7 @@ def check_file(cfg: Config, path: str | os.PathLike | None, flag: str) -> None:
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise UserError(f'{flag} {path} cannot be written; name a file in a directory that can')
     kind, cls = model_class(cfg)
-    if not hasattr(cls, 'dummy_inputs') and sample_shape(cfg) is None:
+    if not offers_dummy_inputs(cls) and sample_shape(cfg) is None:
         raise UserError(
             f'{flag} needs an example input, and {kind} has no dummy_inputs: set '
             'prune_cfg.profile.input_shape, e.g. (3, 224, 224)'

@@ -11,6 +11,7 @@ from torch import nn
 
 from ...checkpoints.model_loading import load_model
 from ...common.errors import UserError
+from ...common.model_interface import distill_shared_of, prune_state_on
 from ...common.model_wrappers import unwrapped
 from ...common.random_state import kept_random_state
 from ..distillation import Target, kept_entries, targets_for
@@ -87,10 +88,10 @@ class DistillHook(Hook):
         self.teacher.requires_grad_(False)
         self.targets = targets_for(student, self.given)
         targets_for(self.teacher, self.given)
-        states = [getattr(model, 'prune_state', None) for model in (student, self.teacher)]
+        states = [prune_state_on(model) for model in (student, self.teacher)]
         self.kept = {target.label: kept_entries(target, *states) for target in self.targets}
         present = dict(student.named_modules()).keys() & dict(self.teacher.named_modules()).keys()
-        self.shared = [n for n in getattr(student, 'distill_shared', ()) if n in present]
+        self.shared = [n for n in distill_shared_of(student) if n in present]
         names = [target.module for target in self.targets]
         inside = [name for name in names if name]
         self.ours = Catcher(student, inside + self.shared)

@@ -8,6 +8,7 @@ from torch.distributed.tensor import DTensor
 from ...checkpoints.checkpoint_file import prune_state_of
 from ...common.distributed import assert_ranks_agree, weights_digest
 from ...common.errors import UserError
+from ...common.model_interface import prune_state_on
 from ...common.model_wrappers import unwrapped
 
 
@@ -22,13 +23,13 @@ class PruneStateHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add the state."""
-        state = getattr(unwrapped(runner), 'prune_state', None)
+        state = prune_state_on(unwrapped(runner))
         if state is not None:
             checkpoint['meta']['prune_state'] = state.to_dict()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare the checkpoint's state with the model's."""
-        ours, theirs = getattr(unwrapped(runner), 'prune_state', None), prune_state_of(checkpoint)
+        ours, theirs = prune_state_on(unwrapped(runner)), prune_state_of(checkpoint)
         if (ours and ours.digest()) != (theirs and theirs.digest()):
             raise UserError(
                 'the checkpoint to load was pruned otherwise than the model: load it through '

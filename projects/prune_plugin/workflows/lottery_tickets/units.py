@@ -4,6 +4,7 @@ import torch
 
 from ...common.distributed import assert_ranks_agree, on_rank_0
 from ...common.errors import UserError
+from ...common.model_interface import prune_state_on
 from ...structure.prune_state import PruneState, compose
 from ...structure.slimming import slim
 from .base import Ticket
@@ -25,7 +26,7 @@ class UnitTicket(Ticket):
                     f'prune_cfg.units: units of {group.name} ({group.kind}) cannot be masked while '
                     'training; leave that kind out'
                 )
-        self.prior_state: PruneState | None = getattr(model, 'prune_state', None)
+        self.prior_state: PruneState | None = prune_state_on(model)
         self.alive = {group.name: torch.arange(group.size) for group in self.groups}
         self.chosen = dict(self.alive)
 
