@@ -14,9 +14,10 @@ from ...calibration.loss import LossFunction, mmengine_loss
 from ...calibration.settings import CalibrationSettings
 from ...common.errors import UserError
 from ...common.json_csv import plain
+from ...common.patterns import patterns_of
 from ...common.registry import BUDGETS, PRUNERS, SCHEDULES, build
 from ...common.settings import read_settings
-from ...common.validation import is_number, patterns_of
+from ...common.validation import is_number
 from ...evaluation.settings import ProfileSettings
 from ...training.settings import RecoverySettings
 from ..budgets.base import Budget
