@@ -117,7 +117,7 @@ def evaluation_fingerprint(
 def pruning_fingerprint(
     cfg: Config,
     checkpoint: str | None,
-    ratio: float,
+    ratio: float | None,
     data: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> RunFingerprint:
@@ -182,7 +182,7 @@ def old_evaluation(
 def old_pruning(
     cfg: Config,
     checkpoint: str | None,
-    ratio: float,
+    ratio: float | None,
     data: Mapping[str, Any] | None,
     more: Mapping[str, Any],
 ) -> dict[str, Any]:

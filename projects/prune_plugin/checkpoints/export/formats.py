@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +66,11 @@ def save(
     shape = sample_shape(cfg)
     steps: list[Callable[[nn.Module], Any]] = []
     if exports.save_hf:
-        steps.append(lambda model: model.save_hf(exports.save_hf))
+        steps.append(methodcaller('save_hf', exports.save_hf))
     if exports.save_onnx:
-        steps.append(lambda model: save_onnx(model, exports.save_onnx, shape))
+        steps.append(partial(save_onnx, path=exports.save_onnx, input_shape=shape))
     if exports.save_exported:
-        steps.append(lambda model: save_exported(model, exports.save_exported, shape))
+        steps.append(partial(save_exported, path=exports.save_exported, input_shape=shape))
 
     def write() -> None:
         source = load_model(cfg, path).model if model is None else model.cpu().eval()
