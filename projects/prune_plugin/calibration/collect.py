@@ -131,7 +131,7 @@ def collect(
     Args:
         model: The model, not wrapped; its weights, training modes and the random states are restored.
         groups: The unit groups to score.
-        kinds: What to collect.
+        kinds: The statistics to collect.
         data: The batches.
         loss: Computes the loss whose gradients are collected.
 

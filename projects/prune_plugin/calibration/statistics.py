@@ -19,7 +19,7 @@ NOT_REPORTED = -math.inf
 
 
 class Statistic(StrEnum):
-    """What calibration can gather for a criterion."""
+    """Kinds of statistics that a criterion can need."""
 
     GRADIENTS = 'gradients'
     SQUARED_GRADIENTS = 'squared_gradients'
@@ -32,7 +32,7 @@ class Statistic(StrEnum):
 GRADIENT_STATISTICS = frozenset(
     (Statistic.GRADIENTS, Statistic.SQUARED_GRADIENTS, Statistic.FISHER)
 )
-#: Statistics as large as the weights.
+#: Statistics that take as much memory as the weights.
 WEIGHT_STATISTICS = frozenset((Statistic.GRADIENTS, Statistic.SQUARED_GRADIENTS))
 
 

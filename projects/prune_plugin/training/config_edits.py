@@ -180,7 +180,7 @@ def check_data(cfg: Config, key: str) -> None:
     try:
         DATASETS.build(cfg[key].dataset)
     except FileNotFoundError as error:
-        raise UserError(f'{key}.dataset: {error}; name where the data lies') from error
+        raise UserError(f'{key}.dataset: {error}; give the path of the data') from error
 
 
 def recovery_config(

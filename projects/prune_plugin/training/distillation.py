@@ -82,12 +82,12 @@ class Target:
             raise UserError(f'module is {self.module!r}; it must be the name of a module')
         one_of('loss', self.loss, LOSSES)
         if isinstance(self.key, bool) or not isinstance(self.key, str | int | None):
-            raise UserError(f'key is {self.key!r}; it must be a word or a number')
+            raise UserError(f'key is {self.key!r}; it must be a string or a whole number')
         check_number('weight', self.weight, 0, inf)
         if self.temperature is not None:
             check_number('temperature', self.temperature, 0, inf)
             if self.loss != 'kl':
-                raise UserError(f"temperature goes with loss='kl', not with {self.loss!r}")
+                raise UserError(f"temperature is only for loss='kl', not for {self.loss!r}")
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise UserError(f'name is {self.name!r}; it must be a word')
         if self.align is not None:

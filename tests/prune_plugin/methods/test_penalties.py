@@ -14,7 +14,7 @@ from projects.prune_plugin.training.hooks import penalty_hook
 
 
 def test_leaving_units_fade_and_go_at_the_end(tmp_path, monkeypatch):
-    grads, original = [], penalty_hook.PenaltyHook.pull
+    grads, original = [], penalty_hook.PenaltyHook.add_gradients
 
     def pull(self, optimizer, args, kwargs):
         parameters = [p for group in optimizer.param_groups for p in group['params']]
@@ -27,7 +27,7 @@ def test_leaving_units_fade_and_go_at_the_end(tmp_path, monkeypatch):
             ]
         )
 
-    monkeypatch.setattr(penalty_hook.PenaltyHook, 'pull', pull)
+    monkeypatch.setattr(penalty_hook.PenaltyHook, 'add_gradients', pull)
     schedule = dict(ROUNDS, rewind=None)
     run(config(tmp_path, dict(NEURONS, penalty=PENALTY), schedule))
     kept = [kept_units(tmp_path / f'state_{state:02d}.pth') for state in range(3)]
@@ -101,7 +101,7 @@ def test_group_lasso_is_the_gradient_of_the_norms():
     rows = torch.tensor([[1], [4]])
     units = [torch.cat([first[u], bias[u, None], second[:, u]]) for u in (1, 4)]
     expected = torch.autograd.grad(sum(unit.norm() for unit in units), (first, bias, second))
-    pull = penalty_hook.Pull(
+    pull = penalty_hook.RegularizedUnits(
         [(first, 0, rows), (bias, 0, rows), (second, 1, rows)], GroupLasso(0.5)
     )
     for parameter in (first, bias, second):

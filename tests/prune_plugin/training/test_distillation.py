@@ -148,7 +148,7 @@ ROWS = [
     ([dict(module='a', weight=float('nan'))], r'targets\[0\].weight is nan'),
     ([dict(module='a', key=1.5)], r'targets\[0\].key is 1.5'),
     ([dict(module='a', name='')], r"targets\[0\].name is ''"),
-    ([dict(module='a', temperature=2.0)], r"temperature goes with loss='kl', not with 'mse'"),
+    ([dict(module='a', temperature=2.0)], r"temperature is only for loss='kl', not for 'mse'"),
     ([dict(module='a', loss='kl', temperature=0)], r'temperature is 0; it must be a number > 0'),
     ([dict(module='a', align=dict(dim=0))], r"align is {'dim': 0}; it must be dict\(dim=2, group"),
     ([dict(module='a', align=dict(dim='0', group='q'))], 'align is'),

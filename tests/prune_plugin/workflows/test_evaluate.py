@@ -1,6 +1,5 @@
 """An evaluation reads its file once and builds one model."""
 
-import argparse
 from copy import deepcopy
 
 import pytest
@@ -142,14 +141,14 @@ def test_the_model_at_hand_is_exported(slim_file, counts, tmp_path, monkeypatch)
     cfg, found = config(tmp_path / 'work'), []
     _, model = evaluated(cfg, path, None, 'none')
     for name in ('save_onnx', 'save_exported'):
-        monkeypatch.setattr(formats, name, lambda model, *_: found.append(model))
-    flags = argparse.Namespace(save_hf=None, save_onnx='a.onnx', save_exported='a.pt2')
-    formats.save(cfg, path, flags, model)
+        monkeypatch.setattr(formats, name, lambda model, **_: found.append(model))
+    exports = formats.Exports(save_onnx='a.onnx', save_exported='a.pt2')
+    formats.save(cfg, path, exports, model)
     assert counts == dict(read=1, built=1) and found[1] is model and found[0] is not model
     with torch.no_grad():
         inputs = toy.ToyData().inputs
         assert all(float(m(inputs).sum()) == pytest.approx(total, rel=1e-5) for m in found)
-    formats.save(cfg, path, flags)
+    formats.save(cfg, path, exports)
     assert counts == dict(read=2, built=2)
 
 

@@ -105,7 +105,7 @@ def parameter_term(
             (),
         )
         for place, (number, cut) in enumerate(here):
-            if place in crossed:  # rows and columns: each takes a width of its own
+            if place in crossed:  # both cut the same elements, as rows and columns: separate widths
                 term.scaled_by(number, groups[number].size)
             else:
                 term.shares.append((number, dim, cut.per_unit))
@@ -116,7 +116,7 @@ def product_cost(
     model: nn.Module,
     groups: Sequence[UnitGroup],
     uses: Mapping[int, float] | None = None,
-    own: Mapping[str, float] | None = None,
+    module_costs: Mapping[str, float] | None = None,
     repeats: bool = False,
 ) -> ProductCost:
     """Build the cost of ``model`` as a function of the units kept.
@@ -126,8 +126,8 @@ def product_cost(
         groups: Its unit groups.
         uses: Cost of each element of a parameter, by the parameter's ``id``; parameters that aren't named
             cost nothing. None: 1 for every parameter.
-        own: Cost of modules' operations without parameters, by module name: proportional to the units
-            of the groups that the module owns, constant for other modules.
+        module_costs: Cost of modules' operations without parameters, by module name: proportional to the
+            units of the groups that the module owns, constant for other modules.
         repeats: Whether the cost is one of running: then that of modules that match a group's
             ``repeated`` is proportional to its units too.
 
@@ -147,7 +147,7 @@ def product_cost(
         if multiplier:
             term = parameter_term(parameter, cuts.get(id(parameter), []), groups, multiplier)
             terms.append((name, term))
-    for name, cost in (own or {}).items():
+    for name, cost in (module_costs or {}).items():
         term = Term(cost, [])
         for g, group in enumerate(groups):
             if group.owner == name and group.kind != 'layer' and not group.repeated:

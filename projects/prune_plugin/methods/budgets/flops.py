@@ -40,11 +40,11 @@ def flops_cost(model: nn.Module, groups: Sequence[UnitGroup], example: Example) 
         groups: Its unit groups.
         example: Arguments of the forward call.
     """
-    own = module_flops(model, example)
+    flops_by_module = module_flops(model, example)
     owners = {group.owner for group in groups}
     uses: dict[int, float] = {}
     rest: dict[str, float] = {}
-    for name, flops in own.items():
+    for name, flops in flops_by_module.items():
         weight = getattr(model.get_submodule(name), 'weight', None)
         if isinstance(weight, nn.Parameter) and weight.dim() > 1 and name not in owners:
             uses[id(weight)] = uses.get(id(weight), 0) + flops / weight.numel()

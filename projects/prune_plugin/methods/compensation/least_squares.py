@@ -101,7 +101,7 @@ def is_matrix_product(module: nn.Module) -> bool:
 def can_refit(model: nn.Module, group: UnitGroup) -> bool:
     """Whether all layers that read a group's units can be refitted to compensate removed ones.
 
-    Not if a unit's output depends on the other units of the group, as behind a layer norm over them or if
+    Not if a unit's output depends on the other units of the group, as after a layer norm over them or if
     they are tokens: then the outputs of kept units change with the removal.
     """
     tokens = group.repeated or any(cut.side == 'flag' for cut in group.cuts)
@@ -147,8 +147,8 @@ class LeastSquares(Compensation):
     """Refit the layers that read pruned units to reproduce their outputs with all units.
 
     One forward pass over the calibration data, layer by layer: each reader (``o_proj``, ``down_proj``,
-    ``fc2`` ...) is refitted in closed form on its inputs behind the readers before it, which are already
-    refitted. A bias is refitted without damping, so the mean output is preserved. Not compensated are units
+    ``fc2`` ...) is refitted in closed form on the inputs that the readers before it, already refitted,
+    produce. A bias is refitted without damping, so the mean output is preserved. Not compensated are units
     with a reader that is neither a linear layer nor an ungrouped 2-D convolution, units under a layer norm
     over them, tokens and whole layers.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from ...calibration.data import CalibrationData
@@ -17,51 +18,19 @@ from ...common.json_csv import plain
 from ...common.patterns import patterns_of
 from ...common.registry import BUDGETS, PRUNERS, SCHEDULES, build
 from ...common.settings import read_settings
-from ...common.validation import is_number
 from ...evaluation.settings import ProfileSettings
+from ...structure.unit_group import UnitGroup
 from ...training.settings import RecoverySettings
-from ..budgets.base import Budget
+from ..budgets import Budget, MetricBudget
 from ..penalties import Penalty
 from ..schedules import OneShot, Round, Schedule
+from .budget_block import is_searched, with_ratio
 from .layer_progress import LayerProgress
 from .plan import Plan, Pruned, ScoredUnits
 from .selection import Selection
 
 #: Gives the calibration batches when, and only when, a method needs them.
 DataFactory = Callable[[CalibrationSettings], CalibrationData]
-
-
-def with_ratio(budget: Mapping) -> dict[str, Any]:
-    """A budget block whose ``density``, the fraction KEPT, has become a ratio, the fraction removed.
-
-    Raises:
-        UserError: both are given, or a word that some read as the one and some as the other.
-    """
-    budget = dict(budget)
-    if 'sparsity' in budget:
-        raise UserError(
-            f'prune_cfg.budget.sparsity={budget["sparsity"]!r} is ambiguous; give ratio, the fraction '
-            'removed, or density, the fraction kept'
-        )
-    if 'density' not in budget:
-        return budget
-    density = budget.pop('density')
-    if 'ratio' in budget:
-        raise UserError(
-            f'prune_cfg.budget has ratio={budget["ratio"]!r} (the fraction removed) and '
-            f'density={density!r} (the fraction kept); give one of them'
-        )
-    if not is_number(density) or not 0 < density < 1:
-        raise UserError(
-            f'prune_cfg.budget.density is {density!r}; it must be a number in (0, 1), the fraction kept'
-        )
-    budget['ratio'] = round(1 - density, 12)
-    return budget
-
-
-def is_searched(budget: Mapping) -> bool:
-    """Whether a budget block is of a type that looks for its ratio."""
-    return getattr(BUDGETS.module_dict.get(str(budget.get('type'))), 'searched', False)
 
 
 @dataclass(frozen=True)
@@ -97,6 +66,8 @@ class Pruner:
     default_budget = ''
     #: Whether whole units are removed, so that shapes change; else single weights become zero.
     removes_units = False
+    #: Fewest units that a group keeps, and of what the number of kept units is a multiple.
+    min_keep, round_to = 0, 1
     #: Regularizes units that are scheduled for removal; None: what is chosen is removed at once.
     penalty: Penalty | None = None
     #: The arguments that it was made from, and its registered ``type``; see :meth:`to_dict`.
@@ -148,10 +119,15 @@ class Pruner:
         return build(BUDGETS, budget, 'prune_cfg.budget')
 
     @property
+    def searched(self) -> MetricBudget | None:
+        """The budget, if it searches for its ratio."""
+        return self.budget if isinstance(self.budget, MetricBudget) else None
+
+    @property
     def limited(self) -> tuple[str, str]:
         """The key that says what is limited, and its value."""
-        if self.budget.searched:
-            return 'prune_cfg.budget.of', self.budget.of.quantity
+        if self.searched:
+            return 'prune_cfg.budget.of', self.searched.of.quantity
         return 'prune_cfg.budget.type', self.budget.quantity
 
     def _check_searched(self, budget: Mapping) -> None:
@@ -171,7 +147,9 @@ class Pruner:
     def _rounds(self, calibration: Mapping, recovery: Mapping) -> list[Round]:
         """What the schedule says, round by round."""
         try:
-            ratios = self.schedule.ratios(self.budget.ratio)
+            ratios = self.schedule.ratios(
+                self.budget.ratio or 0.0
+            )  # a searched one isn't known yet
         except UserError as error:
             raise UserError(f'prune_cfg.schedule.{error}') from error
         rounds = []
@@ -237,6 +215,24 @@ class Pruner:
     def asked(self) -> dict[str, Any]:
         """What is asked of the budget, as in the reports."""
         return self.budget.asked
+
+    @property
+    def method(self) -> str:
+        """The name of the method that says what is removed: a criterion, or a sparsifier."""
+        raise NotImplementedError
+
+    def discover(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
+        """The unit groups of a model, and ``{module: reason}`` for modules that can't be pruned."""
+        return [], {}
+
+    def floors(self, groups: list[UnitGroup], scores: list[Tensor]) -> Tensor:
+        """Fewest units that each group keeps.
+
+        Args:
+            groups: From :meth:`discover`.
+            scores: Importance of their units.
+        """
+        return torch.zeros(len(groups), dtype=torch.long)
 
     @property
     def layer_by_layer(self) -> bool:

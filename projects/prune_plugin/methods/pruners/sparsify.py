@@ -180,15 +180,15 @@ class SparsifierRun:
             bits = np.unpackbits(packed.pop(name), count=weight.numel())
             return torch.from_numpy(bits).bool().view(weight.shape).to(weight.device)
 
-        if not self.sparsifier.sequential:
-            statistics = statistics or self.observe()
+        if not self.sparsifier.sequential and not statistics:
+            statistics = self.observe()
         with inference(self.model):
             first = self.first_call()
             if self.sparsifier.sequential:
                 self.prune_in_order(first, install, prune, progress)
             else:
                 for layers in self.inputs(first):
-                    prune(layers, statistics[layers[0]])
+                    prune(layers, (statistics or {})[layers[0]])
         if dist.get_world_size() > 1:
             assert_ranks_agree(weights_digest(self.model), 'the pruned weights')
         return {name: mask(name) for name in ratios}

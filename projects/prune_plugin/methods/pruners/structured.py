@@ -169,6 +169,11 @@ class StructuredPruner(Pruner):
         if compensation is not None:
             self.compensation = build(COMPENSATIONS, compensation, 'prune_cfg.compensation')
 
+    @property
+    def method(self) -> str:
+        """See :attr:`Pruner.method`."""
+        return type(self.criterion).__name__
+
     def needs_loop(self) -> str | None:
         """See :meth:`Pruner.needs_loop`."""
         if self.in_rounds:

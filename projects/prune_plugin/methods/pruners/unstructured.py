@@ -16,7 +16,8 @@ from ...structure.prunable_weights import (
     prunable_weights,
     select_weights,
 )
-from .base import DataFactory, DataUser, Pruner, is_searched
+from .base import DataFactory, DataUser, Pruner
+from .budget_block import is_searched
 from .layer_progress import LayerProgress
 from .plan import Pruned, ScoredUnits, WeightPlan
 from .sparsify import SparsifierRun, inference, sparsify_by_weight
@@ -48,6 +49,11 @@ class WeightPruner(Pruner):
     """
 
     default_budget = 'weights'
+
+    @property
+    def method(self) -> str:
+        """See :attr:`Pruner.method`."""
+        return type(self.sparsifier).__name__
 
     @property
     def layer_by_layer(self) -> bool:

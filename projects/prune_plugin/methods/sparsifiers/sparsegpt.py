@@ -121,18 +121,18 @@ class SparseGPT(Sparsifier):
     One forward pass over the calibration data, layer by layer. Layers that share an input (query, key and
     value, gate and up) share one Hessian and its factorisation.
 
-    With ``dense_targets``, a layer is fitted to its output in the dense model instead of its output on
-    the inputs behind pruned layers, which also corrects the accumulated error of those layers. That takes
-    a second forward pass, of the dense model, and a second matrix per input, and matters more at higher
-    ratios.
+    With ``dense_targets``, a layer is fitted to its output in the dense model instead of its old weights'
+    output on the inputs that pruned layers produce, which also corrects the accumulated error of those
+    layers. That takes a second forward pass, of the dense model, and a second matrix per input. It matters
+    more at higher ratios.
 
     Args:
         pattern: See :class:`Sparsifier`.
         block_size: Columns after which all columns to the right are updated ("B").
         mask_block_size: Columns whose mask is chosen together ("Bs").
         damping: Fraction of the Hessian's mean diagonal to add to its diagonal.
-        dense_targets: Where between two targets to fit the layer, in [0, 1]: 0 is the layer's output on
-            the pruned model's inputs, 1 its output on the dense model's inputs.
+        dense_targets: The target between two outputs of the dense layer, in [0, 1]: 0 is that on the
+            pruned model's inputs, 1 that on the dense model's inputs.
         dense_share: Fraction of the calibration batches that also run through the dense model for that, in
             [0, 1]; 0 is the same as ``dense_targets=0``.
 

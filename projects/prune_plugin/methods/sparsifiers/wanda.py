@@ -30,8 +30,8 @@ class Wanda(Sparsifier):
     """Remove from every output's row the weights with the smallest ``|W_ij| * ||x_j||``.
 
     One forward pass of the dense model over the calibration data, no backward pass; kept weights don't
-    change. (The paper's code uses the inputs behind pruned blocks; at high ratios the dense model's inputs
-    give better masks.)
+    change. (The paper's code uses inputs that already pruned blocks produce; at high ratios the dense
+    model's inputs give better masks.)
 
     Args:
         pattern: See :class:`Sparsifier`.

@@ -1,4 +1,4 @@
-"""Pulls leaving units towards zero while training."""
+"""Regularizes units that are scheduled for removal towards zero while training."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -26,15 +26,15 @@ class Penalty(Protocol):
         """The factor at a step of a state."""
 
     def factors(self, norms: Tensor | None) -> Tensor | float:
-        """Factors on the units' own pull."""
+        """Factors on the units' weights."""
 
 
-class Pull:
-    """The leaving units of one group.
+class RegularizedUnits:
+    """The units of one group that are scheduled for removal.
 
     Args:
         parts: (parameter, dimension, indices (units, indices per unit)).
-        penalty: Says in which direction they are pulled.
+        penalty: Gives the direction of the gradient.
     """
 
     def __init__(self, parts: Sequence[tuple[Tensor, int, Tensor]], penalty: Penalty):
@@ -46,71 +46,71 @@ class Pull:
 
     def norms(self) -> Tensor:
         """Euclidean norm of each unit over all its parameters, (units,)."""
-        total: Tensor | float = 0.0
+        squares = []
         for parameter, dim, rows, each in self.parts:
-            own = parameter.detach().index_select(dim, rows).float().square()
-            along = own.movedim(dim, 0).reshape(len(rows), -1).sum(1)
-            total = total + along.view(-1, each).sum(1)
-        return total.sqrt()
+            weights = parameter.detach().index_select(dim, rows).float().square()
+            along = weights.movedim(dim, 0).reshape(len(rows), -1).sum(1)
+            squares.append(along.view(-1, each).sum(1))
+        return torch.stack(squares).sum(0).sqrt()
 
     def add(self, strength: float) -> None:
-        """Add the pull to the gradients."""
+        """Add the penalty's gradient."""
         factors = self.penalty.factors(self.norms() if self.penalty.needs_norms else None)
         for parameter, dim, rows, each in self.parts:
             if parameter.grad is None:
                 continue
-            pull = parameter.detach().index_select(dim, rows)
+            gradient = parameter.detach().index_select(dim, rows)
             if isinstance(factors, Tensor):
-                shape = [1] * pull.dim()
+                shape = [1] * gradient.dim()
                 shape[dim] = -1
-                pull = pull * factors.repeat_interleave(each).view(shape).to(pull)
-            parameter.grad.index_add_(dim, rows, pull.to(parameter.grad), alpha=strength)
+                gradient = gradient * factors.repeat_interleave(each).view(shape).to(gradient)
+            parameter.grad.index_add_(dim, rows, gradient.to(parameter.grad), alpha=strength)
 
 
 @HOOKS.register_module()
 class PenaltyHook(Hook):
-    """Adds a penalty's gradient to leaving units, right before every optimizer step.
+    """Adds a penalty's gradient to units scheduled for removal, right before every optimizer step.
 
-    After gradients have been averaged over ranks, unscaled and clipped, so that each rank adds the same
-    and no clipping weakens the pull. An element that two leaving units share is pulled by both.
+    That is after gradients were averaged over ranks, unscaled and clipped, so that each rank adds the same
+    and clipping doesn't weaken the penalty. An element that two such units share is regularized by both.
 
-    The scalars ``penalty`` (the factor) and ``leaving_norm`` (root of the sum of the squares of what is
-    to leave) are logged at the log's interval.
+    The scalars ``penalty`` (the factor) and ``leaving_norm`` (Euclidean norm of all units scheduled for
+    removal) are logged at the log's interval.
 
     Args:
         penalty: The penalty, built.
-        interval: Iterations between two looks at the norm.
+        interval: Iterations between two logs of the norm.
     """
 
     priority = 'NORMAL'
 
     def __init__(self, penalty: Penalty, interval: int = 10):
         self.penalty, self.interval = penalty, interval
-        self.pulls: list[Pull] = []
+        self.groups: list[RegularizedUnits] = []
         self.first = self.steps = self.step = 0
         self._handle = None
 
-    def begin(self, runner, leaving: Iterable[Rows], first: int, steps: int) -> None:
-        """Pull these units from now on, and no others.
+    def begin(self, runner, scheduled: Iterable[Rows], first: int, steps: int) -> None:
+        """Regularize these units from now on, and no others.
 
         Args:
             runner: Its optimizer is the one to watch.
-            leaving: Rows of the units of each group.
+            scheduled: Rows of the units of each group.
             first: Iteration at which the state began.
             steps: Iterations of the state.
         """
         self.end()
         parameters = dict(unwrapped(runner).named_parameters())
-        self.pulls = [
-            Pull(
+        self.groups = [
+            RegularizedUnits(
                 [(parameters[n], dim, rows) for n, dim, rows in parts if n in parameters],
                 self.penalty,
             )
-            for parts in leaving
+            for parts in scheduled
         ]
         self.first, self.steps = first, steps
         self.step = runner.iter - first
-        if not self.pulls:
+        if not self.groups:
             return
         optimizer = runner.optim_wrapper.optimizer
         largest = self.largest_rate(optimizer) * self.penalty.strength
@@ -121,30 +121,30 @@ class PenaltyHook(Hook):
                 'current',
                 logging.WARNING,
             )
-        self._handle = optimizer.register_step_pre_hook(self.pull)
+        self._handle = optimizer.register_step_pre_hook(self.add_gradients)
 
     def largest_rate(self, optimizer: torch.optim.Optimizer) -> float:
-        """The largest learning rate of what is pulled, as its schedule knows it after a warm-up."""
-        pulled = {id(parameter) for pull in self.pulls for parameter, *_ in pull.parts}
+        """The largest learning rate of what is regularized, as its schedule gives it after a warm-up."""
+        regularized = {id(parameter) for group in self.groups for parameter, *_ in group.parts}
         rates = [
             group.get('initial_lr', group['lr'])
             for group in optimizer.param_groups
-            if any(id(parameter) in pulled for parameter in group['params'])
+            if any(id(parameter) in regularized for parameter in group['params'])
         ]
         return max(rates, default=0.0)  # frozen parameters may be in no group
 
     def end(self) -> None:
-        """Pull no more."""
+        """Regularize no more."""
         if self._handle is not None:
             self._handle.remove()
-        self._handle, self.pulls = None, []
+        self._handle, self.groups = None, []
 
     @torch.no_grad()
-    def pull(self, optimizer, args, kwargs) -> None:
+    def add_gradients(self, optimizer, args, kwargs) -> None:
         """Add the gradients."""
         strength = self.penalty.at(self.step, self.steps)
-        for pull in self.pulls:
-            pull.add(strength)
+        for group in self.groups:
+            group.add(strength)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         """Know how far the state is."""
@@ -152,10 +152,10 @@ class PenaltyHook(Hook):
 
     @torch.no_grad()
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """Log the factor and what is left of the units."""
-        if not self.pulls or not self.every_n_train_iters(runner, self.interval):
+        """Log the factor and the norm of the units."""
+        if not self.groups or not self.every_n_train_iters(runner, self.interval):
             return
         hub = runner.message_hub
         hub.update_scalar('train/penalty', self.penalty.at(self.step, self.steps))
-        norm = torch.cat([pull.norms() for pull in self.pulls]).norm()
+        norm = torch.cat([group.norms() for group in self.groups]).norm()
         hub.update_scalar('train/leaving_norm', float(norm))

@@ -65,7 +65,9 @@ def chosen_layers(model: nn.Module, targets: Sequence[str] | None) -> list[str]:
     names = list(adaptable(model))
     key = 'prune_cfg.recovery.lora.targets'
     if not names:
-        raise UserError(f'{key}: {type(model).__name__} has no linear layer of its own weight')
+        raise UserError(
+            f'{key}: {type(model).__name__} has no linear layer that adapters can be added to'
+        )
     if targets is None:
         return names
     check_matches(key, targets, names, 'linear layers', matches_within)
