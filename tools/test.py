@@ -53,7 +53,8 @@ def main(args: argparse.Namespace) -> None:
     from projects.prune_plugin.checkpoints.export import formats
     from projects.prune_plugin.common import distributed
     from projects.prune_plugin.common.fileio import output_directory
-    from projects.prune_plugin.workflows import cli, train
+    from projects.prune_plugin.workflows import cli
+    from projects.prune_plugin.workflows.evaluate import evaluated
 
     cfg = cli.read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
@@ -64,8 +65,8 @@ def main(args: argparse.Namespace) -> None:
     distributed.init(args.launcher)
     cli.log_world(args.launcher)
     with output_directory(cfg.work_dir, '--work-dir'):
-        train.test(cfg, args.checkpoint, args.eval, args.launcher, args.tmpdir)
-        formats.save(cfg, args.checkpoint, exports)
+        _, model = evaluated(cfg, args.checkpoint, args.eval, args.launcher, args.tmpdir)
+        formats.save(cfg, args.checkpoint, exports, model)
 
 
 if __name__ == '__main__':

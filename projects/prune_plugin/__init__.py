@@ -54,12 +54,12 @@ from .structure.units import (
 from .structure.units.coverage import uncovered
 from .structure.units.finder import defined_by, join, require
 from .workflows.compare import compare
+from .workflows.evaluate import evaluate
 from .workflows.options import PruneOptions, PruneResult
 from .workflows.prune import prune, pruner_from_config
 from .workflows.run_report import RunReport
 from .workflows.sensitivity import SensitivityOptions
 from .workflows.sensitivity import analyse as analyse_sensitivity
-from .workflows.train import test as evaluate
 from .workflows.train import train
 
 __all__ = [

@@ -16,6 +16,7 @@ import projects.llm  # noqa: F401
 from projects.prune_plugin.common.errors import UserError
 from projects.prune_plugin.structure.slimming import slim
 from projects.prune_plugin.workflows import train
+from projects.prune_plugin.workflows.evaluate import evaluate
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'projects' / 'configs'
 
@@ -49,12 +50,12 @@ def config(tmp_path, dataset_cfg, hf_folder):
 
 
 def test_two_epochs_then_test(config, tmp_path):
-    before = train.test(config(), None, ['ppl'], 'none')['ppl/perplexity']
+    before = evaluate(config(), None, ['ppl'], 'none')['ppl/perplexity']
     train.train(config(), 'none')
     path = tmp_path / 'work' / 'epoch_2.pth'
     meta = torch.load(path, weights_only=False)['meta']
     assert meta['causal_lm']['model_type'] == 'llama'
-    after = train.test(config(), str(path), ['ppl'], 'none')
+    after = evaluate(config(), str(path), ['ppl'], 'none')
     assert after['ppl/perplexity'] < 0.8 * before
     assert after['ppl/windows'] == 12
 
@@ -110,7 +111,7 @@ def test_accumulation_and_mixed_precision(config, tmp_path):
 
 def test_a_window_beyond_the_model_leaves_nothing_behind(config, tmp_path):
     with pytest.raises(UserError, match='65'):
-        train.test(config(**{'test_dataloader.dataset.window': 65}), None, None, 'none')
+        evaluate(config(**{'test_dataloader.dataset.window': 65}), None, None, 'none')
     assert not (tmp_path / 'work').exists()
 
 
@@ -137,19 +138,19 @@ def echo(monkeypatch):
 
 
 def test_evaluators_of_the_model(config, echo, tmp_path):
-    found = train.test(config(), None, ['echo:a', 'ppl'], 'none')
+    found = evaluate(config(), None, ['echo:a', 'ppl'], 'none')
     assert found['echo/a/neurons'] == 48.0 and found['ppl/windows'] == 12
     logged = [json.loads(f.read_text()) for f in (tmp_path / 'work').glob('*/*.json')]
     assert logged[0]['echo/a/neurons'] == 48.0
     cfg = config(**{'test_dataloader.dataset.data_root': '/nonexistent'})
-    assert train.test(cfg, None, ['echo:b'], 'none') == {'echo/b/neurons': 48.0}
+    assert evaluate(cfg, None, ['echo:b'], 'none') == {'echo/b/neurons': 48.0}
     for name, message in {
         'echo:bad': 'bad argument',
         'lm:x': "no evaluator 'lm'; valid are echo",
         'nothing': 'is not a metric of this config; valid are ppl',
     }.items():
         with pytest.raises(UserError, match=message):
-            train.test(config(work_dir=str(tmp_path / 'no')), None, [name], 'none')
+            evaluate(config(work_dir=str(tmp_path / 'no')), None, [name], 'none')
     assert not (tmp_path / 'no').exists()
 
 
@@ -167,7 +168,7 @@ def test_evaluators_of_a_slim_checkpoint(config, echo, tmp_path):
     torch.save(
         {'state_dict': model.state_dict(), 'meta': {'prune_state': state.to_dict()}}, path
     )  # fmt: skip
-    found = train.test(config(), str(path), ['echo:a', 'ppl'], 'none')
+    found = evaluate(config(), str(path), ['echo:a', 'ppl'], 'none')
     assert found['echo/a/neurons'] == 24.0 and found['ppl/windows'] == 12
 
 
@@ -175,7 +176,7 @@ def test_without_lm_eval_it_says_what_to_install(config, monkeypatch):
     monkeypatch.setitem(sys.modules, 'lm_eval', None)
     monkeypatch.setitem(sys.modules, 'lm_eval.tasks', None)
     with pytest.raises(UserError, match='needs the package lm-eval: pip install lm-eval'):
-        train.test(config(), None, ['lm_eval:arc_easy'], 'none')
+        evaluate(config(), None, ['lm_eval:arc_easy'], 'none')
 
 
 TASK = """task: tiny_choice

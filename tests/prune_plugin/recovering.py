@@ -23,9 +23,9 @@ from projects.prune_plugin.common import distributed
 from projects.prune_plugin.common.settings import read_settings
 from projects.prune_plugin.training.config_edits import fit_to_device, recovery_config
 from projects.prune_plugin.training.hooks.mask_hook import pack_masks
+from projects.prune_plugin.training.runner_building import build_runner
 from projects.prune_plugin.training.settings import RecoverySettings
 from projects.prune_plugin.workflows.cli import shut_down
-from projects.prune_plugin.workflows.train import build_runner
 
 TOKENS, WINDOW = 37, 8
 ARCHITECTURE = dict(

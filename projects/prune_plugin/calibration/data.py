@@ -10,6 +10,7 @@ from mmengine.registry import DATASETS, FUNCTIONS
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..common.model_interface import read_fully
 from ..common.random_state import seed_everything
 
 
@@ -31,8 +32,7 @@ class CalibrationData:
     def __init__(self, dataloader: dict, num_samples: int, batch_size: int, seed: int):
         dataset = dataloader['dataset']
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        if hasattr(self.dataset, 'full_init'):
-            self.dataset.full_init()
+        read_fully(self.dataset)
         if not len(self.dataset):
             raise UserError('prune_cfg.calibration: the training data set is empty')
         collate = dict(dataloader.get('collate_fn') or {'type': 'pseudo_collate'})

@@ -1,13 +1,14 @@
 """The calibration loss: the training loss with optional weights on its parts."""
 
 import math
-import re
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..common.errors import UserError
+from ..common.model_interface import loss_task_of
+from ..common.patterns import check_matches, matches
 
 #: (model, batch) -> scalar loss, the mean over the batch's samples.
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -26,7 +27,7 @@ def mmengine_loss(
     data = model.data_preprocessor(batch, True)
     losses = model._run_forward(data, mode='loss')
     if weights:
-        losses = weighted_losses(losses, weights, getattr(model, 'loss_task', None))
+        losses = weighted_losses(losses, weights, loss_task_of(model))
     return model.parse_losses(losses)[0]
 
 
@@ -47,13 +48,9 @@ def weighted_losses(
     """
     names = [name for name in losses if 'loss' in name]
     labels = {name: task_of(name) if task_of else name for name in names}
-    fits = (lambda key, label: key == label) if task_of else re.match
-    for key in weights:
-        if not any(fits(key, label) for label in labels.values()):
-            raise UserError(
-                f'prune_cfg.calibration.loss_weights has {key!r}, which is no loss of this model; '
-                f'valid are {", ".join(dict.fromkeys(labels.values()))}'
-            )
+    fits = operator.eq if task_of else matches
+    what = 'tasks' if task_of else 'losses'
+    check_matches('prune_cfg.calibration.loss_weights', weights, labels.values(), what, fits)
     result = dict(losses)
     for name, label in labels.items():
         factor = math.prod(weight for key, weight in weights.items() if fits(key, label))

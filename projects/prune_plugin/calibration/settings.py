@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..common.errors import UserError
-from ..common.validation import at_least, check_number, check_pattern
+from ..common.patterns import check_pattern
+from ..common.validation import at_least, check_number
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Statistics of gradients, activations and unit usage: hooks that accumulate them, sums over ranks."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.distributed import sum_over_ranks
+from ..common.model_interface import unit_usage_of
 from ..structure.unit_group import UnitGroup
 
 #: Usage of units whose module doesn't report it.
@@ -151,15 +152,22 @@ def usage_hooks(
     handles = []
     for group in groups:
         owner = model.get_submodule(group.owner)
-        if not hasattr(owner, 'unit_usage'):
+        usage_of = unit_usage_of(owner)
+        if usage_of is None:
             continue
         # Created here, so that a rank without a batch has the same names.
         device = next(owner.parameters()).device
         usage[group.name] = torch.zeros(group.size, dtype=torch.float64, device=device)
 
-        def add(module: nn.Module, args: tuple, output: Any, group: UnitGroup = group) -> None:
+        def add(
+            module: nn.Module,
+            args: tuple,
+            output: Any,
+            group: UnitGroup = group,
+            usage_of: Callable[[Any], Mapping[str, Tensor]] = usage_of,
+        ) -> None:
             with torch.no_grad():
-                reported = module.unit_usage(output).get(group.kind)
+                reported = usage_of(output).get(group.kind)
             usage[group.name] += NOT_REPORTED if reported is None else reported.double()
 
         handles.append(owner.register_forward_hook(add))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError, error_context
 from ..common.fileio import atomic_write
+from ..common.model_interface import checkpoint_for, checkpoint_meta_of
 from ..structure.prunable_weights import check_finite
 from ..structure.prune_state import PruneState
 from .packed_masks import check_packed
@@ -158,8 +159,7 @@ def prune_state_of(checkpoint: Mapping) -> PruneState | None:
 
 def model_meta(model: nn.Module) -> dict[str, Any]:
     """What ``model.checkpoint_meta()`` wants kept beside its weights; nothing without the method."""
-    describe = getattr(model, 'checkpoint_meta', None)
-    return {} if describe is None else describe()
+    return checkpoint_meta_of(model)
 
 
 def adapted(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike) -> dict[str, Any]:
@@ -172,8 +172,7 @@ def adapted(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike) -> d
     Raises:
         UserError: as the method says; or a weight is not finite (buffers may be: masks are).
     """
-    adapt = getattr(model, 'adapt_checkpoint', None)
-    found = dict(checkpoint if adapt is None else adapt(checkpoint, path))
+    found = checkpoint_for(model, checkpoint, path)
     weights = without_wrapper(found['state_dict'])
     buffers = dict(model.named_buffers())
     check_finite({k: v for k, v in weights.items() if k not in buffers}, f'checkpoint {path}: ')

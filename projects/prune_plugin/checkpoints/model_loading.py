@@ -14,6 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from ..common.errors import UserError, error_context
+from ..common.model_interface import init_weights_of, prune_state_on, weights_source_of
 from ..structure.prune_state import PruneState
 from .checkpoint_file import load_file, load_weights, prune_state_of
 
@@ -69,12 +70,12 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
     if path:
         load_weights(model, checkpoint, path)
     else:
-        source = getattr(model, 'weights_source', None)
+        source = weights_source_of(model)
         said = f'those of {source}' if source else 'freshly initialised'
         level = logging.INFO if source else logging.WARNING
         print_log(f'no checkpoint given: weights are {said}', 'current', level)
         initialise(model)
-        prior_state = getattr(model, 'prune_state', None)
+        prior_state = prune_state_on(model)
     model.to(device)
     model.eval()
     return Loaded(model, checkpoint, prior_state)
@@ -86,10 +87,8 @@ def initialise(model: nn.Module) -> None:
     Raises:
         UserError: a file to begin with can't be had; the message names the key in the config.
     """
-    if not hasattr(model, 'init_weights'):
-        return
     try:
-        model.init_weights()
+        init_weights_of(model)
     except (OSError, UserError) as error:  # no such file, or no network
         wanted = {
             '.'.join(('model', *filter(None, (name,)), 'init_cfg')): init['checkpoint']

@@ -1,6 +1,5 @@
 """Validation of single config values: each check raises a UserError with the key and the value."""
 
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from math import inf, prod
@@ -47,32 +46,6 @@ def one_of(key: str, value: Any, valid: Iterable[str]) -> str:
     if value not in valid:
         raise UserError(f'{key} is {value!r}; valid are {", ".join(map(str, valid))}')
     return value
-
-
-def check_pattern(key: str, pattern: Any) -> None:
-    """Raise :class:`UserError` unless ``pattern`` is a regular expression."""
-    try:
-        if not isinstance(pattern, str):
-            raise TypeError('it must be a string')
-        re.compile(pattern)
-    except (re.error, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(f'{key}: {pattern!r} is no regular expression ({error})') from error
-
-
-def patterns_of(key: str, patterns: Any) -> list[str]:
-    """A list of regular expressions, checked."""
-    if isinstance(patterns, str | bytes) or not isinstance(patterns, Sequence):
-        raise UserError(f'{key} is {patterns!r}; it must be a list of regular expressions')
-    for pattern in patterns:
-        check_pattern(key, pattern)
-    return list(patterns)
-
-
-def some_patterns(key: str, patterns: Any) -> list[str]:
-    """:func:`patterns_of`, of which there must be at least one."""
-    if not patterns:
-        raise UserError(f'{key} is {patterns!r}; it must be a list of regular expressions')
-    return patterns_of(key, patterns)
 
 
 def check_shape(key: str, shape: Any) -> None:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from ..common.distributed import from_rank_0
 from ..common.errors import UserError
+from ..common.model_interface import evaluators_of
 from ..common.model_wrappers import unwrapped
 
 
@@ -34,7 +35,7 @@ def check_evaluators(model: nn.Module, wanted: Mapping[str, str]) -> None:
         model: The model; ``evaluators`` maps names to callables with a method ``check(argument)``.
         wanted: ``{evaluator: argument}``.
     """
-    evaluators = getattr(model, 'evaluators', None) or {}
+    evaluators = evaluators_of(model)
     for name, argument in wanted.items():
         if name not in evaluators:
             raise UserError(
@@ -77,7 +78,7 @@ class EvaluatorTestLoop(TestLoop):
             for number, batch in enumerate(self.dataloader):
                 self.run_iter(number, batch)
             metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
-        evaluators = unwrapped(self.runner).evaluators if self.evaluators else {}
+        evaluators = evaluators_of(unwrapped(self.runner))
         for name, argument in self.evaluators.items():
             results = from_rank_0(evaluators[name](argument))
             metrics |= {f'{name}/{key}': value for key, value in results.items()}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError, first_line
 from ..common.eval_mode import evaluation_mode
+from ..common.model_interface import dummy_inputs_of, offers_dummy_inputs, profile_batch_size_of
 
 #: Base classes of mmdet's detectors whose ``forward(mode='tensor')`` requires ``data_samples``.
 NEEDS_DATA_SAMPLES = {'DetectionTransformer', 'TwoStageDetector'}
@@ -46,17 +47,16 @@ def example_input(
     Args:
         model: The model. Its ``dummy_inputs``, a method ``(batch_size) -> dict`` or a property (Hugging
             Face), takes precedence and provides keyword arguments.
-        batch_size: Samples in the batch; None: the model's :func:`usual_batch_size`.
+        batch_size: Samples in the batch; None: the model's ``profile_batch_size``, by default 8.
         input_shape: Shape of one sample, for models without ``dummy_inputs``; the input is then zeros.
 
     Returns:
         The arguments, or None for a model without ``dummy_inputs`` if ``input_shape`` is None.
     """
     weight = next(model.parameters())
-    batch_size = batch_size or usual_batch_size(model)
-    dummy = getattr(model, 'dummy_inputs', None)
-    if dummy is not None:
-        kwargs = dummy(batch_size) if callable(dummy) else dummy
+    batch_size = batch_size or profile_batch_size_of(model)
+    if offers_dummy_inputs(model):
+        kwargs = dummy_inputs_of(model, batch_size)
         return (), {name: on_device(value, weight.device) for name, value in kwargs.items()}
     if input_shape is not None:
         return zeros_example(model, batch_size, input_shape)
@@ -67,11 +67,6 @@ def zeros_example(model: nn.Module, batch_size: int, input_shape: Sequence[int])
     """A batch of zeros as the only positional argument, with :func:`data_sample_kwargs`."""
     inputs = next(model.parameters()).new_zeros(batch_size, *input_shape)
     return (inputs,), data_sample_kwargs(model, inputs)
-
-
-def usual_batch_size(model: nn.Module) -> int:
-    """Samples per call when measuring latency: ``model.profile_batch_size``, by default 8."""
-    return getattr(model, 'profile_batch_size', 8)
 
 
 def on_device(value: Any, device: torch.device) -> Any:
@@ -110,7 +105,7 @@ def check_shape(model: nn.Module, input_shape: Sequence[int] | None) -> None:
 
     Models with ``dummy_inputs`` are not run, as these take precedence over ``input_shape``.
     """
-    if input_shape is None or getattr(model, 'dummy_inputs', None) is not None:
+    if input_shape is None or offers_dummy_inputs(model):
         return
     args, kwargs = zeros_example(model, 1, input_shape)
     try:

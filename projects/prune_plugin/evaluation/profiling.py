@@ -6,12 +6,8 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import nn
 
-from .example_inputs import (
-    check_shape,
-    example_input,
-    require_example_input,
-    usual_batch_size,
-)
+from ..common.model_interface import profile_batch_size_of
+from .example_inputs import check_shape, example_input, require_example_input
 from .flops import module_flops
 from .latency import model_latency
 from .settings import ProfileSettings
@@ -50,7 +46,7 @@ def profile(
         )
         return results
     check_shape(models[0], shape)
-    batch_size = settings.batch_size or usual_batch_size(models[0])
+    batch_size = settings.batch_size or profile_batch_size_of(models[0])
     if latency:
         batch = require_example_input(models[0], shape, batch_size, 'prune_cfg.profile')
         latencies = model_latency(models, batch, settings.seconds, settings.num_threads)
@@ -64,5 +60,5 @@ def profile(
 
 def latency_note(settings: ProfileSettings, model: nn.Module) -> str:
     """How ``latency_ms`` was measured, for reports: statistic, batch size, threads."""
-    batch_size = settings.batch_size or usual_batch_size(model)
+    batch_size = settings.batch_size or profile_batch_size_of(model)
     return f'median, batch {batch_size}, {settings.num_threads} thread(s)'

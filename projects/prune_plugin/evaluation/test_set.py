@@ -21,13 +21,14 @@ from torch.utils.data import Dataset, Subset
 from ..common.distributed import from_rank_0
 from ..common.errors import DataNotFoundError, UserError
 from ..common.eval_mode import evaluation_mode
+from ..common.model_interface import default_prefix_of, headline_of, metainfo_of, read_fully
 
 
 def metric_names(metric: Mapping) -> set[str]:
     """Names by which ``--eval`` selects a metric: its result prefix, and those in its ``metric`` key."""
     cls = METRICS.get(metric['type'])
     listed = metric.get('metric', [])
-    prefix = metric.get('prefix') or getattr(cls, 'default_prefix', None)
+    prefix = metric.get('prefix') or default_prefix_of(cls)
     return {name for name in (prefix, *([listed] if isinstance(listed, str) else listed)) if name}
 
 
@@ -74,9 +75,9 @@ def headline(
     chosen: dict[str, str] = {}
     for metric in metrics:
         cls = METRICS.get(metric['type'])
-        prefix = metric.get('prefix') or getattr(cls, 'default_prefix', None)
+        prefix = metric.get('prefix') or default_prefix_of(cls)
         start = f'{prefix}/' if prefix else ''
-        declared = getattr(cls, 'headline', None)
+        declared = headline_of(cls)
         if declared is None:
             if not guess:
                 continue
@@ -102,15 +103,14 @@ def first_samples(dataloader: Mapping, count: int) -> Dataset:
     """The data set of a dataloader config, limited to its first ``count`` samples; metainfo is kept."""
     dataset = dataloader['dataset']
     dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
-    if hasattr(dataset, 'full_init'):
-        dataset.full_init()
+    read_fully(dataset)
     if len(dataset) <= count:
         return dataset
     if isinstance(dataset, BaseDataset):  # keeps the type, on which samplers may depend
         dataset.get_subset_(count)
         return dataset
     subset = Subset(dataset, range(count))
-    subset.metainfo = getattr(dataset, 'metainfo', None)
+    subset.metainfo = metainfo_of(dataset)
     return subset
 
 
@@ -163,7 +163,7 @@ class TestSet:
             print_log(f'evaluation of the {label} model skipped: {self.missing}', 'current')
             return None
         evaluator = Evaluator([METRICS.build(metric) for metric in self.metrics])
-        evaluator.dataset_meta = getattr(self.loader.dataset, 'metainfo', None)
+        evaluator.dataset_meta = metainfo_of(self.loader.dataset)
         hidden = not (progress and dist.is_main_process())
         bar = track(self.loader, f'evaluating {label}', disable=hidden)
         with evaluation_mode(model, fused=True):

@@ -1,29 +1,19 @@
 """Selection and checks of the weights that unstructured pruning may set to zero."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..common.errors import UserError
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether ``pattern`` matches a parameter's name, or that of a module around it."""
-    parts = name.split('.')
-    return any(re.match(pattern, '.'.join(parts[:end])) for end in range(1, len(parts) + 1))
+from ..common.patterns import matches_within, select
 
 
 def select_weights(
     weights: Mapping[str, Tensor], include: Sequence[str], exclude: Sequence[str]
 ) -> dict[str, Tensor]:
     """The weights that one ``include`` pattern matches and no ``exclude`` pattern."""
-    return {
-        name: weight
-        for name, weight in weights.items()
-        if any(matches(p, name) for p in include) and not any(matches(p, name) for p in exclude)
-    }
+    return {name: weights[name] for name in select(weights, include, exclude, matches_within)}
 
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:

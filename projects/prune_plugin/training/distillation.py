@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..common.model_interface import distill_targets_of
 from ..common.validation import check_number, one_of
 from ..structure.prune_state import PruneState
 
@@ -229,7 +230,7 @@ def targets_for(model: nn.Module, targets: Sequence[Mapping] | None) -> list[Tar
     """
     key = 'prune_cfg.recovery.distill.targets'
     if targets is None:
-        targets = getattr(model, 'distill_targets', None)
+        targets = distill_targets_of(model)
         if not targets:
             raise UserError(f'{key} is missing, and {type(model).__name__} names none itself')
     result = read_targets(targets, key)

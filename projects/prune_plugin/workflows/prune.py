@@ -26,6 +26,7 @@ from .options import PruneOptions, PruneResult, SearchResult
 from .ratio_search import Search, Trial, confirm
 from .report_building import start_report
 from .reports import UnitTable, read_scores
+from .run_fingerprint import RunFingerprint, pruning_fingerprint
 from .run_report import RunReport
 from .save_results import save_pruned, write_report
 
@@ -180,7 +181,7 @@ class Stages:
         if self.options.dry_run or not self.pruner.layer_by_layer:
             return None
         key = progress_key(self.cfg, self.pruner, self.options)
-        progress = LayerProgress(self.options.output_dir / 'progress', key)
+        progress = LayerProgress(self.options.output_dir / 'progress', key.parts, key.older)
         if not self.options.resume:
             progress.clear()
         return progress
@@ -201,17 +202,10 @@ def trial(
     return Trial(plan.digest, build)
 
 
-def progress_key(cfg: Config, pruner: Pruner, options: PruneOptions) -> dict[str, Any]:
-    """What must be the same for finished layers of a killed run to be used again."""
+def progress_key(cfg: Config, pruner: Pruner, options: PruneOptions, **more: Any) -> RunFingerprint:
+    """What must be the same for finished layers of a killed run to be used again; ``more`` counts too."""
     data = calibration_dataloader(cfg)
-    return {
-        'prune_cfg': cfg.prune_cfg.to_dict(),
-        'ratio': pruner.budget.ratio,
-        'checkpoint': options.checkpoint,
-        'model': cfg.model.to_dict(),
-        'data': dict(data) if data else None,
-        'ranks': dist.get_world_size(),
-    }
+    return pruning_fingerprint(cfg, options.checkpoint, pruner.budget.ratio, data, **more)
 
 
 def check_config(cfg: Config, pruner: Pruner, model: nn.Module, scored: bool = False) -> None:

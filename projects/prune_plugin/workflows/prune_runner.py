@@ -64,8 +64,8 @@ class PruneRunner:
         return train(cfg, launcher)
 
     def test(self) -> dict[str, Any]:
-        """The metrics of ``load_from``, dense or slim; see :func:`training.test`."""
-        from .train import test
+        """The metrics of ``load_from``, dense or slim; see :func:`evaluate`."""
+        from .evaluate import evaluate
 
         cfg, launcher = self.prepared()
-        return test(cfg, cfg.get('load_from'), None, launcher)
+        return evaluate(cfg, cfg.get('load_from'), None, launcher)

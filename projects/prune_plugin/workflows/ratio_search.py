@@ -21,9 +21,10 @@ from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, tables_hidden
 from ..methods.budgets.metric import MetricBudget, within, worse_by
 from ..methods.pruners import Pruner
-from .evaluation_cache import cached_results, settings_of
+from .evaluation_cache import cached_results
 from .options import PruneOptions, SearchResult
 from .reports.search import plot_search, write_search
+from .run_fingerprint import evaluation_fingerprint, pruning_settings
 from .run_report import RunReport
 
 NOTES = {
@@ -72,13 +73,16 @@ class Search:
                 f'{self.test_set.missing}'
             )
         self.path = options.output_dir / 'search.json'
-        own = plain((cfg.get('prune_cfg') or Config()).to_dict())
-        for key in ('budget', 'recovery', 'name'):
-            own.pop(key, None)
-        settings = settings_of(
-            cfg, options.checkpoint, budget.num_samples, budget.split, own, dist.get_world_size()
+        whole = (cfg.get('prune_cfg') or Config()).to_dict()
+        fingerprint = evaluation_fingerprint(
+            cfg,
+            options.checkpoint,
+            budget.num_samples,
+            older=old_search(whole, budget),
+            split=budget.split,
+            prune_cfg=pruning_settings(whole),
         )
-        self.known = on_rank_0(lambda: cached_results(self.path, settings))
+        self.known = on_rank_0(lambda: cached_results(self.path, fingerprint))
         self.report: dict[str, Any] = {
             'asked': budget.asked,
             'metric': None,
@@ -90,7 +94,7 @@ class Search:
             'too_much': None,
             'rows': [],
             'notes': dict(NOTES),
-            'settings': settings,
+            'settings': fingerprint.parts,
             'config': cfg.filename,
             'checkpoint': options.checkpoint,
             'command': sys.argv,
@@ -237,6 +241,12 @@ def format_trial(row: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     change = 'no different' if drop == 0 else change
     verdict = 'holds' if row['holds'] else 'too much'
     return f'{start} gives {report["metric"]} {row["value"]:.6g}, {change}: {verdict}'
+
+
+def old_search(prune_cfg: Mapping[str, Any], budget: MetricBudget) -> list[Any]:
+    """What version 0.1.0 counted in ``search.json`` in addition to the evaluation itself."""
+    own = {k: v for k, v in prune_cfg.items() if k not in ('budget', 'recovery', 'name')}
+    return [budget.split, plain(own), dist.get_world_size()]
 
 
 def confirm(report: RunReport, budget: MetricBudget) -> None:

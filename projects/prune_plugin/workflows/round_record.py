@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
-from ..common.json_csv import plain, write_json
+from ..common.json_csv import write_json
+from .run_fingerprint import RunFingerprint
 
 Metrics = dict[str, float] | None
 
@@ -77,27 +78,25 @@ class Record:
         rows = [Row(**row) for row in data['rows']]
         return cls(**{**data, 'rows': rows})
 
-    def check_key(self, key: Mapping[str, Any], what: str) -> None:
+    def check_key(self, key: RunFingerprint, what: str) -> None:
         """Raise :class:`UserError` unless this is the record of a run with the same key.
 
         Args:
             key: What the run at hand is about.
             what: How to call the record's source in the message.
         """
-        ours = plain(key)
-        for name in ours:
-            if self.key.get(name) != ours[name]:
-                raise UserError(
-                    f'{what} is of a run with another {name}; take the one it had, or '
-                    'leave --resume out to begin anew'
-                )
+        for name in key.differing(self.key):
+            raise UserError(
+                f'{what} is of a run with another {name}; take the one it had, or '
+                'leave --resume out to begin anew'
+            )
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
         write_json(asdict(self), path)
 
     @classmethod
-    def load(cls, path: Path, key: Mapping[str, Any]) -> 'Record':
+    def load(cls, path: Path, key: RunFingerprint) -> 'Record':
         """Read it.
 
         Args:

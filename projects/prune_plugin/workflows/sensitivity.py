@@ -22,11 +22,12 @@ from ..evaluation.test_set import TestSet, headline, tables_hidden
 from ..methods.pruners import Pruner, StructuredPruner
 from ..structure.prune_state import PruneState
 from ..structure.slimming import slim
-from .evaluation_cache import cached_results, settings_of
+from .evaluation_cache import cached_results
 from .module_groups import ModuleGroup, module_groups
 from .options import PruneOptions
 from .prune import data_factory, score
 from .reports import evaluation_bar, plot_sensitivity, write_sensitivity
+from .run_fingerprint import RunFingerprint, evaluation_fingerprint
 
 RATIOS = (0.1, 0.3, 0.5)
 NOTES = {
@@ -107,9 +108,13 @@ def analyse(cfg: Config, pruner: Pruner, options: SensitivityOptions) -> dict[st
             f'--sensitivity {ratios} would remove nothing of any module; raise the ratio, or lower '
             'prune_cfg.min_keep or round_to'
         )
-    report = start_report(cfg, pruner, options, plan, scored.refused)
+    shape = pruner.profile.input_shape
+    fingerprint = evaluation_fingerprint(
+        cfg, options.checkpoint, options.num_samples, older=[shape], input_shape=shape
+    )
+    report = start_report(cfg, pruner, options, plan, scored.refused, fingerprint)
     path = options.output_dir / 'sensitivity.json'
-    known = on_rank_0(lambda: cached_results(path, report['settings']))
+    known = on_rank_0(lambda: cached_results(path, fingerprint))
     run = Run(loaded.model, test_set, pruner, options.output_dir, report, known)
     run.dense()
     run.pruned([state for _, state in plan])
@@ -134,6 +139,7 @@ def start_report(
     options: SensitivityOptions,
     plan: Sequence[tuple[ModuleGroup, PruneState]],
     refused: Mapping[str, str],
+    fingerprint: RunFingerprint,
 ) -> dict[str, Any]:
     """The report before any evaluation: one row per module and ratio."""
     rows = [
@@ -167,9 +173,7 @@ def start_report(
         'left_out': [],
         'rows': rows,
         'not_prunable': dict(refused),
-        'settings': settings_of(
-            cfg, options.checkpoint, options.num_samples, pruner.profile.input_shape
-        ),
+        'settings': fingerprint.parts,
         'config': cfg.filename,
         'checkpoint': options.checkpoint,
         'command': sys.argv,

@@ -1,23 +1,18 @@
-"""Training and testing through MMEngine's Runner, slim checkpoints included."""
+"""Training through MMEngine's Runner, slim checkpoints included."""
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine import dist
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
-from ..checkpoints.checkpoint_file import load_file, load_weights, newest_checkpoint, prune_state_of
+from ..checkpoints.checkpoint_file import load_file, newest_checkpoint, prune_state_of
 from ..checkpoints.model_loading import load_model
 from ..common.distributed import on_rank_0
 from ..common.errors import UserError
-from ..common.model_wrappers import unwrapped
-from ..evaluation.evaluators import check_evaluators, split_names
-from ..evaluation.test_set import TestSet, select_metrics
+from ..evaluation.test_set import TestSet
 from ..methods.pruners import WeightPruner
 from ..training.config_edits import (
     TRAINING_HOOKS,
@@ -30,22 +25,14 @@ from ..training.config_edits import (
     refuse_ema,
     use_slim_model,
 )
-from ..training.hooks.atomic_checkpoint_hook import use_atomic_checkpoints
 from ..training.hooks.mask_hook import unpack_masks, zero_share
+from ..training.runner_building import build_runner
 from ..training.settings import RecoverySettings
 from .iterate.runner_per_round import prune_in_rounds
 from .options import PruneOptions, PruneResult
 from .prune import prune, pruner_from_config
 from .run_report import MaskedStage, RecoveredStage, RunReport
 from .save_results import read_report, write_report
-
-
-def build_runner(cfg: Config) -> Runner:
-    """The Runner of a config, of whatever type it names; its checkpoints are whole at every moment."""
-    use_atomic_checkpoints(cfg)
-    if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
 
 
 def use_amp(cfg: Config) -> None:
@@ -303,62 +290,3 @@ def find_resumed(cfg: Config) -> str | None:
     if path is None:
         print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
     return path and str(path)
-
-
-def test(
-    cfg: Config,
-    checkpoint: str | None,
-    names: list[str] | None,
-    launcher: str,
-    tmpdir: str | None = None,
-) -> dict[str, Any]:
-    """What ``tools/test.py`` does: evaluate a checkpoint, dense or slim, with the dense config.
-
-    Args:
-        cfg: The config.
-        checkpoint: The file; None: the weights that the config's model begins with.
-        names: Metrics to compute, and evaluators of the model as ``NAME:argument``; all of the
-            config's metrics if None.
-        launcher: As on the command line.
-        tmpdir: Folder in which ranks exchange results.
-
-    Returns:
-        The metrics.
-
-    Raises:
-        UserError: unknown metric or evaluator, missing data, or a checkpoint that doesn't fit.
-    """
-    metrics, evaluators = split_names(names)
-    if not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
-        raise UserError(f'{cfg.filename} has no test_dataloader and test_evaluator')
-    cfg = deepcopy(cfg)
-    content = load_file(checkpoint) if checkpoint else None
-    cfg.test_evaluator = [] if metrics == [] else select_metrics(cfg.test_evaluator, metrics)
-    cfg.test_cfg = cfg.get('test_cfg') or {}
-    if evaluators:
-        cfg.test_cfg = dict(cfg.test_cfg, type='EvaluatorTestLoop', evaluators=evaluators)
-    if cfg.test_evaluator:
-        check_data(cfg, 'test_dataloader')
-    else:
-        cfg.test_dataloader.dataset = []
-    # Everything is checked before the Runner writes its first file.
-    model = load_model(cfg, checkpoint).model
-    if checkpoint is None and not getattr(model, 'weights_source', None):
-        raise UserError(
-            f'checkpoint is missing: the {type(model).__name__} of {cfg.filename} names no pretrained '
-            'weights; give a .pth file'
-        )
-    check_evaluators(model, evaluators)
-    if content is None:
-        checkpoint, content = 'of the config', {'state_dict': model.state_dict()}
-    elif prune_state_of(content):
-        use_slim_model(cfg, str(checkpoint))
-    del model
-    cfg.load_from, cfg.resume = None, False
-    fit_to_device(cfg, launcher)
-    runner = build_runner(cfg)
-    load_weights(unwrapped(runner), content, checkpoint)
-    for metric in runner.test_loop.evaluator.metrics:
-        if tmpdir and metric.collect_device == 'cpu':
-            metric.collect_dir = tmpdir
-    return runner.test()

@@ -296,7 +296,7 @@ def test_by_kind_shares_out_what_the_default_gives():
 @pytest.mark.parametrize(
     ('kinds', 'message'),
     [
-        (dict(head=dict(type='L2')), "kinds has 'head', but there are only units of the kinds att"),
+        (dict(head=dict(type='L2')), "kinds: 'head' matches nothing; kinds of units here are att"),
         (['mlp'], r"prune_cfg.criterion.kinds is \['mlp'\]; it must be a dict"),
         (dict(mlp=dict(type='L9')), "prune_cfg.criterion.kinds.mlp.type is 'L9'; valid are"),
     ],
@@ -315,7 +315,7 @@ def test_losses_are_weighted_by_name_where_no_task_is_known():
     assert losses['loss_a'] == 2  # as it was
     for key in ('accuracy', 'b', 'loss$'):
         with pytest.raises(
-            UserError, match=r'loss_weights has .* valid are loss_a, aux.loss, loss_b'
+            UserError, match=r'matches nothing; losses here are loss_a, aux.loss, loss_b'
         ):
             weighted_losses(losses, {key: 2.0})
     tasks = dict(loss_a='one', loss_b='two').get

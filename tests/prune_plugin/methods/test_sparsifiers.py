@@ -149,7 +149,7 @@ def test_include_and_exclude():
     }
     for key in ('include', 'exclude'):
         with pytest.raises(
-            UserError, match=f"prune_cfg.{key}: 'nothing' matches no prunable weight"
+            UserError, match=f"prune_cfg.{key}: 'nothing' matches nothing; prunable weights"
         ):
             WeightPruner(**{key: ['nothing']}).sparsify(model)
     with pytest.raises(UserError, match='leaves no weight to prune'):

@@ -294,7 +294,7 @@ def untouched(family: str, message: str, sparsifier: dict, model=None, **kwargs)
 
 def test_refused_before_anything_is_touched():
     wanda = dict(type='Wanda')
-    untouched('cnn', r"layer_ratios: 'nope' matches no", wanda, layer_ratios={'nope': 0.5})
+    untouched('cnn', r"layer_ratios: 'nope' matches nothing", wanda, layer_ratios={'nope': 0.5})
     untouched(
         'cnn', '2:4 does not divide stem.weight, whose rows hold 27', dict(wanda, pattern='2:4'),
         exclude=[],

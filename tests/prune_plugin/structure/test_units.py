@@ -41,10 +41,10 @@ def test_patterns_choose_groups():
 def test_patterns_that_match_nothing_are_named(key):
     model = BY_NAME['vit'].dense()
     with pytest.raises(
-        UserError, match=rf"prune_cfg.{key}: 'layers' matches no unit group; groups"
+        UserError, match=rf"prune_cfg.{key}: 'layers' matches nothing; unit groups here are blocks"
     ):
         names(model, HEADS, **{key: ['layers']})
-    with pytest.raises(UserError, match=r"'attn' matches no unit group"):  # from a name's start
+    with pytest.raises(UserError, match=r"'attn' matches nothing"):  # from a name's start
         names(model, HEADS, **{key: ['attn']})
 
 

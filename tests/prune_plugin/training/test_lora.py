@@ -197,7 +197,7 @@ class Odd(nn.Module):
 def test_layers_that_cannot_be_merged_are_left_out():
     model = add_adapters(Odd())
     assert [name for name, _ in lora_layers(model)] == ['plain']
-    with pytest.raises(UserError, match=r"targets: 'head' matches no linear layer; .* plain"):
+    with pytest.raises(UserError, match=r"targets: 'head' matches nothing; .* are plain"):
         add_adapters(Odd(), ['plain', 'head'])
     with pytest.raises(UserError, match='Embedding has no linear layer'):
         add_adapters(nn.Embedding(3, 3))

@@ -14,9 +14,9 @@ from projects.prune_plugin.checkpoints.checkpoint_file import load_file, use_saf
 from projects.prune_plugin.checkpoints.model_loading import load_model
 from projects.prune_plugin.common.settings import read_settings
 from projects.prune_plugin.training.config_edits import check_trainable
+from projects.prune_plugin.training.runner_building import build_runner
 from projects.prune_plugin.training.settings import RecoverySettings
 from projects.prune_plugin.training.sharding.fully_shard import block_names, gathered, shard_like
-from projects.prune_plugin.workflows.train import build_runner
 
 pytest.importorskip('transformers')
 import projects.llm  # noqa: E402, F401
@@ -218,7 +218,9 @@ def test_another_runner_is_refused_first():
 def test_blocks_are_whole_names_and_inner_ones_come_first():
     model = torch.nn.ModuleDict({'a': torch.nn.ModuleDict({'b': torch.nn.Linear(1, 1)})})
     assert block_names(model, [r'a(\.b)?']) == ['a.b', 'a']
-    with pytest.raises(UserError, match="blocks: 'b' is the whole name of no module"):
+    with pytest.raises(
+        UserError, match="blocks: 'b' matches nothing; whole names of modules here are a.b, a"
+    ):
         block_names(model, ['b'])
 
 

@@ -21,8 +21,9 @@ from projects.prune_plugin.common.model_wrappers import unwrapped
 from projects.prune_plugin.methods.pruners.unit_selection import UnitSelection
 from projects.prune_plugin.training.config_edits import TRAINING_HOOKS, add_hooks, fit_to_device
 from projects.prune_plugin.training.hooks.mask_hook import unpack_masks
+from projects.prune_plugin.training.runner_building import build_runner
 from projects.prune_plugin.workflows.iterate import train_loop
-from projects.prune_plugin.workflows.train import build_runner, train
+from projects.prune_plugin.workflows.train import train
 
 NEURONS = dict(
     units=[dict(type='FFNNeurons')], criterion=dict(type='L1'), allocator=dict(type='Global'),

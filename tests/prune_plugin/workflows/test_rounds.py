@@ -17,6 +17,7 @@ from projects.prune_plugin.workflows.iterate.machine import rewind
 from projects.prune_plugin.workflows.iterate.runner_per_round import check_zeros
 from projects.prune_plugin.workflows.reports.rounds import print_history, write_history
 from projects.prune_plugin.workflows.round_record import Record, Row
+from projects.prune_plugin.workflows.run_fingerprint import RunFingerprint
 
 
 def model() -> nn.Module:
@@ -149,7 +150,9 @@ def test_history_files_and_table(tmp_path):
     pytest.importorskip('matplotlib')
     history = example()
     history.save(tmp_path / 'history.json')
-    assert Record.load(tmp_path / 'history.json', dict(checkpoint='a.pth')) == history
+    assert (
+        Record.load(tmp_path / 'history.json', RunFingerprint(dict(checkpoint='a.pth'))) == history
+    )
     write_history(history, tmp_path)
     with open(tmp_path / 'history.csv') as file:
         table = list(csv.DictReader(file))
@@ -186,14 +189,14 @@ def test_a_damaged_history_is_named(tmp_path, text):
     path = tmp_path / 'history.json'
     path.write_text(text)
     with pytest.raises(UserError, match=r'--resume: .*history.json cannot be read'):
-        Record.load(path, {})
+        Record.load(path, RunFingerprint({}))
 
 
 def test_another_run_is_not_gone_on_with(tmp_path):
     path = tmp_path / 'history.json'
     example().save(path)
     with pytest.raises(UserError, match='of a run with another checkpoint'):
-        Record.load(path, dict(checkpoint='b.pth'))
+        Record.load(path, RunFingerprint(dict(checkpoint='b.pth')))
     json.loads(path.read_text())
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 
 from projects.prune_plugin import BudgetResult, RunReport
-from projects.prune_plugin.common.json_csv import finite
+from projects.prune_plugin.common.json_csv import to_json_data
 from projects.prune_plugin.workflows.reports import write_summary
 from projects.prune_plugin.workflows.reports.summary import SUMMARY_COLUMNS, summary
 from projects.prune_plugin.workflows.run_report import (
@@ -93,7 +93,7 @@ def test_a_file_of_an_earlier_version_is_read():
 
 def test_a_report_with_infinite_figures_is_read(full):
     full.pruned.metrics = {'ppl': float('inf')}
-    assert RunReport.from_dict(finite(full.to_dict())).pruned.metrics == {'ppl': None}
+    assert RunReport.from_dict(to_json_data(full.to_dict())).pruned.metrics == {'ppl': None}
 
 
 def test_summary(full, tmp_path):

@@ -23,6 +23,7 @@ from projects.prune_plugin.workflows.reports import (
     write_sensitivity,
 )
 from projects.prune_plugin.workflows.reports.heatmap import lines_of, signed
+from projects.prune_plugin.workflows.run_fingerprint import RunFingerprint
 from projects.prune_plugin.workflows.sensitivity import NOTES, worsening
 
 RATIOS = (0.1, 0.3, 0.5)
@@ -152,7 +153,7 @@ def test_what_is_no_earlier_report_is_no_help(text, tmp_path):
     path = tmp_path / 'sensitivity.json'
     if text is not None:
         path.write_text(text)
-    assert cached_results(path, {'a': 1}) == {}
+    assert cached_results(path, RunFingerprint({'a': 1})) == {}
 
 
 def make_report(modules: int, metrics: int, ratios=RATIOS) -> dict:

@@ -105,7 +105,9 @@ def test_calibration_weights_scale_the_tasks_losses():
 
 def test_unknown_task():
     plain = compute(setup.formula_preds(), [setup.formula_sample(i) for i in range(2)])
-    with pytest.raises(UserError, match=r"loss_weights has 'plan', .* valid are detection, "):
+    with pytest.raises(
+        UserError, match=r"loss_weights: 'plan' matches nothing; tasks here are detection, "
+    ):
         weighted_losses(plain, dict(plan=1.0), VAD.loss_task)
 
 

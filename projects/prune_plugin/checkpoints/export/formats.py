@@ -1,15 +1,21 @@
 """``--save-hf``, ``--save-onnx``, ``--save-exported``: a checkpoint as what other programs read."""
 
 import os
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 
 from ...common.distributed import on_rank_0
 from ...common.errors import UserError
+from ...common.model_interface import offers_dummy_inputs, offers_save_hf
 from ..model_loading import load_model
 from .onnx_export import check_packages, save_onnx
 from .torch_export import save_exported
@@ -41,26 +47,38 @@ def check(cfg: Config, exports: Exports) -> None:
         check_example(cfg, '--save-exported')
 
 
-def save(cfg: Config, checkpoint: str | os.PathLike | None, exports: Exports) -> None:
+def save(
+    cfg: Config,
+    checkpoint: str | os.PathLike | None,
+    exports: Exports,
+    model: nn.Module | None = None,
+) -> None:
     """Write a checkpoint's model for other programs, on rank 0.
 
     Args:
         cfg: The (dense) config.
         checkpoint: Dense, weight-level pruned, or slim; None: the weights that the model names.
         exports: What to write.
+        model: The checkpoint's model, if it is loaded already; it must not be used afterwards. None: the
+            checkpoint is loaded.
     """
     path = None if checkpoint is None else str(checkpoint)
     shape = sample_shape(cfg)
+    steps: list[Callable[[nn.Module], Any]] = []
+    if exports.save_hf:
+        steps.append(methodcaller('save_hf', exports.save_hf))
+    if exports.save_onnx:
+        steps.append(partial(save_onnx, path=exports.save_onnx, input_shape=shape))
+    if exports.save_exported:
+        steps.append(partial(save_exported, path=exports.save_exported, input_shape=shape))
 
     def write() -> None:
-        if exports.save_hf:
-            load_model(cfg, path).model.save_hf(exports.save_hf)
-        if exports.save_onnx:
-            save_onnx(load_model(cfg, path).model, exports.save_onnx, shape)
-        if exports.save_exported:
-            save_exported(load_model(cfg, path).model, exports.save_exported, shape)
+        source = load_model(cfg, path).model if model is None else model.cpu().eval()
+        for step in steps[:-1]:
+            step(deepcopy(source))
+        steps[-1](source)
 
-    if exports != Exports():
+    if steps:
         on_rank_0(write)
 
 
@@ -89,7 +107,7 @@ def model_class(cfg: Config) -> tuple[str | None, Any]:
 def check_save_hf(cfg: Config) -> None:
     """Raise :class:`UserError` unless the class of the config's model has ``save_hf(folder)``."""
     kind, cls = model_class(cfg)
-    if not hasattr(cls, 'save_hf'):
+    if not offers_save_hf(cls):
         raise UserError(f'--save-hf: {kind} is no Hugging Face model; leave the flag out')
 
 
@@ -107,7 +125,7 @@ def check_example(cfg: Config, flag: str) -> None:
         flag: What needs them.
     """
     kind, cls = model_class(cfg)
-    if not hasattr(cls, 'dummy_inputs') and sample_shape(cfg) is None:
+    if not offers_dummy_inputs(cls) and sample_shape(cfg) is None:
         raise UserError(
             f'{flag} needs an example input, and {kind} has no dummy_inputs: set '
             'prune_cfg.profile.input_shape, e.g. (3, 224, 224)'

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import eq
 
 import torch
 from torch import Tensor
 
 from ...common.errors import UserError
+from ...common.patterns import check_matches
 from ...common.registry import ALLOCATORS
 from ...common.validation import check_number
 from .base import Allocator, check_reachable, least_scale, restore_rounded_units, rounded_floors
@@ -43,13 +45,8 @@ class LayerWise(Allocator):
 
     def check(self, groups):
         """See :meth:`Allocator.check`; every kind in ``factors`` must be in the model."""
-        kinds = dict.fromkeys(group.kind for group in groups)
-        for kind in self.factors:
-            if kind not in kinds:
-                raise UserError(
-                    f'prune_cfg.allocator.factors names {kind!r}, which the model does not have; '
-                    f'its kinds are {", ".join(kinds)}'
-                )
+        kinds = [group.kind for group in groups]
+        check_matches('prune_cfg.allocator.factors', self.factors, kinds, 'kinds of units', eq)
 
     def allocate(self, scores, constraint, floors, round_to=1):
         """See :meth:`Allocator.allocate`."""

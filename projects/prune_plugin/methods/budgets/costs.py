@@ -1,7 +1,6 @@
 """Costs of a model as functions of the units that each group keeps: arithmetic on shapes or tables."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -9,6 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from ...common.patterns import matches_any
 from ...structure.unit_group import Cut, UnitGroup, named_tensors, owners_along
 
 
@@ -139,11 +139,7 @@ def product_cost(
     for number, group in enumerate(groups):
         for cut in group.cuts:
             cuts.setdefault(id(tensors.get(cut.name)), []).append((number, cut))
-    repeating = [
-        (g, re.compile('|'.join(group.repeated)))
-        for g, group in enumerate(groups)
-        if group.repeated
-    ]
+    repeating = [(g, group.repeated) for g, group in enumerate(groups) if group.repeated]
     layers = [(g, group.name) for g, group in enumerate(groups) if group.kind == 'layer']
     terms = []
     for name, parameter in model.named_parameters():
@@ -161,8 +157,8 @@ def product_cost(
                 term.scaled_by(g, 1)
         terms.append((name, term))
     for name, term in terms if repeats else ():
-        for g, pattern in repeating:
-            if pattern.match(name):
+        for g, patterns in repeating:
+            if matches_any(patterns, name):
                 term.scaled_by(g, groups[g].size)
     return stacked([term for _, term in terms], groups)
 

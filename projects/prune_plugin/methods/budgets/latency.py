@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from ...common.errors import UserError
 from ...common.eval_mode import evaluation_mode
+from ...common.model_interface import profile_batch_size_of
 from ...common.registry import BUDGETS
 from ...common.validation import MAX_SECONDS, at_least, check_number
 from ...evaluation.environment import device_name
-from ...evaluation.example_inputs import Example, checked_example_input, usual_batch_size
+from ...evaluation.example_inputs import Example, checked_example_input
 from ...evaluation.latency import interleaved_latency, model_latency
 from ...structure.prune_state import PruneState
 from ...structure.slimming import slim
@@ -74,7 +75,7 @@ class LatencyBudget(Budget):
             tables.append(cache[key])
         (base,) = model_latency([model], example, num_threads=threads)
         print_log(
-            f'latency: {base:.4g} ms, batch {batch or usual_batch_size(model)}, {threads} thread(s), '
+            f'latency: {base:.4g} ms, batch {batch or profile_batch_size_of(model)}, {threads} thread(s), '
             f'{device_name(model)}',
             'current',
         )

@@ -1,8 +1,10 @@
 """Another criterion for some kinds of units, in one table with the rest."""
 
 from collections.abc import Mapping
+from operator import eq
 
 from ...common.errors import UserError
+from ...common.patterns import check_matches
 from ...common.registry import CRITERIA, build
 from .base import Criterion
 
@@ -42,13 +44,8 @@ class ByKind(Criterion):
 
     def check(self, groups):
         """See :meth:`Criterion.check`."""
-        present = list(dict.fromkeys(group.kind for group in groups))
-        for kind in self.kinds:
-            if kind not in present:
-                raise UserError(
-                    f'prune_cfg.criterion.kinds has {kind!r}, but there are only units of the kinds '
-                    f'{", ".join(present)}'
-                )
+        present = [group.kind for group in groups]
+        check_matches('prune_cfg.criterion.kinds', self.kinds, present, 'kinds of units', eq)
         self.default.check(groups)
         for kind, criterion in self.kinds.items():
             criterion.check([group for group in groups if group.kind == kind])

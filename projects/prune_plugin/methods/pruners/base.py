@@ -15,9 +15,9 @@ from ...calibration.loss import LossFunction, mmengine_loss
 from ...calibration.settings import CalibrationSettings
 from ...common.errors import UserError
 from ...common.json_csv import plain
+from ...common.patterns import patterns_of
 from ...common.registry import BUDGETS, PRUNERS, SCHEDULES, build
 from ...common.settings import read_settings
-from ...common.validation import patterns_of
 from ...evaluation.settings import ProfileSettings
 from ...structure.unit_group import UnitGroup
 from ...training.settings import RecoverySettings

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,14 @@ class LayerProgress:
     Args:
         folder: Where; made when the first layer is done.
         key: What the run is about (settings, checkpoint); another run's files are not used.
+        older: The keys that older versions wrote for the same run; their files are used.
     """
 
-    def __init__(self, folder: Path, key: Mapping[str, Any]):
-        self.folder, self.key = folder, json.dumps(key, sort_keys=True, default=str)
+    def __init__(
+        self, folder: Path, key: Mapping[str, Any], older: Sequence[Mapping[str, Any]] = ()
+    ):
+        keys = [json.dumps(form, sort_keys=True, default=str) for form in (key, *older)]
+        self.folder, self.key, self.accepted = folder, keys[0], keys
 
     def load(self, number: int) -> dict[str, dict[str, Tensor]] | None:
         """``{layer: dict(weight=..., keep=...)}`` of the ``number``-th input; None if they aren't done."""
@@ -47,7 +51,7 @@ class LayerProgress:
         except UserError as error:
             print_log(f'{error}; its layers are pruned again', 'current', logging.WARNING)
             return None
-        return found if found.get('key') == self.key else None
+        return found if found.get('key') in self.accepted else None
 
     def save(self, number: int, layers: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Keep the layers of the ``number``-th input (on rank 0)."""

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 from ...calibration.loss import LossFunction, mmengine_loss
 from ...common.errors import UserError
+from ...common.patterns import check_matches, matches_within, patterns_of
 from ...common.registry import PRUNERS, SPARSIFIERS, build
 from ...common.timing import timed
-from ...common.validation import checked_ratio, patterns_of
+from ...common.validation import checked_ratio
 from ...structure.prunable_weights import (
     check_finite,
     check_no_regrowth,
-    matches,
     prunable_weights,
     select_weights,
 )
@@ -110,9 +110,7 @@ class WeightPruner(Pruner):
         """
         weights = prunable_weights(model)
         for key, patterns in (('include', self.include), ('exclude', self.exclude)):
-            for pattern in patterns:
-                if not any(matches(pattern, name) for name in weights):
-                    raise UserError(f'prune_cfg.{key}: {pattern!r} matches no prunable weight')
+            check_matches(f'prune_cfg.{key}', patterns, weights, 'prunable weights', matches_within)
         chosen = select_weights(weights, self.include, self.exclude)
         if not chosen:
             raise UserError('prune_cfg.exclude leaves no weight to prune; remove a pattern')
@@ -126,11 +124,12 @@ class WeightPruner(Pruner):
         so_far = ratio / self.budget.known_ratio if self.in_rounds else 1.0
         own = [(pattern, own * so_far) for pattern, own in self.layer_ratios.items()]
         names = list(names)
-        for pattern, _ in own:
-            if not any(matches(pattern, name) for name in names):
-                raise UserError(f'prune_cfg.layer_ratios: {pattern!r} matches no prunable weight')
+        check_matches(
+            'prune_cfg.layer_ratios', self.layer_ratios, names, 'prunable weights', matches_within
+        )
         return {
-            name: next((r for pattern, r in own if matches(pattern, name)), ratio) for name in names
+            name: next((r for pattern, r in own if matches_within(pattern, name)), ratio)
+            for name in names
         }
 
     def data_users(self, scored: bool = False) -> list[DataUser]:

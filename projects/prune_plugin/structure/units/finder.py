@@ -1,6 +1,5 @@
 """Finding the unit groups of a model by the class names of its modules."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...common.errors import UserError
+from ...common.patterns import check_matches, select
 from ...common.registry import UNITS
 from ..unit_group import UnitGroup, form_grid, named_tensors, owners_along
 
@@ -146,19 +146,11 @@ def discover(
         found += groups
         refused.update(reasons)
     found = with_layer_indices(model, found)
-    for key, patterns in (('include', include), ('exclude', exclude)):
-        for pattern in patterns:
-            if not any(re.match(pattern, group.name) for group in found):
-                names = ', '.join(group.name for group in found[:3])
-                raise UserError(
-                    f'prune_cfg.{key}: {pattern!r} matches no unit group; groups are {names}, ...'
-                )
-    chosen = [
-        group
-        for group in found
-        if any(re.match(p, group.name) for p in include)
-        and not any(re.match(p, group.name) for p in exclude)
-    ]
+    names = [group.name for group in found]
+    check_matches('prune_cfg.include', include, names, 'unit groups')
+    check_matches('prune_cfg.exclude', exclude, names, 'unit groups')
+    selected = set(select(names, include, exclude))
+    chosen = [group for group in found if group.name in selected]
     if not chosen:
         raise UserError('prune_cfg.exclude leaves no unit group; remove a pattern')
     check_disjoint(model, chosen)

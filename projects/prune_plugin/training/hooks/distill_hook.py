@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ...checkpoints.model_loading import load_model
 from ...common.errors import UserError
+from ...common.model_interface import distill_shared_of, prune_state_on
 from ...common.model_wrappers import unwrapped
 from ...common.random_state import kept_random_state
 from ..distillation import Target, kept_entries, targets_for
@@ -88,10 +89,10 @@ class DistillHook(Hook):
         self.teacher = teacher.requires_grad_(False)
         self.targets = targets_for(student, self.target_cfgs)
         targets_for(teacher, self.target_cfgs)
-        states = [getattr(model, 'prune_state', None) for model in (student, teacher)]
+        states = [prune_state_on(model) for model in (student, teacher)]
         self.kept = {target.label: kept_entries(target, *states) for target in self.targets}
         present = dict(student.named_modules()).keys() & dict(teacher.named_modules()).keys()
-        self.shared = [n for n in getattr(student, 'distill_shared', ()) if n in present]
+        self.shared = [n for n in distill_shared_of(student) if n in present]
         names = [target.module for target in self.targets if target.module]
         self.student_recorder = OutputRecorder(student, names + self.shared)
         self.teacher_recorder = OutputRecorder(teacher, names)

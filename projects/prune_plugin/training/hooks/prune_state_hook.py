@@ -8,6 +8,7 @@ from torch.distributed.tensor import DTensor
 from ...checkpoints.checkpoint_file import prune_state_of
 from ...common.distributed import assert_ranks_agree, weights_digest
 from ...common.errors import UserError
+from ...common.model_interface import prune_state_on
 from ...common.model_wrappers import unwrapped
 
 
@@ -25,13 +26,13 @@ class PruneStateHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add the prune state."""
-        state = getattr(unwrapped(runner), 'prune_state', None)
+        state = prune_state_on(unwrapped(runner))
         if state is not None:
             checkpoint['meta']['prune_state'] = state.to_dict()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare the checkpoint's prune state with the model's."""
-        expected = getattr(unwrapped(runner), 'prune_state', None)
+        expected = prune_state_on(unwrapped(runner))
         loaded = prune_state_of(checkpoint)
         if (expected and expected.digest()) != (loaded and loaded.digest()):
             raise UserError(

@@ -9,8 +9,8 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ...common.errors import UserError
-from ...common.validation import at_least, check_number, some_patterns
-from ...structure.prunable_weights import matches
+from ...common.patterns import check_matches, matches_within, select, some_patterns
+from ...common.validation import at_least, check_number
 
 KEYS = ('r', 'alpha', 'dropout', 'targets', 'lr')
 #: Modules that use the weight of their child ``out_proj`` without calling the child.
@@ -68,13 +68,10 @@ def chosen_layers(model: nn.Module, targets: Sequence[str] | None) -> list[str]:
         raise UserError(
             f'{key}: {type(model).__name__} has no linear layer that adapters can be added to'
         )
-    for pattern in targets or ():
-        if not any(matches(pattern, name) for name in names):
-            raise UserError(
-                f'{key}: {pattern!r} matches no linear layer; there are, for example, '
-                + ', '.join(names[:3])
-            )
-    return [name for name in names if targets is None or any(matches(p, name) for p in targets)]
+    if targets is None:
+        return names
+    check_matches(key, targets, names, 'linear layers', matches_within)
+    return select(names, targets, match=matches_within)
 
 
 def add_adapters(

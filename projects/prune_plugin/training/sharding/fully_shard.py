@@ -1,6 +1,5 @@
 """Parameters sharded among ranks (FSDP2): wrapping a model, sharding and gathering tensors."""
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ...common.errors import UserError
-from ...common.validation import some_patterns
+from ...common.patterns import check_matches, matches_whole, select, some_patterns
 
 KEYS = ('blocks', 'mixed_precision')
 PRECISIONS = {'bf16': torch.bfloat16}
@@ -78,13 +77,8 @@ def block_names(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         UserError: a pattern matches none.
     """
     names = [name for name, _ in model.named_modules() if name]
-    for pattern in patterns:
-        if not any(re.fullmatch(pattern, name) for name in names):
-            raise UserError(
-                f'sharding.blocks: {pattern!r} is the whole name of no module; there are, for '
-                f'example, {", ".join(names[-3:])}'
-            )
-    chosen = [n for n in names if any(re.fullmatch(p, n) for p in patterns)]
+    check_matches('sharding.blocks', patterns, names[::-1], 'whole names of modules', matches_whole)
+    chosen = select(names, patterns, match=matches_whole)
     return sorted(chosen, key=lambda name: -name.count('.'))
 
 

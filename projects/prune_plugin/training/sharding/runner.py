@@ -13,6 +13,7 @@ from mmengine.runner import Runner, save_checkpoint
 from torch import nn
 
 from ...common.errors import UserError
+from ...common.model_interface import init_weights_of, metainfo_of
 from .fully_shard import gathered, shard_loaded_optimizer_state
 
 
@@ -27,6 +28,9 @@ class ShardedRunner(Runner):
     Without a process group (on one process) it is a plain Runner.
     """
 
+    #: Whether the model comes with weights, which initialising would overwrite.
+    model_has_weights = False
+
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Initialise and shard the model, which doesn't have to fit on one device.
 
@@ -40,8 +44,8 @@ class ShardedRunner(Runner):
                 "runner_type='ShardedRunner' needs model_wrapper_cfg=dict(type='FullyShard', "
                 f'blocks=[...]), not {model_wrapper_cfg!r}'
             )
-        if hasattr(model, 'init_weights'):
-            model.init_weights()
+        if not self.model_has_weights:
+            init_weights_of(model)
         for tensor in (*model.parameters(), *model.buffers()):
             send_from_rank_0(tensor)
         default_args = dict(module=model, saved_whole=True)
@@ -87,8 +91,9 @@ class ShardedRunner(Runner):
             time=time.strftime('%Y%m%d_%H%M%S'),
             mmengine_version=mmengine.__version__,
         )
-        if hasattr(self.train_dataloader.dataset, 'metainfo'):
-            meta['dataset_meta'] = self.train_dataloader.dataset.metainfo
+        metainfo = metainfo_of(self.train_dataloader.dataset)
+        if metainfo is not None:
+            meta['dataset_meta'] = metainfo
         model = self.model.module if self.distributed else self.model
         checkpoint = dict(
             meta=meta, state_dict=model.state_dict(), message_hub=self.message_hub.state_dict()

@@ -23,7 +23,6 @@ from ...checkpoints.packed_masks import unpack_masks
 from ...common.device import best_device
 from ...common.distributed import from_rank_0, on_rank_0
 from ...common.fileio import atomic_write, replace_symlink
-from ...common.json_csv import plain
 from ...common.timing import timed
 from ...evaluation.profiling import profile
 from ...evaluation.test_set import TestSet, headline
@@ -37,6 +36,7 @@ from ..prune import check_config, data_factory, progress_key, renew_batch_norms
 from ..report_building import add_result, start_report
 from ..reports.rounds import write_history
 from ..round_record import Record, Row
+from ..run_fingerprint import rounds_fingerprint
 from ..run_report import RecoveredStage, RunReport
 from ..save_results import file_stem, save_pruned, write_report
 from .machine import IterativePruning
@@ -157,13 +157,12 @@ class RunnerPerRound:
     def begin_record(self, dense: nn.Module) -> Record:
         """The record of the run to go on with, or a new one; then no old round is left."""
         path, rounds = self.folder / 'history.json', self.pruner.rounds
-        key = {
-            'prune_cfg': self.cfg.prune_cfg.to_dict(),
-            'checkpoint': self.options.checkpoint,
-            'model': self.cfg.model.to_dict(),
-            'rounds': [asdict(number) for number in rounds],
-            'training': self.train_round is not None,
-        }
+        key = rounds_fingerprint(
+            self.cfg,
+            self.options.checkpoint,
+            [asdict(number) for number in rounds],
+            self.train_round is not None,
+        )
         if self.options.resume:
             record = on_rank_0(lambda: Record.load(path, key) if path.is_file() else None)
             if record is not None:
@@ -175,7 +174,7 @@ class RunnerPerRound:
             path.unlink(missing_ok=True)
             for folder in self.folder.glob('round_[0-9]*'):
                 clear(folder, 'progress/*.pth', *LEFTOVERS)
-        record = Record(plain(key), len(rounds), self.evaluate(dense, 'dense'))
+        record = Record(dict(key.parts), len(rounds), self.evaluate(dense, 'dense'))
         record.headline = headline(self.test_set.metrics, record.dense or {})
         self.save(record)
         return record
@@ -209,8 +208,8 @@ class RunnerPerRound:
         dist.barrier()
         if not self.pruner.layer_by_layer:
             return None
-        key = progress_key(self.cfg, self.pruner, self.options)
-        return LayerProgress(folder / 'progress', {**key, 'round': asdict(number)})
+        key = progress_key(self.cfg, self.pruner, self.options, round=asdict(number))
+        return LayerProgress(folder / 'progress', key.parts, key.older)
 
     def begin(self, number: Round, row: Row, model: nn.Module | None) -> None:
         """See :class:`Trainer`: save and evaluate what was pruned."""

@@ -17,6 +17,7 @@ from torch import nn
 from ...checkpoints.checkpoint_file import model_meta, save_file
 from ...common.distributed import on_rank_0
 from ...common.errors import UserError
+from ...common.model_interface import prune_state_on
 from ...common.model_wrappers import unwrapped
 from ...evaluation.profiling import profile
 from ...evaluation.test_set import as_metrics, headline
@@ -194,7 +195,7 @@ class IterativePruneLoop(EpochBasedTrainLoop):
         metrics = as_metrics(self.runner.cfg.get('val_evaluator'))
         self.record.headline = headline(metrics, row.after_training)
         if dist.is_main_process():
-            described = pruned.describe(getattr(self.model, 'prune_state', None))
+            described = pruned.describe(prune_state_on(self.model))
             meta = {**model_meta(pruned.model), **described.pop('meta', {})}
             meta['prune_cfg'] = self.runner.cfg.prune_cfg.to_dict()
             data = {'meta': meta, 'state_dict': cpu_weights(pruned.model), **described}

@@ -1,0 +1,201 @@
+"""What models, modules, metrics and data sets may offer: each name that they are asked for.
+
+Everything in the protocols is optional: a class has what it can say, and a function below gives the rest a
+default. No other module of the engine asks for these names by ``getattr`` or ``hasattr``.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+#: Samples per call when timing a model that names no number.
+USUAL_BATCH_SIZE = 8
+
+
+class ModelOffers(Protocol):
+    """What the model of a family may have."""
+
+    def dummy_inputs(self, batch_size: int) -> Mapping[str, Any]:
+        """Keyword arguments of one forward call, for FLOPs, latency and export without data.
+
+        A property that gives them for one batch size, as Hugging Face's models have it, will do.
+        """
+
+    def checkpoint_meta(self) -> Mapping[str, Any]:
+        """Plain data kept in every checkpoint's ``meta``: what the weights depend on."""
+
+    def adapt_checkpoint(self, checkpoint: Mapping, path: str | os.PathLike) -> Mapping[str, Any]:
+        """The checkpoint as the model wants it: tensors renamed or dropped.
+
+        Raises:
+            UserError: the weights are of no use to the model as it is configured.
+        """
+
+    def init_weights(self) -> None:
+        """Initialise the weights: at random, or from where :attr:`weights_source` says.
+
+        Raises:
+            UserError: the weights can't be had.
+        """
+
+    @property
+    def weights_source(self) -> str | None:
+        """Where :meth:`init_weights` takes pretrained weights from; None: they are random."""
+
+    @property
+    def profile_batch_size(self) -> int:
+        """Samples per call when timing."""
+
+    def loss_task(self, name: str) -> str:
+        """The task of a loss, by its name: what ``calibration.loss_weights`` goes by."""
+
+    @property
+    def distill_targets(self) -> Sequence[Mapping[str, Any]]:
+        """What a pruned model copies from the dense one, as in ``recovery.distill.targets``."""
+
+    @property
+    def distill_shared(self) -> Sequence[str]:
+        """Names of modules whose random output the teacher takes from the student."""
+
+    @property
+    def evaluators(self) -> Mapping[str, Any]:
+        """Evaluations that are no metric, by the name that ``--eval NAME:ARGUMENT`` gives them.
+
+        Each is a function of the argument, with a method ``check(argument)``.
+        """
+
+    def save_hf(self, folder: str) -> None:
+        """Write the model as a Hugging Face folder, for ``--save-hf``."""
+
+
+class SlimModelHas(Protocol):
+    """What ``SlimModel`` sets on the model that it has cut."""
+
+    @property
+    def prune_state(self) -> Any:
+        """Which units are left, a ``PruneState``."""
+
+
+class ModuleOffers(Protocol):
+    """What a module that owns unit groups may have."""
+
+    def unit_usage(self, output: Any) -> Mapping[str, Any]:
+        """How much each unit was used, by kind of unit, from the module's output; see ``Usage``."""
+
+
+class MetricOffers(Protocol):
+    """What the class of a metric may have."""
+
+    @property
+    def headline(self) -> Mapping[str, str]:
+        """Its results worth looking at first, without prefix, each with ``'max'`` or ``'min'``."""
+
+    @property
+    def default_prefix(self) -> str | None:
+        """What stands before the names of its results where a config names no ``prefix``."""
+
+
+class DatasetOffers(Protocol):
+    """What a data set may have."""
+
+    def full_init(self) -> None:
+        """Read its annotations, if that is yet to be done."""
+
+    @property
+    def metainfo(self) -> Mapping[str, Any]:
+        """What metrics want to know of the data, such as the names of classes."""
+
+
+def offers_dummy_inputs(model: Any) -> bool:
+    """Whether a model, or its class, gives an example input."""
+    return getattr(model, 'dummy_inputs', None) is not None
+
+
+def dummy_inputs_of(model: Any, batch_size: int) -> Mapping[str, Any]:
+    """Keyword arguments of one forward call of a model that :func:`offers_dummy_inputs`."""
+    dummy = model.dummy_inputs
+    return dummy(batch_size) if callable(dummy) else dummy
+
+
+def checkpoint_meta_of(model: Any) -> dict[str, Any]:
+    """What a model wants kept beside its weights; nothing if it doesn't say."""
+    describe = getattr(model, 'checkpoint_meta', None)
+    return {} if describe is None else dict(describe())
+
+
+def checkpoint_for(model: Any, checkpoint: Mapping, path: str | os.PathLike) -> dict[str, Any]:
+    """A checkpoint as the model wants it; as it is if the model doesn't say."""
+    adapt = getattr(model, 'adapt_checkpoint', None)
+    return dict(checkpoint if adapt is None else adapt(checkpoint, path))
+
+
+def init_weights_of(model: Any) -> None:
+    """Have a model initialise its weights, if it can."""
+    if hasattr(model, 'init_weights'):
+        model.init_weights()
+
+
+def weights_source_of(model: Any) -> str | None:
+    """Where a model takes pretrained weights from; None: from nowhere."""
+    return getattr(model, 'weights_source', None)
+
+
+def profile_batch_size_of(model: Any) -> int:
+    """Samples per call when timing a model."""
+    return getattr(model, 'profile_batch_size', USUAL_BATCH_SIZE)
+
+
+def loss_task_of(model: Any) -> Callable[[str], str] | None:
+    """The function that tells the task of a loss by its name; None if the model knows no tasks."""
+    return getattr(model, 'loss_task', None)
+
+
+def distill_targets_of(model: Any) -> Sequence[Mapping[str, Any]]:
+    """What a pruned model copies from the dense one; nothing if the model doesn't say."""
+    return getattr(model, 'distill_targets', None) or ()
+
+
+def distill_shared_of(model: Any) -> Sequence[str]:
+    """Modules whose output the teacher takes from the student."""
+    return getattr(model, 'distill_shared', ())
+
+
+def evaluators_of(model: Any) -> Mapping[str, Any]:
+    """A model's own evaluations, by name."""
+    return getattr(model, 'evaluators', None) or {}
+
+
+def offers_save_hf(model: Any) -> bool:
+    """Whether a model, or its class, can be saved as a Hugging Face folder."""
+    return hasattr(model, 'save_hf')
+
+
+def prune_state_on(model: Any) -> Any:
+    """The ``PruneState`` of a slim model; None for a dense one."""
+    return getattr(model, 'prune_state', None)
+
+
+def unit_usage_of(module: Any) -> Callable[[Any], Mapping[str, Any]] | None:
+    """The function that tells from a module's output how its units were used; None if there is none."""
+    return getattr(module, 'unit_usage', None)
+
+
+def headline_of(metric: Any) -> Mapping[str, str] | None:
+    """The results that the class of a metric puts first; None if it doesn't say."""
+    return getattr(metric, 'headline', None)
+
+
+def default_prefix_of(metric: Any) -> str | None:
+    """The prefix of a metric's results, by its class."""
+    return getattr(metric, 'default_prefix', None)
+
+
+def read_fully(dataset: Any) -> None:
+    """Have a data set read its annotations, if it does so by itself."""
+    if hasattr(dataset, 'full_init'):
+        dataset.full_init()
+
+
+def metainfo_of(dataset: Any) -> Mapping[str, Any] | None:
+    """What a data set tells metrics; None if it tells nothing."""
+    return getattr(dataset, 'metainfo', None)
