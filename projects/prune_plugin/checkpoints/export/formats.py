@@ -1,4 +1,4 @@
-"""``--save-hf``, ``--save-onnx``, ``--save-exported``: a checkpoint as what other programs read."""
+"""``--save-hf``, ``--save-onnx``, ``--save-exported``: exporting a checkpoint for other programs."""
 
 import argparse
 import os
@@ -14,12 +14,12 @@ from ..model_loading import load_model
 from .onnx_export import check_packages, save_onnx
 from .torch_export import save_exported
 
-#: The flags of files with a traced forward pass, and how their names end.
-ENDINGS = {'--save-onnx': '.onnx', '--save-exported': '.pt2'}
+#: Flags that write a traced forward pass, and the required file name extension.
+EXTENSIONS = {'--save-onnx': '.onnx', '--save-exported': '.pt2'}
 
 
 def check(cfg: Config, args: argparse.Namespace) -> None:
-    """Raise :class:`UserError` if what the flags ask for can't be written, before any work.
+    """Raise :class:`UserError` if an export that the flags request can't be written; done before any work.
 
     Args:
         cfg: The config.
@@ -33,7 +33,7 @@ def check(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def save(cfg: Config, checkpoint: str | os.PathLike | None, args: argparse.Namespace) -> None:
-    """Write what the flags ask for, on rank 0.
+    """Write the exports that the flags request, on rank 0.
 
     Args:
         cfg: The (dense) config.
@@ -56,19 +56,19 @@ def save(cfg: Config, checkpoint: str | os.PathLike | None, args: argparse.Names
 
 
 def check_free(folder: str | os.PathLike) -> Path:
-    """The folder, if it is new or empty.
+    """Return ``folder`` if it doesn't exist or is empty.
 
     Raises:
-        UserError: it holds something, or is a file.
+        UserError: it isn't empty, or is a file.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f'--save-hf {folder} is there already; name a new or an empty folder')
+        raise UserError(f'--save-hf {folder} already exists; name a new or an empty folder')
     return folder
 
 
 def model_class(cfg: Config) -> tuple[str | None, Any]:
-    """Name and class of the config's model, without what is wrapped around it; None if unknown."""
+    """Name and class of the config's model inside ``SlimModel`` and ``LoraModel``; None if unknown."""
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     model = cfg.get('model') or {}
     while model.get('type') in ('SlimModel', 'LoraModel'):
@@ -78,44 +78,44 @@ def model_class(cfg: Config) -> tuple[str | None, Any]:
 
 
 def check_save_hf(cfg: Config, folder: str | os.PathLike | None) -> None:
-    """Raise :class:`UserError` if the config's model can't be saved to ``folder``; None asks nothing.
+    """Raise :class:`UserError` if the config's model can't be saved to ``folder`` with ``--save-hf``.
 
     Args:
-        cfg: The config; its model's class has to have a method ``save_hf(folder)``.
-        folder: As on the command line.
+        cfg: The config; its model's class must have a method ``save_hf(folder)``.
+        folder: Value of the flag; None: nothing is checked.
     """
     if folder is None:
         return
     check_free(folder)
     kind, cls = model_class(cfg)
     if not hasattr(cls, 'save_hf'):
-        raise UserError(f'--save-hf: {kind} is no Hugging Face model; leave the flag out')
+        raise UserError(f'--save-hf: {kind} is not a Hugging Face model; leave the flag out')
 
 
 def sample_shape(cfg: Config) -> tuple[int, ...] | None:
-    """``prune_cfg.profile.input_shape``, for models without ``dummy_inputs``."""
+    """``prune_cfg.profile.input_shape``: shape of one sample, for models without ``dummy_inputs``."""
     return ((cfg.get('prune_cfg') or {}).get('profile') or {}).get('input_shape')
 
 
 def check_file(cfg: Config, path: str | os.PathLike | None, flag: str) -> None:
-    """Raise :class:`UserError` if ``flag`` can't write ``path``; None asks nothing.
+    """Raise :class:`UserError` if ``flag`` can't write ``path``.
 
     Args:
-        cfg: The config; its model's class has to have ``dummy_inputs``, or ``prune_cfg`` to say the shape
-            of a sample.
-        path: As on the command line.
-        flag: One of ``ENDINGS``.
+        cfg: The config; its model's class must have ``dummy_inputs``, or ``prune_cfg`` must give the shape
+            of one sample.
+        path: Value of the flag; None: nothing is checked.
+        flag: One of ``EXTENSIONS``.
     """
     if path is None:
         return
     path = Path(path)
-    if path.suffix != ENDINGS[flag]:
-        raise UserError(f'{flag} {path} must be a file that ends in {ENDINGS[flag]}')
+    if path.suffix != EXTENSIONS[flag]:
+        raise UserError(f'{flag} {path} must be a file that ends in {EXTENSIONS[flag]}')
     if path.is_dir():
         raise UserError(f'{flag} {path} is a directory; name a file')
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise UserError(f'{flag} {path} cannot be written; name a file in a directory that can')
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f'{flag} {path} cannot be written; name a file in a writable directory')
     kind, cls = model_class(cfg)
     if not hasattr(cls, 'dummy_inputs') and sample_shape(cfg) is None:
         raise UserError(
