@@ -129,7 +129,7 @@ def test_resume_takes_an_older_one(tool, tmp_path):
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
     ended = tool('train', CONFIG, '--work-dir', tmp_path, '--resume', *options, code=0)
-    assert 'an older one is taken' in ended.out and 'resumed epoch: 1' in ended.out
+    assert 'an older one is used' in ended.out and 'resumed epoch: 1' in ended.out
     assert content(newest) == expected
 
 

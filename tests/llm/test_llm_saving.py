@@ -162,7 +162,7 @@ def test_a_folder_in_use_is_refused_and_nothing_half_written_stays(tmp_path, mon
     taken = tmp_path / 'taken'
     taken.mkdir()
     (taken / 'notes.txt').write_text('mine')
-    with pytest.raises(UserError, match='taken is there already'):
+    with pytest.raises(UserError, match='taken already exists'):
         save_hf(lm, taken)
     empty = tmp_path / 'empty'
     empty.mkdir()

@@ -154,7 +154,7 @@ def test_train_saves_a_slim_model_with_its_own_code(call_tool, config, base, tmp
 def test_models_that_are_no_language_models_are_refused(call_tool, tool, tmp_path):
     checkpoint = [__file__] if tool == 'test' else []  # it isn't read
     ended = call_tool(tool, CONFIG, *checkpoint, '--save-hf', tmp_path / 'hf')
-    assert ended.code == 2 and 'TimmClassifier is no Hugging Face model' in ended.errors[-1]
+    assert ended.code == 2 and 'TimmClassifier is not a Hugging Face model' in ended.errors[-1]
     assert not list(tmp_path.iterdir())
 
 
@@ -163,7 +163,7 @@ def test_a_folder_in_use_is_refused_before_any_work(call_tool, config, tmp_path)
     (tmp_path / 'hf/mine.txt').touch()
     ended = call_tool('analysis_struct', config(UNIFORM), '--output-dir', tmp_path / 'out',
                       '--save-hf', tmp_path / 'hf')  # fmt: skip
-    assert ended.code == 2 and 'hf is there already' in ended.errors[-1]
+    assert ended.code == 2 and 'hf already exists' in ended.errors[-1]
     assert not (tmp_path / 'out').exists()
     for flags in (('--dry-run',), ('--sensitivity',), ('--meta',)):
         ended = call_tool('analysis_struct', config(UNIFORM), *flags, '--save-hf', tmp_path / 'new')

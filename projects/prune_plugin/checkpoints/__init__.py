@@ -1,1 +1,1 @@
-"""Checkpoints: reading, checking, writing; the slim models that they describe; other programs' formats."""
+"""Checkpoints: reading, validation, writing, building the slim model they describe, and export."""

@@ -1,4 +1,4 @@
-"""Reading checkpoints safely, checking them against a model, writing them in one step."""
+"""Reading checkpoints safely, validating them against a model, and writing them atomically."""
 
 import os
 import pickle
@@ -26,14 +26,14 @@ from .zip_integrity import check_archive
 
 
 def history_statistic(owner: Any, name: str) -> Any:
-    """What pickle's ``getattr`` may look up in a training checkpoint: a HistoryBuffer's statistics."""
+    """Replacement for ``getattr`` while unpickling: allows only the statistics of a HistoryBuffer."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
         raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
     return getattr(owner, name)
 
 
 NUMPY = np._core if hasattr(np, '_core') else np.core
-#: What MMEngine's training checkpoints hold beside tensors and plain data (its logged histories).
+#: Globals in MMEngine's training checkpoints beside tensors and plain data (its logged histories).
 SAFE_GLOBALS = [
     HistoryBuffer,
     (history_statistic, 'builtins.getattr'),
@@ -43,7 +43,7 @@ SAFE_GLOBALS = [
     np.dtype,
     *{type(np.dtype(name)) for name in ('uint32', 'int32', 'int64', 'float32', 'float64', 'bool')},
 ]
-#: What reading a damaged file may end in, beside :class:`pickle.UnpicklingError`.
+#: Exceptions that reading a damaged file may raise, beside :class:`pickle.UnpicklingError`.
 UNREADABLE = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError,
     RuntimeError, TypeError, ValueError, struct.error,
@@ -51,16 +51,19 @@ UNREADABLE = (
 
 
 def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, Any]:
-    """Read a checkpoint with ``weights_only=True``; nothing in it is run.
+    """Read a checkpoint with ``weights_only=True``, so that no code in it is executed.
 
-    Its checksums are compared first, so that no damaged number is read; files in PyTorch's format from
-    before 1.6 have none.
+    The checksums of the file are verified first; files in PyTorch's format before 1.6 have none.
+
+    Args:
+        path: The file.
+        map_location: Device on which to put the tensors.
 
     Returns:
-        The checkpoint; a bare state dict comes back as ``{'state_dict': ...}``.
+        The checkpoint; a bare state dict is returned as ``{'state_dict': ...}``.
 
     Raises:
-        UserError: the file is missing, truncated, damaged, holds code, or isn't a checkpoint.
+        UserError: the file is missing, truncated or damaged, contains code, or isn't a checkpoint.
     """
     if not os.path.isfile(path):
         raise UserError(f'checkpoint {path} does not exist; give a .pth file')
@@ -75,10 +78,10 @@ def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, A
             f'checkpoint {path} is truncated or damaged: {error}; take another copy of it'
         ) from error
     except pickle.UnpicklingError as error:
-        found = re.search(r'GLOBAL (\S+)', str(error))
-        why = f'it refers to {found[1]}' if found else 'it is no file of torch.save'
+        match = re.search(r'GLOBAL (\S+)', str(error))
+        reason = f'it refers to {match[1]}' if match else 'it was not written by torch.save'
         raise UserError(
-            f'checkpoint {path} cannot be loaded: {why}; only tensors and plain data are accepted '
+            f'checkpoint {path} cannot be loaded: {reason}; only tensors and plain data are accepted '
             '(weights_only=True)'
         ) from error
     except UNREADABLE as error:
@@ -107,44 +110,45 @@ def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, A
 
 
 def last_saved(folder: Path) -> str | None:
-    """The name of the checkpoint that a training in ``folder`` saved last, as it left word there."""
+    """Name of the latest checkpoint according to ``last_checkpoint`` or ``latest.pth``, or None."""
     pointer, link = folder / 'last_checkpoint', folder / 'latest.pth'
     if pointer.is_file() and (name := Path(pointer.read_text().strip()).name):
         return name
-    return os.readlink(link) if link.is_symlink() else None  # killed while it left word
+    return os.readlink(link) if link.is_symlink() else None  # killed between the two
 
 
 def newest_checkpoint(folder: str | os.PathLike) -> Path | None:
-    """The training checkpoint saved last that is whole; None if there is none.
+    """The latest training checkpoint in ``folder`` that can be loaded; None if there is none.
 
-    Which one was last is what ``last_checkpoint`` or ``latest.pth`` say; if that isn't whole, or they are
-    gone, the one of most epochs or iterations. Time stamps don't count. Unlike MMEngine's
-    ``find_latest_checkpoint`` it is right even after a kill while one was being written.
+    The latest one is that named by ``last_checkpoint`` or ``latest.pth``. If it is damaged or they don't
+    exist, the one with the largest number of epochs or iterations is taken; modification times are
+    ignored. Unlike MMEngine's ``find_latest_checkpoint`` this works even if a run was killed while writing
+    a checkpoint.
     """
     folder = Path(folder)
-    found = {}
+    numbers = {}
     for path in folder.glob('*.pth'):
-        if number := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name):
-            found[path] = int(number[1])
+        if match := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name):
+            numbers[path] = int(match[1])
     last = folder / (last_saved(folder) or '')
-    limit = found.get(last, max(found.values(), default=0))  # what is above is of an earlier run
+    limit = numbers.get(last, max(numbers.values(), default=0))  # later ones are of an earlier run
     candidates = [
-        p for p in sorted(found, key=found.__getitem__, reverse=True) if found[p] <= limit
+        p for p in sorted(numbers, key=numbers.__getitem__, reverse=True) if numbers[p] <= limit
     ]
-    if last.is_file() and last not in found:
+    if last.is_file() and last not in numbers:
         candidates.insert(0, last)
     for path in candidates:
         try:
             load_file(path)
         except UserError as error:
-            print_log(f'{error}; an older one is taken', 'current')
+            print_log(f'{error}; an older one is used', 'current')
         else:
             return path
     return None
 
 
 def use_safe_loader() -> None:
-    """Have MMEngine's Runner read local files through :func:`load_file` too."""
+    """Make MMEngine's Runner read local checkpoints with :func:`load_file`."""
 
     @CheckpointLoader.register_scheme(prefixes='', force=True)
     def load_from_local(filename: str, map_location: Any = 'cpu') -> dict[str, Any]:
@@ -152,40 +156,50 @@ def use_safe_loader() -> None:
 
 
 def prune_state_of(checkpoint: Mapping) -> PruneState | None:
-    """The prune state that a checkpoint carries, or None for a dense one."""
+    """The prune state in a checkpoint's ``meta``; None for a dense checkpoint.
+
+    Raises:
+        UserError: the prune state is malformed.
+    """
     data = (checkpoint.get('meta') or {}).get('prune_state')
     return None if data is None else PruneState.from_dict(data)
 
 
 def model_meta(model: nn.Module) -> dict[str, Any]:
-    """What ``model.checkpoint_meta()`` wants kept beside its weights; nothing without the method."""
+    """Entries for a checkpoint's ``meta`` from ``model.checkpoint_meta()``; empty without the method."""
     return checkpoint_meta_of(model)
 
 
 def adapted(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike) -> dict[str, Any]:
-    """A checkpoint as the model wants it.
+    """Adapt a checkpoint to ``model``, and check that its weights are finite.
 
-    ``model.adapt_checkpoint(checkpoint, path)``, if there is such a method, returns a checkpoint
-    with renamed or dropped tensors, or raises a ``UserError`` where the weights are of no use to
-    the model as it is configured (an image normalisation that differs, say).
+    A model may define ``adapt_checkpoint(checkpoint, path)``, which returns a checkpoint with renamed or
+    removed tensors, or raises a ``UserError`` if the weights don't match the model's configuration (another
+    image normalisation, for instance).
+
+    Args:
+        model: The model.
+        checkpoint: The checkpoint, which isn't changed.
+        path: Its file, for messages.
 
     Raises:
-        UserError: as the method says; or a weight is not finite (buffers may be: masks are).
+        UserError: raised by the method; or a parameter isn't finite (buffers, such as masks, may hold
+            infinity).
     """
-    found = checkpoint_for(model, checkpoint, path)
-    weights = without_wrapper(found['state_dict'])
+    result = checkpoint_for(model, checkpoint, path)
+    weights = strip_module_prefix(result['state_dict'])
     buffers = dict(model.named_buffers())
     check_finite({k: v for k, v in weights.items() if k not in buffers}, f'checkpoint {path}: ')
-    return found
+    return result
 
 
-def without_wrapper(weights: Mapping) -> dict[str, Any]:
-    """Weights by the names that they have in the model itself, not in its distributed wrapper."""
+def strip_module_prefix(weights: Mapping) -> dict[str, Any]:
+    """Weights by their names in the model: the prefix ``module.`` of a distributed wrapper is removed."""
     return {str(name).removeprefix('module.'): value for name, value in weights.items()}
 
 
-def tensor_kind(value: Any) -> str:
-    """What must agree of a tensor to be loaded: its shape, and of what kind its numbers are."""
+def tensor_signature(value: Any) -> str:
+    """Properties that must match for a tensor to be loaded: shape, kind of number, layout."""
     if not isinstance(value, Tensor):
         return f'a {type(value).__name__}'
     kind = '' if value.is_floating_point() else ' complex' if value.is_complex() else ' whole'
@@ -194,41 +208,48 @@ def tensor_kind(value: Any) -> str:
 
 
 def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike) -> None:
-    """Load ``checkpoint['state_dict']``; every name and shape must fit.
+    """Load ``checkpoint['state_dict']``, after :func:`adapted`; all names and shapes must match.
 
-    The model may have it :func:`adapted` first.
+    Args:
+        model: The model.
+        checkpoint: The checkpoint.
+        path: Its file, for messages.
 
     Raises:
-        UserError: names what is missing, unexpected, of another shape or not finite; the model isn't
-            touched.
+        UserError: tensors are missing, unexpected, of another shape, or not finite; the model isn't
+            changed.
     """
     checkpoint = adapted(model, checkpoint, path)
-    given = checkpoint['state_dict']
-    weights = without_wrapper(given)
+    stored = checkpoint['state_dict']
+    weights = strip_module_prefix(stored)
     expected = model.state_dict()
     missing = sorted(expected.keys() - weights.keys())
     unexpected = sorted(weights.keys() - expected.keys())
     shapes = sorted(
-        f'{k} {tensor_kind(weights[k])} instead of {tensor_kind(v)}'
+        f'{k} {tensor_signature(weights[k])} instead of {tensor_signature(v)}'
         for k, v in expected.items()
-        if k in weights and tensor_kind(weights[k]) != tensor_kind(v)
+        if k in weights and tensor_signature(weights[k]) != tensor_signature(v)
     )
-    if len(weights) < len(given):
-        unexpected += sorted(str(name) for name in given if str(name).startswith('module.'))
-    faults = [
+    if len(weights) < len(stored):
+        unexpected += sorted(str(name) for name in stored if str(name).startswith('module.'))
+    mismatches = [
         f'{len(names)} {what} ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})'
-        for what, names in (('missing', missing), ('unexpected', unexpected), ('misshapen', shapes))
+        for what, names in (
+            ('missing', missing),
+            ('unexpected', unexpected),
+            ('mismatched', shapes),
+        )
         if names
     ]
-    if faults:
+    if mismatches:
         raise UserError(
             f'checkpoint {path} belongs to another model than the config: tensors '
-            + ' '.join('; '.join(faults).split())  # damaged names may hold line breaks
+            + ' '.join('; '.join(mismatches).split())  # damaged names may contain line breaks
         )
     model.load_state_dict(weights)
 
 
 def save_file(data: Any, path: str | os.PathLike) -> None:
-    """Write ``data`` with ``torch.save``: either the whole file appears, or nothing changes."""
+    """Write ``data`` with ``torch.save``, atomically."""
     with atomic_write(path, 'wb') as file:
         torch.save(data, file)

@@ -1,4 +1,4 @@
-"""Building the model that a config and a checkpoint describe together."""
+"""Building the model that a config and a checkpoint describe, and loading its weights."""
 
 import logging
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ from .checkpoint_file import load_file, load_weights, prune_state_of
 
 @dataclass
 class Loaded:
-    """A model with its weights, and where they came from.
+    """A model with its weights, and the checkpoint they were loaded from.
 
     Attributes:
-        model: In evaluation mode, on the device asked for.
-        checkpoint: The checkpoint's content; an empty one if there was no file.
-        prior_state: The prune state it carries, if it is slim already.
+        model: The model in evaluation mode, on the requested device.
+        checkpoint: Content of the checkpoint; empty ``meta`` and ``state_dict`` without a file.
+        prior_state: The checkpoint's prune state, if it is slim already, else None.
     """
 
     model: nn.Module
@@ -35,7 +35,11 @@ class Loaded:
 
 
 def model_config(cfg: Config, state: PruneState | None) -> dict:
-    """The config of the model to build: slim where a checkpoint says so."""
+    """The config of the model to build: ``SlimModel`` around the dense model if ``state`` is given.
+
+    Raises:
+        UserError: the config has no model.
+    """
     if not cfg.get('model'):
         raise UserError(f'{cfg.filename} has no model')
     model = deepcopy(cfg.model)
@@ -49,12 +53,12 @@ def model_config(cfg: Config, state: PruneState | None) -> dict:
 
 
 def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu') -> Loaded:
-    """Build the config's model and load a checkpoint into it, every name and shape checked.
+    """Build the config's model and load a checkpoint into it; all names and shapes must match.
 
     Args:
-        cfg: The (dense) config; a checkpoint with a prune state is built slim by itself.
-        path: Checkpoint, or None for freshly initialised weights.
-        device: Where the model goes.
+        cfg: The dense config; for a checkpoint with a prune state the slim model is built.
+        path: Checkpoint; None: weights are initialised as the model and its config define.
+        device: Device to move the model to.
 
     Raises:
         UserError: see :func:`load_file`, :func:`load_weights` and :func:`initialise`.
@@ -71,9 +75,9 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
         load_weights(model, checkpoint, path)
     else:
         source = weights_source_of(model)
-        said = f'those of {source}' if source else 'freshly initialised'
+        origin = f'those of {source}' if source else 'freshly initialised'
         level = logging.INFO if source else logging.WARNING
-        print_log(f'no checkpoint given: weights are {said}', 'current', level)
+        print_log(f'no checkpoint given: weights are {origin}', 'current', level)
         initialise(model)
         prior_state = prune_state_on(model)
     model.to(device)
@@ -82,38 +86,38 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
 
 
 def initialise(model: nn.Module) -> None:
-    """Have a model initialise its weights, if it can: at random, or from where its config says.
+    """Call ``model.init_weights()``, if defined: random weights, or pretrained ones given in its config.
 
     Raises:
-        UserError: a file to begin with can't be had; the message names the key in the config.
+        UserError: a file of pretrained weights can't be read; the message names the key in the config.
     """
     try:
         init_weights_of(model)
     except (OSError, UserError) as error:  # no such file, or no network
-        wanted = {
+        pretrained = {
             '.'.join(('model', *filter(None, (name,)), 'init_cfg')): init['checkpoint']
             for name, module in model.named_modules()
             if isinstance(init := getattr(module, 'init_cfg', None), Mapping)
             and init.get('type') == 'Pretrained'
         }
-        if not wanted:
+        if not pretrained:
             raise
-        key, path = next(iter(wanted.items()))
+        key, path = next(iter(pretrained.items()))
         raise UserError(
-            f'{key} names {path!r}, which cannot be read ({error}); give a CHECKPOINT, or begin with '
-            f'random weights: --cfg-options {" ".join(f"{key}=None" for key in wanted)}'
+            f'{key} names {path!r}, which cannot be read ({error}); give a CHECKPOINT, or start from '
+            f'random weights: --cfg-options {" ".join(f"{key}=None" for key in pretrained)}'
         ) from error
 
 
-def plain_data(value: Any) -> bool:
-    """Whether ``value`` is made of dicts, lists, strings, numbers and None alone."""
+def is_plain_data(value: Any) -> bool:
+    """Whether ``value`` consists only of dicts, lists, tuples, strings, numbers and None."""
     if isinstance(value, Mapping):
-        return all(isinstance(k, str) and plain_data(v) for k, v in value.items())
+        return all(isinstance(k, str) and is_plain_data(v) for k, v in value.items())
     if isinstance(value, list | tuple):
-        return all(map(plain_data, value))
+        return all(map(is_plain_data, value))
     return value is None or type(value) in (str, int, float, bool)
 
 
 def plain_meta(checkpoint: Mapping) -> dict[str, Any]:
-    """Those entries of a checkpoint's ``meta`` that any ``weights_only=True`` load can read."""
-    return {k: v for k, v in (checkpoint.get('meta') or {}).items() if plain_data(v)}
+    """Entries of a checkpoint's ``meta`` that ``torch.load(..., weights_only=True)`` can read anywhere."""
+    return {k: v for k, v in (checkpoint.get('meta') or {}).items() if is_plain_data(v)}

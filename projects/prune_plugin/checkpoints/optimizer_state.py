@@ -1,4 +1,4 @@
-"""Carrying an optimizer's state (momenta, variances) over to the slim model."""
+"""Transferring an optimizer's state (momenta, variances) to the slim model."""
 
 import logging
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from ..structure.slimming import cut_tensor
 
 
 def build_quietly(model: nn.Module, optim_wrapper: Mapping) -> OptimWrapper:
-    """The config's optimizer, without MMEngine's lines on every parameter's options."""
+    """Build the config's optimizer without MMEngine's log messages about every parameter."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -25,7 +25,7 @@ def build_quietly(model: nn.Module, optim_wrapper: Mapping) -> OptimWrapper:
 
 
 def parameter_order(model: nn.Module, optim_wrapper: Mapping) -> list[str]:
-    """Names of the parameters in the order in which the config's optimizer numbers them.
+    """Names of the parameters in the order of their indices in the optimizer's state dict.
 
     Raises:
         TypeError: the config has several optimizers.
@@ -38,30 +38,30 @@ def parameter_order(model: nn.Module, optim_wrapper: Mapping) -> list[str]:
 
 
 def slim_optimizer_state(
-    optimizer: Mapping, before: list[str], after: list[str], state: PruneState
+    optimizer: Mapping, prior_order: list[str], slim_order: list[str], state: PruneState
 ) -> dict[int, dict]:
-    """Per-parameter optimizer state for the slim model.
+    """Convert per-parameter optimizer state to the slim model.
 
     Args:
         optimizer: ``checkpoint['optimizer']`` of the model before pruning.
-        before: That model's :func:`parameter_order`.
-        after: The slim model's.
-        state: What was cut, relative to the model before pruning.
+        prior_order: :func:`parameter_order` of that model.
+        slim_order: :func:`parameter_order` of the slim model.
+        state: The prune state, relative to the model before pruning.
 
     Returns:
-        ``optimizer['state']`` renumbered, with tensors shaped as parameters cut like them.
+        ``optimizer['state']`` with the slim model's indices; tensors are cut like their parameters.
     """
-    number = {name: i for i, name in enumerate(after)}
+    index_of = {name: i for i, name in enumerate(slim_order)}
     removed: dict[str, dict[int, Tensor]] = {}
     for (name, dim), indices in state.removed_indices().items():
         removed.setdefault(name, {})[dim] = indices
     result = {}
     for index, entries in optimizer.get('state', {}).items():
-        name = before[index]
-        if name not in number:
+        name = prior_order[index]
+        if name not in index_of:
             continue
         cuts = removed.get(name, {})
-        result[number[name]] = {
+        result[index_of[name]] = {
             key: cut_tensor(value, cuts) if torch.is_tensor(value) and value.dim() else value
             for key, value in entries.items()
         }

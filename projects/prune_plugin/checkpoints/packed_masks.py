@@ -1,4 +1,4 @@
-"""Masks of single weights as they stand in a checkpoint: plain data, eight weights to the byte."""
+"""Weight masks as stored in checkpoints: plain data, packed to one bit per weight."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from ..common.errors import UserError, first_line
 
 
 def pack_masks(masks: dict[str, Tensor]) -> dict[str, dict]:
-    """Bool masks as plain data, eight weights to the byte."""
+    """Pack boolean masks (True: kept) to ``{name: {'shape': list, 'bits': uint8 tensor}}``, 8 per byte."""
     return {
         name: {
             'shape': list(mask.shape),
@@ -22,11 +22,11 @@ def pack_masks(masks: dict[str, Tensor]) -> dict[str, dict]:
 
 
 def check_packed(masks: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
-    """Raise :class:`UserError` naming the first entry that isn't a packed mask, or not its weight's.
+    """Raise :class:`UserError` if a packed mask is malformed, or its shape isn't that of its weight.
 
     Args:
-        masks: As :func:`pack_masks` gives them.
-        weights: The checkpoint's tensors; a mask without one is let pass.
+        masks: Packed masks, see :func:`pack_masks`.
+        weights: The checkpoint's tensors; the shape of a mask without a weight isn't checked.
     """
     for name, entry in masks.items():
         try:
@@ -57,7 +57,7 @@ def unpack_masks(packed: dict[str, dict]) -> dict[str, Tensor]:
     """The inverse of :func:`pack_masks`.
 
     Raises:
-        UserError: an entry isn't a packed mask.
+        UserError: a packed mask is malformed.
     """
     check_packed(packed, {})
     masks = {}

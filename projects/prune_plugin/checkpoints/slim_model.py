@@ -1,4 +1,4 @@
-"""`SlimModel`: building the slim model that a checkpoint describes."""
+"""`SlimModel`: building a slim model from a dense config and a prune state."""
 
 import json
 
@@ -12,14 +12,14 @@ from ..structure.slimming import slim
 
 @MODELS.register_module(name='SlimModel')
 def build_slim_model(model: dict, prune_state: str | dict) -> nn.Module:
-    """Build ``model`` and cut it as ``prune_state`` says; weights come from the checkpoint.
+    """Build ``model`` and slim it by ``prune_state``; its weights are loaded from a checkpoint later.
 
-    The model returned is the inner one itself, so its state-dict keys are the dense model's. It
-    carries the state as ``model.prune_state``.
+    The slimmed model itself is returned, without a wrapper, so its state-dict keys are those of the dense
+    model. Its attribute ``prune_state`` is the state.
 
     Args:
-        model: Config of the dense model, untouched.
-        prune_state: A slim checkpoint, a ``.json`` file, or the state as a dict.
+        model: Config of the dense model, which isn't changed.
+        prune_state: Path of a slim checkpoint or a ``.json`` file, or the state as a dict.
 
     Raises:
         UserError: the state can't be read or doesn't fit the model.
@@ -33,8 +33,8 @@ def build_slim_model(model: dict, prune_state: str | dict) -> nn.Module:
         else PruneState.from_dict(prune_state)
     )
     dense = MODELS.build(model)
-    # A slim model's weights come from its checkpoint: initialising it, or loading what the dense
-    # config names, would be wrong.
+    # A slim model's weights are loaded from its checkpoint: initialising it, or loading the pretrained
+    # weights of the dense config, would fail or be overwritten.
     for module in dense.modules():
         if hasattr(module, 'init_cfg'):
             module.init_cfg = None
@@ -48,7 +48,7 @@ def state_from_file(path: str) -> PruneState:
     """Read a prune state from a ``.json`` file or from a checkpoint's ``meta``.
 
     Raises:
-        UserError: the file is missing, unreadable or carries no prune state.
+        UserError: the file is missing or unreadable, or contains no prune state.
     """
     if not str(path).endswith('.json'):
         from ..checkpoints.checkpoint_file import load_file, prune_state_of

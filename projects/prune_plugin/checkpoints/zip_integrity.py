@@ -1,29 +1,29 @@
-"""Whether a file of ``torch.save`` is as it was written."""
+"""Verifying the checksums of a file written by ``torch.save``."""
 
 import os
 import zipfile
 
-#: What a zip archive begins with.
+#: First bytes of a zip archive.
 MAGIC = b'PK\x03\x04'
-#: An entry's attribute by which it is a folder; PyTorch reads nothing for it, and leaves tensors unset.
-FOLDER = 0x10
+#: Attribute of a directory entry; PyTorch reads no data for it and leaves the tensor uninitialised.
+DIRECTORY = 0x10
 
 
 def check_archive(path: str | os.PathLike) -> None:
-    """Compare every part of a zip archive with its checksum, which ``torch.load`` doesn't.
+    """Verify the checksum of every entry of a zip archive, which ``torch.load`` doesn't do.
 
-    A file without checksums (PyTorch's format before 1.6) passes.
+    Files that aren't zip archives (PyTorch's format before 1.6) have no checksums and aren't checked.
 
     Raises:
-        zipfile.BadZipFile: the file is truncated or damaged; the message says what is.
+        zipfile.BadZipFile: the file is truncated or damaged; the message names the entry.
     """
     with open(path, 'rb') as file:
-        begins = file.read(len(MAGIC)) == MAGIC
-    if not begins and not zipfile.is_zipfile(path):
+        has_magic = file.read(len(MAGIC)) == MAGIC
+    if not has_magic and not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():  # torch.save neither compresses nor encrypts
-            if entry.compress_type or entry.flag_bits & 0x61 or entry.external_attr & FOLDER:
+            if entry.compress_type or entry.flag_bits & 0x61 or entry.external_attr & DIRECTORY:
                 raise zipfile.BadZipFile(f'the entry of {entry.filename!r} is damaged')
         damaged = archive.testzip()
     if damaged is not None:

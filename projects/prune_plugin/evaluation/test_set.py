@@ -56,7 +56,9 @@ def select_metrics(evaluator: Any, names: Sequence[str] | None) -> list[Mapping]
                 f'--eval {name} is not a metric of this config; valid are {", ".join(valid) or "none"}'
             )
     selected = set(names)
-    return [m for m, own in zip(metrics, names_by_metric, strict=True) if own & selected]
+    return [
+        m for m, valid_names in zip(metrics, names_by_metric, strict=True) if valid_names & selected
+    ]
 
 
 def headline(

@@ -1,1 +1,1 @@
-"""Models for other programs: Hugging Face folders, ONNX, torch.export."""
+"""Export of models for other programs: Hugging Face folders, ONNX, torch.export."""

@@ -1,11 +1,11 @@
-"""A linear layer without inputs, said without tensors of no elements."""
+"""Replacement for a linear layer without input features, for export."""
 
 import torch
 from torch import Tensor, nn
 
 
 class ConstantLinear(nn.Module):
-    """Takes the place of an ``nn.Linear`` with ``in_features=0``: what is left of it is its bias.
+    """Replacement for an ``nn.Linear`` with ``in_features=0`` that doesn't compute with empty tensors.
 
     Args:
         linear: The layer; its bias is shared.
@@ -19,7 +19,7 @@ class ConstantLinear(nn.Module):
         self.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The bias, or zeros, for each row of ``x``, whose last dimension is empty."""
+        """Return the bias, or zeros, for each row of ``x``, whose last dimension has size 0."""
         shape = (*x.shape[:-1], self.out_features)
         zeros = torch.zeros(shape, dtype=self.weight.dtype, device=self.weight.device)
         return zeros if self.bias is None else zeros + self.bias

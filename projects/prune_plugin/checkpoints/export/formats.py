@@ -1,4 +1,4 @@
-"""``--save-hf``, ``--save-onnx``, ``--save-exported``: a checkpoint as what other programs read."""
+"""``--save-hf``, ``--save-onnx``, ``--save-exported``: exporting a checkpoint for other programs."""
 
 import os
 from collections.abc import Callable
@@ -83,19 +83,19 @@ def save(
 
 
 def check_free(folder: str | os.PathLike) -> Path:
-    """The folder, if it is new or empty.
+    """Return ``folder`` if it doesn't exist or is empty.
 
     Raises:
-        UserError: it holds something, or is a file.
+        UserError: it isn't empty, or is a file.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f'--save-hf {folder} is there already; name a new or an empty folder')
+        raise UserError(f'--save-hf {folder} already exists; name a new or an empty folder')
     return folder
 
 
 def model_class(cfg: Config) -> tuple[str | None, Any]:
-    """Name and class of the config's model, without what is wrapped around it; None if unknown."""
+    """Name and class of the config's model inside ``SlimModel`` and ``LoraModel``; None if unknown."""
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     model = cfg.get('model') or {}
     while model.get('type') in ('SlimModel', 'LoraModel'):
@@ -108,11 +108,11 @@ def check_save_hf(cfg: Config) -> None:
     """Raise :class:`UserError` unless the class of the config's model has ``save_hf(folder)``."""
     kind, cls = model_class(cfg)
     if not offers_save_hf(cls):
-        raise UserError(f'--save-hf: {kind} is no Hugging Face model; leave the flag out')
+        raise UserError(f'--save-hf: {kind} is not a Hugging Face model; leave the flag out')
 
 
 def sample_shape(cfg: Config) -> tuple[int, ...] | None:
-    """``prune_cfg.profile.input_shape``, for models without ``dummy_inputs``."""
+    """``prune_cfg.profile.input_shape``: shape of one sample, for models without ``dummy_inputs``."""
     return ((cfg.get('prune_cfg') or {}).get('profile') or {}).get('input_shape')
 
 

@@ -1,4 +1,4 @@
-"""``--save-onnx``: a forward pass as an ONNX file, compared in onnxruntime. Needs the extra `export`."""
+"""``--save-onnx``: export to ONNX, verified with onnxruntime. Needs the extra `export`."""
 
 import os
 from collections.abc import Sequence
@@ -11,19 +11,27 @@ from torch import Tensor, nn
 
 from ...common.errors import UserError
 from ...common.fileio import atomic_write, output_directory
+from ...evaluation.example_inputs import Example
 from ...structure.slimming import replace_module
 from .constant_linear import ConstantLinear
-from .tracing import COMPARED, Traced, largest_difference, said, tensors_of, trace
+from .tracing import (
+    COMPARED,
+    Traced,
+    describe_error,
+    largest_difference,
+    tensors_of,
+    trace,
+)
 
 FLAG = '--save-onnx'
 PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
-#: What one file of protobuf can hold.
+#: Size limit of a protobuf file.
 MAX_BYTES = 2**31
-WAY_OUT = 'give --save-exported FILE.pt2, which PyTorch reads, instead'
+ALTERNATIVE = 'give --save-exported FILE.pt2, which PyTorch reads, instead'
 
 
 def check_packages() -> None:
-    """Raise :class:`UserError` unless the packages of the extra `export` are there."""
+    """Raise :class:`UserError` unless the packages of the extra `export` are installed."""
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise UserError(
@@ -34,19 +42,20 @@ def check_packages() -> None:
 def save_onnx(
     model: nn.Module, path: str | os.PathLike, input_shape: Sequence[int] | None = None
 ) -> float:
-    """Write ``model``'s forward pass as an ONNX file, once onnxruntime has computed the same.
+    """Write ``model``'s forward pass as an ONNX file, after verifying the outputs with onnxruntime.
 
     Args:
-        model: In evaluation mode, dense or slim; it isn't to be used afterwards.
-        path: The file; it appears whole or not at all.
+        model: Dense or slim model in evaluation mode; its layers may be replaced, so don't use it
+            afterwards.
+        path: The file, written atomically.
         input_shape: Shape of one sample, for models without ``dummy_inputs``.
 
     Returns:
-        The largest difference from the model on random inputs, relative to the output's scale.
+        The largest difference from the model on random inputs, relative to the output's largest value.
 
     Raises:
-        UserError: a package is missing, the model is too large for one file, or its forward pass can't be
-            traced, said in ONNX, or run by onnxruntime to the same result.
+        UserError: a package is missing; the model is too large for one file; or its forward pass can't be
+            traced or converted to ONNX, or onnxruntime fails or computes another result.
 
     Example:
         >>> save_onnx(model, 'vit.onnx')
@@ -55,19 +64,19 @@ def save_onnx(
     """
     check_packages()
     check_size(model)
-    traced = trace(model, FLAG, input_shape, with_constants)
+    traced = trace(model, FLAG, input_shape, replace_empty_linears)
     data = to_onnx(traced)
     session = open_session(data, traced.name)
 
-    def run(example):
+    def run(example: Example) -> list[Tensor]:
         return run_session(session, tensors_of(example), traced.name)
 
-    worst = largest_difference(traced, run, FLAG, WAY_OUT)
+    worst = largest_difference(traced, run, FLAG, ALTERNATIVE)
     with output_directory(os.path.dirname(path) or '.', FLAG), atomic_write(path, 'wb') as file:
         file.write(data)
     print_log(
-        f'{FLAG} {path}: {len(data) / 1e6:.3g} MB, takes {ports(session.get_inputs())}, gives '
-        f'{ports(session.get_outputs())}; onnxruntime differs from PyTorch by {worst:.2g} of the '
+        f'{FLAG} {path}: {len(data) / 1e6:.3g} MB, takes {format_nodes(session.get_inputs())}, gives '
+        f'{format_nodes(session.get_outputs())}; onnxruntime differs from PyTorch by {worst:.2g} of the '
         f"output's scale at batch sizes {' and '.join(map(str, COMPARED))}",
         'current',
     )
@@ -75,20 +84,20 @@ def save_onnx(
 
 
 def check_size(model: nn.Module) -> None:
-    """Raise :class:`UserError` if the weights, in float32, don't fit in one file."""
+    """Raise :class:`UserError` if the weights, in float32, exceed the size limit of a file."""
     size = 4 * sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     if size >= MAX_BYTES:
         raise UserError(
             f'{FLAG}: the {size / 2**30:.3g} GiB of weights of {type(model).__name__} do not fit in one '
-            f'ONNX file, which holds less than {MAX_BYTES / 2**30:.3g} GiB; {WAY_OUT}'
+            f'ONNX file, which holds less than {MAX_BYTES / 2**30:.3g} GiB; {ALTERNATIVE}'
         )
 
 
-def with_constants(model: nn.Module) -> nn.Module:
-    """Put a :class:`ConstantLinear` in place of each linear layer that lost all inputs.
+def replace_empty_linears(model: nn.Module) -> nn.Module:
+    """Replace linear layers without input features by :class:`ConstantLinear`, in place.
 
-    What led to them, such as attention without heads, then is no part of the graph. ONNX has no way to
-    reshape a tensor without elements to an open number of samples.
+    The layers before them, such as attention without heads, are then no longer part of the graph: ONNX
+    can't reshape a tensor without elements to a dynamic batch size.
     """
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and module.in_features == 0 and name:
@@ -97,7 +106,7 @@ def with_constants(model: nn.Module) -> nn.Module:
 
 
 def to_onnx(traced: Traced) -> bytes:
-    """The graph as an ONNX file's content, without names of this machine's files.
+    """Convert the graph to the bytes of an ONNX file, without paths of source files.
 
     Raises:
         UserError: ONNX lacks an operator that the model uses.
@@ -105,17 +114,17 @@ def to_onnx(traced: Traced) -> bytes:
     count = len(traced.cases[0][1])
     names = ['output'] if count == 1 else [f'output_{i}' for i in range(count)]
     try:
-        made = torch.onnx.export(
+        exported = torch.onnx.export(
             traced.program, dynamic_shapes=traced.batch_dims, output_names=names, verbose=False
         )
-        proto = made.model_proto
-    except Exception as error:  # the converter's own kinds, and whatever its parts raise
-        # The outer message is about the converter, the innermost one about the operator.
+        proto = exported.model_proto
+    except Exception as error:  # the converter may raise anything
+        # The outermost error is about the converter, the innermost one about the operator.
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise UserError(
-            f'{FLAG}: {traced.name} has no form in ONNX ({said(cause)}); {WAY_OUT}'
+            f'{FLAG}: {traced.name} cannot be converted to ONNX ({describe_error(cause)}); {ALTERNATIVE}'
         ) from cause
     for node in (*proto.graph.node, *(n for f in proto.functions for n in f.node)):
         del node.metadata_props[:]
@@ -124,41 +133,43 @@ def to_onnx(traced: Traced) -> bytes:
 
 
 def open_session(data: bytes, name: str) -> Any:
-    """An onnxruntime session on the CPU with as many threads as PyTorch.
+    """Create an onnxruntime session on the CPU with as many threads as PyTorch uses.
 
     Raises:
-        UserError: onnxruntime refuses the graph.
+        UserError: onnxruntime can't load the graph.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # an error comes as an exception, too
+    options.log_severity_level = 4  # errors are also raised as exceptions
     try:
         return onnxruntime.InferenceSession(data, options, providers=['CPUExecutionProvider'])
-    except Exception as error:  # its exceptions have no base class of their own
-        raise refusal(name, error) from error
+    except Exception as error:  # its exceptions have no common base class
+        raise runtime_error(name, error) from error
 
 
 def run_session(session: Any, inputs: Sequence[Tensor], name: str) -> list[Tensor]:
-    """The outputs of a session for tensors in the order of its inputs.
+    """Run a session on tensors, given in the order of its inputs.
 
     Raises:
         UserError: onnxruntime can't run the graph.
     """
-    wanted = [port.name for port in session.get_inputs()]
-    given = {key: t.numpy() for key, t in zip(wanted, inputs, strict=True)}
+    names = [node.name for node in session.get_inputs()]
+    arrays = {key: tensor.numpy() for key, tensor in zip(names, inputs, strict=True)}
     try:
-        return [torch.from_numpy(array) for array in session.run(None, given)]
+        return [torch.from_numpy(array) for array in session.run(None, arrays)]
     except Exception as error:  # as above
-        raise refusal(name, error) from error
+        raise runtime_error(name, error) from error
 
 
-def refusal(name: str, error: Exception) -> UserError:
-    """What the user is told if onnxruntime can't load or run the graph."""
-    return UserError(f'{FLAG}: onnxruntime cannot run {name} ({said(error)}); {WAY_OUT}')
+def runtime_error(name: str, error: Exception) -> UserError:
+    """The error to raise if onnxruntime can't load or run the graph of the model class ``name``."""
+    return UserError(
+        f'{FLAG}: onnxruntime cannot run {name} ({describe_error(error)}); {ALTERNATIVE}'
+    )
 
 
-def ports(nodes: Sequence[Any]) -> str:
-    """Inputs or outputs of a session: ``inputs (batch, 3, 32, 32)``."""
+def format_nodes(nodes: Sequence[Any]) -> str:
+    """Names and shapes of a session's inputs or outputs: ``inputs (batch, 3, 32, 32)``."""
     return ', '.join(f'{n.name} ({", ".join(map(str, n.shape))})' for n in nodes)

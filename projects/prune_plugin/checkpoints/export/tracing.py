@@ -1,4 +1,4 @@
-"""A model's forward pass as a graph, and whether what was made of it computes the same."""
+"""Tracing a model's forward pass, and comparing an exported graph with the model."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -14,22 +14,22 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ...common.errors import UserError, first_line
 from ...evaluation.example_inputs import Example, require_example_input
 
-#: Samples in the batch that is traced, and in those that are compared. A graph takes any number.
+#: Batch size of the traced example, and those of the comparisons. The graph's batch size is dynamic.
 TRACED, COMPARED = 2, (1, 3)
-#: Largest difference from PyTorch, relative to the output's largest absolute value.
+#: Largest accepted difference from PyTorch, relative to the output's largest absolute value.
 LIMIT = 1e-4
-COLOURS = re.compile(r'\x1b\[[\d;]*m')
+ANSI_COLOURS = re.compile(r'\x1b\[[\d;]*m')
 
 
 @dataclass
 class Traced:
-    """A forward pass as a graph, and what the model itself gives.
+    """A traced forward pass, with reference outputs of the model.
 
     Attributes:
-        name: The model's class.
-        program: The graph; it takes any number of samples.
-        batch_dims: In the structure of the arguments, ``{dimension: 'batch'}`` of each tensor.
-        cases: Random arguments of ``COMPARED`` samples, each with the tensors that the model returns.
+        name: Class name of the model.
+        program: The graph, with a dynamic batch size.
+        batch_dims: ``{dimension: 'batch'}`` for each tensor, in the structure of the arguments.
+        cases: Random arguments, one for each batch size in ``COMPARED``, and the model's outputs for them.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Traced:
 
 
 def tensors_of(value: Any) -> list[Tensor]:
-    """All tensors in dicts, lists and tuples, in the order in which graphs take and return them."""
+    """All tensors in nested dicts, lists and tuples, in the order of a graph's inputs and outputs."""
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
@@ -49,17 +49,17 @@ def trace(
     input_shape: Sequence[int] | None = None,
     prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> Traced:
-    """Trace ``model(**model.dummy_inputs(2))`` with ``torch.export``, the number of samples left open.
+    """Trace a model's forward pass on its example input with ``torch.export``, with a dynamic batch size.
 
     Args:
-        model: In evaluation mode; its weights become float32 where they have 16 bits.
-        flag: What errors begin with.
+        model: The model in evaluation mode; 16-bit weights are converted to float32, in place.
+        flag: The command-line flag, as a prefix of messages.
         input_shape: Shape of one sample, for models without ``dummy_inputs``.
-        prepare: What is done with the model before it is traced, after it has been run.
+        prepare: Applied to the model before tracing, after the reference outputs have been computed.
 
     Raises:
-        UserError: no example input, one that isn't made of tensors, or a forward pass that doesn't run
-            on it or that ``torch.export`` doesn't follow.
+        UserError: there is no example input, or it contains other objects than tensors; or the forward
+            pass fails on it, or can't be traced.
     """
     name = type(model).__name__
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):
@@ -70,17 +70,17 @@ def trace(
     neither = 'neither --save-onnx nor --save-exported can write it; leave the flag out'
     with torch.no_grad(), plain_attention():
         try:
-            cases = [(given, tensors_of(model(*given[0], **given[1]))) for given in others]
+            cases = [(case, tensors_of(model(*case[0], **case[1]))) for case in others]
         except Exception as error:  # the model's own code may raise anything
             raise UserError(
-                f"{flag}: forward(mode='tensor') of {name} fails on its example input ({said(error)}), "
-                f'so {neither}'
+                f"{flag}: forward(mode='tensor') of {name} fails on its example input "
+                f'({describe_error(error)}), so {neither}'
             ) from error
         try:
             program, dims = export(prepare(model), example, others[-1])
         except Exception as error:  # as above
             raise UserError(
-                f'{flag}: torch.export does not follow the forward pass of {name} ({said(error)}), '
+                f'{flag}: torch.export cannot trace the forward pass of {name} ({describe_error(error)}), '
                 f'so {neither}'
             ) from error
     return Traced(name, program, dims, cases)
@@ -89,17 +89,20 @@ def trace(
 def random_example(
     model: nn.Module, batch_size: int, input_shape: Sequence[int] | None, flag: str
 ) -> Example:
-    """The model's example input with random numbers in it, always the same ones.
+    """The model's example input with random values (fixed seed).
 
-    Whole numbers are taken as indices, below the size of the model's smallest embedding.
+    Integer tensors are assumed to be indices, below the size of the model's smallest embedding.
+
+    Raises:
+        UserError: there is no example input, or it contains other objects than tensors and numbers.
     """
     example = require_example_input(model, input_shape, batch_size, flag)
-    strange = [
+    unsupported = [
         v for v in tree_leaves(example) if not isinstance(v, Tensor | int | float | str | None)
     ]
-    if strange:
+    if unsupported:
         raise UserError(
-            f'{flag}: {type(model).__name__} takes {type(strange[0]).__name__} beside tensors, which '
+            f'{flag}: {type(model).__name__} takes {type(unsupported[0]).__name__} beside tensors, which '
             'neither --save-onnx nor --save-exported can write; leave the flag out'
         )
     sizes = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
@@ -117,85 +120,90 @@ def random_example(
 
 
 def export(model: nn.Module, example: Example, other: Example) -> tuple[ExportedProgram, Any]:
-    """The graph, and its ``batch_dims``: those in which two examples of unequal batch size differ."""
+    """Trace ``model`` on ``example``; return the graph and its ``batch_dims``.
 
-    def dims(one: Any, two: Any) -> dict[int, str] | None:
-        if not isinstance(one, Tensor):
+    The batch dimensions are those in which ``example`` and ``other``, of another batch size, differ.
+    """
+
+    def differing_dims(first: Any, second: Any) -> dict[int, str] | None:
+        if not isinstance(first, Tensor):
             return None
-        return {i: 'batch' for i in range(one.dim()) if one.shape[i] != two.shape[i]}
+        return {i: 'batch' for i in range(first.dim()) if first.shape[i] != second.shape[i]}
 
     args, kwargs = example
-    # Examples have positional arguments or named ones, not both.
-    batch_dims = tree_map(dims, kwargs or args, other[1] or other[0])
+    # Examples have either positional or keyword arguments.
+    batch_dims = tree_map(differing_dims, kwargs or args, other[1] or other[0])
     batch = Dim('batch')
 
     def is_dims(value: Any) -> bool:
         return isinstance(value, dict) and all(name == 'batch' for name in value.values())
 
     shapes = tree_map(
-        lambda found: None if found is None else {i: batch for i in found},
+        lambda dims: None if dims is None else {i: batch for i in dims},
         batch_dims,
         is_leaf=is_dims,
     )
     program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
-    for node in program.graph.nodes:  # names of files and lines of this machine
+    for node in program.graph.nodes:  # paths of source files
         node.meta.pop('stack_trace', None)
     return program, batch_dims
 
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Keep ``nn.MultiheadAttention`` and its layers off their fused path, which no graph can hold."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    """Disable the fused path of ``nn.MultiheadAttention`` and its layers, which can't be exported."""
+    fastpath_enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mha.set_fastpath_enabled(fastpath_enabled)
 
 
 def largest_difference(
-    traced: Traced, run: Callable[[Example], Sequence[Tensor]], flag: str, way_out: str
+    traced: Traced, run: Callable[[Example], Sequence[Tensor]], flag: str, alternative: str
 ) -> float:
-    """How far ``run`` is from the model on random inputs, relative to the outputs' scale.
+    """Largest :func:`difference` between an exported graph and the model over ``traced.cases``.
 
     Args:
-        traced: The model's own outputs.
-        run: Gives the same tensors by the file's graph.
-        flag: What errors begin with.
-        way_out: How the user's sentence ends.
+        traced: The arguments and the model's outputs.
+        run: Runs the exported graph on arguments.
+        flag: The command-line flag, as a prefix of the message.
+        alternative: End of the message: what to do instead.
 
     Raises:
-        UserError: more than ``LIMIT``.
+        UserError: the difference exceeds ``LIMIT``, or is NaN.
     """
-    worst = max(difference(run(given), expected) for given, expected in traced.cases)
+    worst = max(difference(run(case), expected) for case, expected in traced.cases)
     if not worst <= LIMIT:
         raise UserError(
             f'{flag}: the graph of {traced.name} differs from PyTorch by {worst:.2g} of the output, '
-            f'more than {LIMIT:g}; {way_out}'
+            f'more than {LIMIT:g}; {alternative}'
         )
     return worst
 
 
-def difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """The largest absolute difference over that output's largest absolute value; the worst output's.
+def difference(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Largest absolute difference relative to the expected output's largest absolute value.
 
-    Infinite if number, shapes or what is finite differ.
+    Of several outputs the largest result counts. It is infinite if the number of outputs, their shapes, or
+    the positions of non-finite elements differ.
     """
-    if [f.shape for f in found] != [e.shape for e in expected]:
+    if [o.shape for o in outputs] != [e.shape for e in expected]:
         return float('inf')
     worst = 0.0
-    for one, two in zip(found, expected, strict=True):
-        one, two = one.double(), two.double()
-        apart = torch.where(one == two, 0.0, (one - two).abs()).nan_to_num(torch.inf, torch.inf)
-        finite = two[two.isfinite()].abs()
+    for output, reference in zip(outputs, expected, strict=True):
+        output, reference = output.double(), reference.double()
+        gaps = torch.where(output == reference, 0.0, (output - reference).abs())
+        gaps = gaps.nan_to_num(torch.inf, torch.inf)
+        finite = reference[reference.isfinite()].abs()
         scale = float(finite.max()) if finite.numel() else 0.0
-        largest = float(apart.max()) if apart.numel() else 0.0
+        largest = float(gaps.max()) if gaps.numel() else 0.0
         worst = max(worst, largest / scale if scale else largest)
     return worst
 
 
-def said(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says, if anything, without a full stop."""
-    kind, text = type(error).__name__, COLOURS.sub('', first_line(error)).rstrip(' .:')
+def describe_error(error: BaseException) -> str:
+    """An error's class and the first line of its message, if any, without a full stop."""
+    kind, text = type(error).__name__, ANSI_COLOURS.sub('', first_line(error)).rstrip(' .:')
     return kind if text == kind else f'{kind}: {text}'
