@@ -81,6 +81,7 @@ class Search:
             older=old_search(whole, budget),
             split=budget.split,
             prune_cfg=pruning_settings(whole),
+            input_shape=pruner.profile.input_shape,
         )
         self.known = on_rank_0(lambda: cached_results(self.path, fingerprint))
         self.report: dict[str, Any] = {
