@@ -16,6 +16,8 @@ from docstrings import Docstring, parse  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
 import projects.prune_plugin as plugin  # noqa: E402
+from projects.prune_plugin.calibration.settings import CalibrationSettings  # noqa: E402
+from projects.prune_plugin.evaluation.settings import ProfileSettings  # noqa: E402
 from projects.prune_plugin.methods.allocators import Allocator  # noqa: E402
 from projects.prune_plugin.methods.budgets import Budget  # noqa: E402
 from projects.prune_plugin.methods.compensation import Compensation  # noqa: E402
@@ -25,7 +27,7 @@ from projects.prune_plugin.methods.pruners import Pruner  # noqa: E402
 from projects.prune_plugin.methods.schedules import Schedule  # noqa: E402
 from projects.prune_plugin.methods.sparsifiers import Sparsifier  # noqa: E402
 from projects.prune_plugin.structure.units import UnitFinder  # noqa: E402
-from projects.prune_plugin.training import settings  # noqa: E402
+from projects.prune_plugin.training.settings import RecoverySettings  # noqa: E402
 
 PAGE = ROOT / 'docs' / 'reference.md'
 FAMILIES = ('projects.vit', 'projects.llm', 'projects.vad')
@@ -49,9 +51,9 @@ PARTS = (
 )
 #: Blocks of `prune_cfg` without a type.
 SETTINGS = {
-    'calibration': settings.CalibrationSettings,
-    'recovery': settings.RecoverySettings,
-    'profile': settings.ProfileSettings,
+    'calibration': CalibrationSettings,
+    'recovery': RecoverySettings,
+    'profile': ProfileSettings,
 }
 #: What is registered with MMEngine, by the registries' names; of the engine, and for some of the families.
 MMENGINE = (
