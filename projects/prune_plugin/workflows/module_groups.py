@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..methods.allocators.base import rounded_floors
-from ..methods.pruners import StructuredPruner
+from ..methods.pruners import Pruner
 from ..structure.prune_state import PruneState
 from ..structure.unit_group import UnitGroup
 
@@ -56,7 +56,7 @@ def module_groups(
     model: nn.Module,
     groups: Sequence[UnitGroup],
     scores: Sequence[Tensor],
-    pruner: StructuredPruner,
+    pruner: Pruner,
 ) -> list[ModuleGroup]:
     """The parts of a model, in the order of its modules.
 

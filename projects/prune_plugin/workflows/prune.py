@@ -68,8 +68,8 @@ def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
     with timed(seconds, 'load'):
         loaded = load_model(cfg, options.checkpoint, best_device())
     check_config(cfg, pruner, loaded.model, bool(options.from_table))
-    search = Search(cfg, pruner, options) if pruner.budget.searched else None
-    data, searched = data_factory(cfg, pruner), None
+    budget, data, searched = pruner.searched, data_factory(cfg, pruner), None
+    search = Search(cfg, pruner, budget, options) if budget else None
     pruner.check(loaded.model, data)
     scored = score(pruner, loaded, options, data)
     if search:
@@ -80,8 +80,8 @@ def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
     seconds.update(plan.seconds)
     run = Stages(cfg, pruner, loaded, options, seconds, searched)
     result = run.prune(plan, data)
-    if search and not options.dry_run:
-        confirm(result.report, pruner.budget)
+    if budget and not options.dry_run:
+        confirm(result.report, budget)
     steps = ('load', 'discover', 'calibrate', 'score', 'allocate', 'slim', 'save', 'evaluate')
     result.report.seconds = {step: seconds.pop(step, 0.0) for step in steps} | seconds
     if not options.dry_run and dist.is_main_process():
@@ -241,7 +241,7 @@ def renew_batch_norms(cfg: Config, pruner: Pruner, models: list[nn.Module]) -> N
     """Recalibrate the batch norms of each model on the same samples."""
     settings = pruner.calibration
     sampling = {**settings.sampling, 'num_samples': settings.recalibrate_bn}
-    data = CalibrationData(calibration_dataloader(cfg), **sampling)
+    data = CalibrationData(calibration_dataloader(cfg) or {}, **sampling)  # check_config looked
     for model in models:
         recalibrate(model, data)
 
@@ -292,8 +292,8 @@ def make_plan(pruner: Pruner, loaded: Loaded, options: PruneOptions, scored: Sco
             f'prune_cfg.budget.ratio {pruner.budget.ratio} would remove nothing of this model; '
             'raise it'
         )
-    if options.save_table and (units := plan.units):
-        on_rank_0(lambda: save_table(units, loaded.prior_state, options.save_table))
+    if (path := options.save_table) and (units := plan.units):
+        on_rank_0(lambda: save_table(units, loaded.prior_state, path))
     return plan
 
 

@@ -56,6 +56,7 @@ class Search:
     Args:
         cfg: The config.
         pruner: The pruner.
+        budget: Its budget, which is searched.
         options: See :class:`PruneOptions`. What ``search.json`` in its ``output_dir`` holds of the same
             model on the same data isn't evaluated again; a dry run writes no files.
 
@@ -63,9 +64,8 @@ class Search:
         UserError: there is nothing to evaluate on.
     """
 
-    def __init__(self, cfg: Config, pruner: Pruner, options: PruneOptions):
-        self.cfg, self.pruner, self.options = cfg, pruner, options
-        self.budget = budget = pruner.budget
+    def __init__(self, cfg: Config, pruner: Pruner, budget: MetricBudget, options: PruneOptions):
+        self.cfg, self.pruner, self.budget, self.options = cfg, pruner, budget, options
         self.test_set = TestSet(cfg, budget.num_samples, budget.split)
         if self.test_set.missing:
             raise UserError(

@@ -19,7 +19,7 @@ from ..common.errors import UserError
 from ..evaluation.environment import environment
 from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, headline, tables_hidden
-from ..methods.pruners import Pruner, StructuredPruner
+from ..methods.pruners import Pruner
 from ..structure.prune_state import PruneState
 from ..structure.slimming import slim
 from .evaluation_cache import cached_results
@@ -135,7 +135,7 @@ def check_pruner(pruner: Pruner) -> None:
 
 def start_report(
     cfg: Config,
-    pruner: StructuredPruner,
+    pruner: Pruner,
     options: SensitivityOptions,
     plan: Sequence[tuple[ModuleGroup, PruneState]],
     refused: Mapping[str, str],
@@ -164,9 +164,7 @@ def start_report(
         'asked': {
             'ratios': list(options.ratios),
             'samples': options.num_samples,
-            'criterion': f'table {options.from_table}'
-            if options.from_table
-            else type(pruner.criterion).__name__,
+            'criterion': f'table {options.from_table}' if options.from_table else pruner.method,
         },
         'dense': None,
         'headline': None,
@@ -197,7 +195,7 @@ class Run:
 
     model: nn.Module
     test_set: TestSet
-    pruner: StructuredPruner
+    pruner: Pruner
     folder: Path
     report: dict[str, Any]
     known: dict[str, dict]

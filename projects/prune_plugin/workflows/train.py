@@ -13,7 +13,7 @@ from ..checkpoints.model_loading import load_model
 from ..common.distributed import on_rank_0
 from ..common.errors import UserError
 from ..evaluation.test_set import TestSet
-from ..methods.pruners import WeightPruner
+from ..methods.pruners import Pruner
 from ..training.config_edits import (
     TRAINING_HOOKS,
     add_hooks,
@@ -219,7 +219,7 @@ def train_tickets(cfg: Config, launcher: str) -> None:
 
 
 def train_in_rounds(
-    cfg: Config, pruner: WeightPruner, options: PruneOptions, launcher: str
+    cfg: Config, pruner: Pruner, options: PruneOptions, launcher: str
 ) -> PruneResult:
     """Prune and train in turns, as the pruner's ``rounds`` say; see :func:`prune_in_rounds`."""
 
@@ -229,7 +229,8 @@ def train_in_rounds(
         own = deepcopy(cfg)
         own.experiment_name = f'{Path(cfg.filename or "model").stem}_{folder.name}'
         teacher = options.checkpoint
-        train_pruned(own, settings, origin, folder, launcher, teacher, resumed and str(resumed))
+        path = str(resumed) if resumed else None
+        train_pruned(own, settings, origin, folder, launcher, teacher, path)
 
     for number in pruner.rounds:
         check_trainable(cfg, number.recovery)
