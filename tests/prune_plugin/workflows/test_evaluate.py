@@ -11,7 +11,7 @@ from mmengine.registry import METRICS, MODELS, RUNNERS
 from mmengine.runner import Runner
 from recovering import on_two_ranks
 
-from projects.prune_plugin import UserError, build_pruner, evaluate
+from projects.prune_plugin import UserError, build_pruner, evaluate, slim
 from projects.prune_plugin.checkpoints.export import formats
 from projects.prune_plugin.workflows.evaluate import evaluated
 
@@ -59,9 +59,8 @@ def slim_file(tmp_path) -> tuple[str, float]:
     """A slim checkpoint, and the sum of its logits."""
     torch.manual_seed(2)
     model = toy.ToyModel(hidden=16).eval()
-    pruner = build_pruner(dict(budget=dict(type='units', ratio=0.5)))
-    state = pruner.plan(model).state
-    slimmed = pruner.slim(deepcopy(model), state)
+    state = build_pruner(dict(budget=dict(type='units', ratio=0.5))).plan(model).state
+    slimmed = slim(deepcopy(model), state)
     path = tmp_path / 'slim.pth'
     torch.save(dict(meta=dict(prune_state=state.to_dict()), state_dict=slimmed.state_dict()), path)
     with torch.no_grad():
