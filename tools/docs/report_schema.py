@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from docstrings import parse  # noqa: E402
 
-from projects.prune_plugin.workflows import run_report  # noqa: E402
+from projects.prune_plugin.workflows import round_record, run_report  # noqa: E402
 
 PAGE = ROOT / 'docs' / 'report.md'
 HEADER = """# The report
@@ -42,7 +42,7 @@ RECORDS = (
     run_report.RecoveredStage,
     run_report.BudgetResult,
     run_report.GroupRow,
-    run_report.RoundRow,
+    round_record.Row,
     run_report.MemoryRow,
 )
 

@@ -40,7 +40,7 @@ class Row:
     checkpoint: str = ''
     complete: bool = False
     before_removal: Metrics = None
-    groups: dict[str, list] = field(default_factory=dict)
+    groups: dict[str, list[Any]] = field(default_factory=dict)
     params: int | None = None
     flops: int | None = None
 

@@ -155,7 +155,7 @@ def check_next_round(drawn, prune_cfg, pruner, model, masks) -> None:
     if 'pattern' in prune_cfg['sparsifier'] or prune_cfg['layer_ratios']:
         return
     ratio = (pruner.budget.ratio + 1) / 2
-    more = pruner.sparsify(model, calibration(drawn), output_loss, ratio, before=masks)
+    more = pruner.sparsify(model, calibration(drawn), output_loss, ratio, previous=masks)
     check_zeros(prune_cfg, more, all_ratios(prune_cfg, list(masks), ratio))
     assert not any((more[name] & ~masks[name]).any() for name in masks)
 

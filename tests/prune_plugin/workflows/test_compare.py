@@ -119,7 +119,8 @@ def test_profile_settings():
 def test_every_figure_against_another_count(cfg, files, monkeypatch):
     timed = []
 
-    def latency(models, example, **kwargs):
+    def latency(models, example, seconds, num_threads):
+        kwargs = dict(seconds=seconds, num_threads=num_threads)
         timed.append((len(models), example[0][0].shape, kwargs))
         return [8.0, 6.0, 4.0]
 

@@ -87,7 +87,9 @@ def test_names_that_csv_must_quote(tmp_path, plan):
     groups = [replace(plan.groups[0], name='a,"b"', kind='x,y'), *plan.groups[1:]]
     kept = {g.name: plan.state.kept[odd.get(g.name, g.name)] for g in groups}
     state = PruneState({g.name: g for g in groups}, kept)
-    UnitTable(replace(plan, groups=groups, state=state)).write_scores(tmp_path / 'scores.csv')
+    UnitTable(replace(plan, scored=replace(plan.scored, groups=groups), state=state)).write_scores(
+        tmp_path / 'scores.csv'
+    )
     found = read_scores(tmp_path / 'scores.csv', groups)
     assert all(map(torch.equal, found, plan.importance))
 

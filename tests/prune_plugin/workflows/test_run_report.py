@@ -10,6 +10,7 @@ from projects.prune_plugin import BudgetResult, RunReport
 from projects.prune_plugin.common.json_csv import to_json_data
 from projects.prune_plugin.workflows.reports import write_summary
 from projects.prune_plugin.workflows.reports.summary import SUMMARY_COLUMNS, summary
+from projects.prune_plugin.workflows.round_record import Row
 from projects.prune_plugin.workflows.run_report import (
     OPTIONAL,
     STAGES,
@@ -17,7 +18,6 @@ from projects.prune_plugin.workflows.run_report import (
     MaskedStage,
     MemoryRow,
     RecoveredStage,
-    RoundRow,
     Stage,
 )
 from projects.prune_plugin.workflows.save_results import read_report, write_record
@@ -46,7 +46,7 @@ def full() -> RunReport:
         recovered=RecoveredStage(
             600, 3000, 1.5, {'top1': 97.0}, 'retrain', 2, 'D/latest.pth', 'structured'
         ),
-        rounds=[RoundRow(1, 0.2, 0.2001, {'top1': 80.0})],
+        rounds=[Row(1, 0.2, 0.2001, {'top1': 80.0})],
         achieved={'params': 0.4, 'flops': 0.4, 'latency': 0.25, 'zeros': 0.4, 'flash': 0.3125},
         budget=BudgetResult('flash', 0.3, 0.3125, 1600.0, 1100.0, 'B'),
         search={'metric': 'top1'},
