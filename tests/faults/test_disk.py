@@ -43,7 +43,7 @@ def test_full_while_saving_a_pruned_checkpoint(tool, dense, config, tmp_path):
 def test_full_while_saving_a_training_checkpoint(tool, tmp_path):
     options = ('train_cfg.max_epochs=2', 'default_hooks.checkpoint.max_keep_ckpts=1')
     options = ('--cfg-options', *SMALL, *options)
-    put = 'projects.prune_plugin.training.hooks.atomic_checkpoint_hook:WholeFiles.put'
+    put = 'projects.prune_plugin.training.hooks.atomic_checkpoint_hook:AtomicLocalBackend.put'
     where = dict(type='limit_file_size', size=100_000, target=put, number=2)
     ended = tool('train', CONFIG, '--work-dir', tmp_path / 'full', *options, fault=where)
     ended.refused('epoch_2.pth cannot be written (File too large)')

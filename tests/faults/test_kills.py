@@ -136,7 +136,7 @@ def test_killed_in_an_epoch(start, unbroken, tmp_path):
 )
 def test_killed_while_saving_a_training_checkpoint(start, unbroken, tmp_path):
     """The epoch before is still there, though only one is to be kept."""
-    target = f'{MODULE}.hooks.whole_checkpoint_hook:WholeFiles.put'
+    target = f'{MODULE}.training.hooks.atomic_checkpoint_hook:AtomicLocalBackend.put'
     where = dict(type='limit_file_size', size=100_000, deadly=True, target=target, number=2)
     ended = start('dense', tmp_path / 'out', fault=where)
     assert ended.code == -signal.SIGXFSZ, ended.out[-2000:]
