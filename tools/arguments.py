@@ -189,7 +189,7 @@ def check_directory(parser: Parser, flag: str, path: str | None, new_files: bool
     code = path and refusal(path)
     if code and (new_files or code in (errno.EEXIST, errno.ENOTDIR)):
         why = os.strerror(code)
-        parser.error(f'{flag} {Path(path)} cannot be written ({why}); name a directory that can')
+        parser.error(f'{flag} {Path(path)} cannot be written ({why}); name a writable directory')
 
 
 def refusal(path: str) -> int | None:
@@ -214,7 +214,7 @@ def check_exports(parser: Parser, args: argparse.Namespace) -> None:
     """End with what the flags of :func:`add_export_arguments` can't write to."""
     folder = args.save_hf and Path(args.save_hf)
     if folder and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        parser.error(f'--save-hf {folder} is there already; name a new or an empty folder')
+        parser.error(f'--save-hf {folder} already exists; name a new or an empty folder')
     for flag, path in (('--save-onnx', args.save_onnx), ('--save-exported', args.save_exported)):
         if path is not None:
             check_export_file(parser, flag, Path(path))
@@ -227,4 +227,4 @@ def check_export_file(parser: Parser, flag: str, path: Path) -> None:
     if path.is_dir():
         parser.error(f'{flag} {path} is a directory; name a file')
     if refusal(str(path.absolute().parent)):
-        parser.error(f'{flag} {path} cannot be written; name a file in a directory that can')
+        parser.error(f'{flag} {path} cannot be written; name a file in a writable directory')

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 import projects.llm  # noqa: F401
 from projects.prune_plugin.training.hooks.mask_hook import zero_share
+from projects.prune_plugin.workflows import train as training
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'projects' / 'configs'
 ROUNDS = dict(type='Geometric', share=0.3)
@@ -49,7 +50,8 @@ def run(tmp_path, dataset_cfg, hf_folder):
             cfg.optim_wrapper.optimizer.lr = 1e-2
         cfg.work_dir = str(tmp_path / name)
         Path(cfg.work_dir).mkdir()
-        return train.train(cfg, 'none')
+        report = training.train(cfg, 'none')
+        return report and report.to_dict()
 
     return make
 

@@ -70,7 +70,7 @@ MISTAKES = [
      '--save-table {folder}/none/a.csv cannot be written: No such file or directory'),
     (PRUNE, '{config} --output-dir {out} --save-table {file}/a.csv', 'cannot be written: Not a'),
     (PRUNE, '{config} --from-table {folder}/none.csv', 'none.csv cannot be read: No such file'),
-    (PRUNE, '{config} --save-hf {folder}', '--save-hf {folder} is there already'),
+    (PRUNE, '{config} --save-hf {folder}', '--save-hf {folder} already exists'),
     ('train', '{config} --work-dir {file}', '--work-dir {file} cannot be written'),
     ('train', '{config} --save-onnx {out}', 'must be a file that ends in .onnx'),
     ('test', '{config} --save-exported {file}/a.pt2', '--save-exported {file}/a.pt2 cannot be'),
