@@ -14,8 +14,8 @@ from mmengine.logging import print_log
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from projects.prune_plugin.checkpoints.export.formats import check_free
 from projects.prune_plugin.common.errors import UserError
+from projects.prune_plugin.common.fileio import check_new_folder
 
 from . import modeling_slim
 from .saved_config import Described, describe, family, renumbered_state
@@ -65,7 +65,7 @@ def save_hf(lm: PreTrainedModel, folder: str | os.PathLike, tokenizer: Any = Non
     Raises:
         UserError: the folder holds something, or the model can't be described.
     """
-    folder = check_free(folder)
+    folder = check_new_folder(folder)
     described = describe(lm)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}.'))

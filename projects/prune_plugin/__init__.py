@@ -35,6 +35,7 @@ from .methods.pruners import StructuredPruner, WeightPruner, build_pruner
 from .methods.schedules import Schedule
 from .methods.sparsifiers import Sparsifier
 from .methods.weight_masks import keep_largest
+from .structure.prunable_weights import check_finite
 from .structure.prune_state import PruneState, compose
 from .structure.slimming import mask, slim
 from .structure.unit_group import Attr, Cut, UnitGroup, named_tensors, sum_per_unit, weight_cuts
@@ -52,8 +53,11 @@ from .structure.units import (
     StackedChannels,
     UnitFinder,
 )
+from .structure.units.attention import fused_cuts
 from .structure.units.coverage import uncovered
+from .structure.units.deformable import head_group, point_group
 from .structure.units.finder import defined_by, join, require
+from .structure.units.mlp_branches import hidden_features
 from .workflows.compare import compare
 from .workflows.evaluate import evaluate
 from .workflows.options import PruneOptions, PruneResult
@@ -95,8 +99,8 @@ __all__ = [
     'NotPrunable',
     'Penalty',
     'PreNormLayers',
-    'ProfileSettings',
     'ProductCost',
+    'ProfileSettings',
     'PruneOptions',
     'PruneResult',
     'PruneState',
@@ -116,13 +120,17 @@ __all__ = [
     'analyse_sensitivity',
     'build_pruner',
     'build_slim_model',
+    'check_finite',
     'check_reachable',
     'compare',
     'compose',
     'defined_by',
     'evaluate',
     'export',
+    'fused_cuts',
     'greedy',
+    'head_group',
+    'hidden_features',
     'join',
     'keep_largest',
     'load_checkpoint',
@@ -131,6 +139,7 @@ __all__ = [
     'mask',
     'mmengine_loss',
     'named_tensors',
+    'point_group',
     'product_cost',
     'prune',
     'prune_state_of',

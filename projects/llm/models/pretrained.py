@@ -17,8 +17,8 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from projects.prune_plugin import check_finite
 from projects.prune_plugin.common.errors import UserError
-from projects.prune_plugin.structure.prunable_weights import check_finite
 
 from ..slim_folder import auto_class, slim_config
 from .sources import Source, reason, with_weights

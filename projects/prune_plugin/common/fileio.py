@@ -113,3 +113,15 @@ def output_directory(path: str | os.PathLike, key: str = '--output-dir') -> Iter
             with suppress(OSError):  # not empty, or already removed by another rank
                 folder.rmdir()
         raise
+
+
+def check_new_folder(folder: str | os.PathLike) -> Path:
+    """Return ``folder`` if it doesn't exist or is empty.
+
+    Raises:
+        UserError: it isn't empty, or is a file.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f'--save-hf {folder} already exists; name a new or an empty folder')
+    return folder

@@ -2,16 +2,17 @@
 
 from torch import nn
 
-from projects.prune_plugin.structure.units import (
+from projects.prune_plugin import (
     AttentionHeads,
     Attr,
     DeformableHeads,
     SamplingPoints,
     UnitGroup,
+    fused_cuts,
+    head_group,
+    join,
+    point_group,
 )
-from projects.prune_plugin.structure.units.attention import fused_cuts
-from projects.prune_plugin.structure.units.deformable import head_group, point_group
-from projects.prune_plugin.structure.units.finder import join
 
 from ..models import MSDeformableAttention3D
 

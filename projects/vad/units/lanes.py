@@ -2,9 +2,7 @@
 
 from torch import nn
 
-from projects.prune_plugin.structure.units import BranchNeurons, UnitGroup
-from projects.prune_plugin.structure.units.finder import join
-from projects.prune_plugin.structure.units.mlp_branches import hidden_features
+from projects.prune_plugin import BranchNeurons, UnitGroup, hidden_features, join
 
 
 @BranchNeurons.layout('LaneNet')

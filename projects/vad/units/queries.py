@@ -6,9 +6,8 @@ weights. Score them with ``Usage``, or with ``Taylor``.
 
 from torch import nn
 
+from projects.prune_plugin import Attr, Cut, UnitFinder, UnitGroup, join
 from projects.prune_plugin.common.registry import UNITS
-from projects.prune_plugin.structure.units import Attr, Cut, UnitFinder, UnitGroup
-from projects.prune_plugin.structure.units.finder import join
 
 
 @UNITS.register_module()

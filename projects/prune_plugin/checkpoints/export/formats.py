@@ -6,7 +6,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from operator import methodcaller
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -80,18 +79,6 @@ def save(
 
     if steps:
         on_rank_0(write)
-
-
-def check_free(folder: str | os.PathLike) -> Path:
-    """Return ``folder`` if it doesn't exist or is empty.
-
-    Raises:
-        UserError: it isn't empty, or is a file.
-    """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f'--save-hf {folder} already exists; name a new or an empty folder')
-    return folder
 
 
 def model_class(cfg: Config) -> tuple[str | None, Any]:
