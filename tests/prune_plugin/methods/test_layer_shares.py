@@ -146,7 +146,7 @@ def test_layers_of_no_importance_go_first():
         (dict(type='LayerWise', factors=dict(mlp=True)), 'factors.mlp is True'),
         (
             dict(type='LayerWise', factors=dict(fins=1)),
-            "factors names 'fins', which the model does",
+            "factors: 'fins' matches nothing",
         ),
         (dict(type='Uniform', exact=1), 'exact is 1; it must be True or False'),
     ],
