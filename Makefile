@@ -59,7 +59,7 @@ audit: ## known vulnerabilities of what constraints.txt pins (asks an advisory d
 	$(VENV)-audit/bin/python -m pip install --quiet --constraint constraints.txt pip-audit; }
 	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off
 
-types: venv ## mypy on projects/prune_plugin and mm_prune (what it leaves out stands in pyproject.toml)
+types: venv ## mypy on all modules of projects/prune_plugin
 	$(PY) -m mypy
 
 lint: venv types ## ruff (rules and format), codespell, mypy, and which room of the engine imports which

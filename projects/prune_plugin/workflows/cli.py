@@ -21,7 +21,7 @@ Arguments = TypeVar('Arguments')
 
 
 def is_first_rank() -> bool:
-    """Whether this process is rank 0, told before there is a process group."""
+    """Whether this process is rank 0, by its environment: there is no process group yet."""
     return os.environ.get('RANK', '0') == '0'
 
 

@@ -91,7 +91,7 @@ def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
 
 
 class Stages:
-    """The dense model, the pruned one, and a second one to compare with: made, measured and saved.
+    """Makes, measures and saves the pruned model, and a second one to compare with.
 
     Args:
         cfg: The config.
@@ -116,7 +116,7 @@ class Stages:
         self.test_set = searched.test_set if searched else None
 
     def prune(self, plan: Plan, data: DataFactory) -> PruneResult:
-        """Go through the stages."""
+        """Evaluate the dense model, prune, measure, evaluate and save."""
         pruner, dense, dry_run = self.pruner, self.loaded.model, self.options.dry_run
         metrics = None if dry_run else self.evaluate('dense', dense)
         progress = self.progress()
@@ -209,7 +209,7 @@ def progress_key(cfg: Config, pruner: Pruner, options: PruneOptions, **more: Any
 
 
 def check_config(cfg: Config, pruner: Pruner, model: nn.Module, scored: bool = False) -> None:
-    """Raise :class:`UserError` for what the pruner's settings ask of config and model in vain.
+    """Raise :class:`UserError` if config or model lack what the pruner's settings need.
 
     Args:
         cfg: The config.
@@ -247,9 +247,9 @@ def renew_batch_norms(cfg: Config, pruner: Pruner, models: list[nn.Module]) -> N
 
 
 def data_factory(cfg: Config, pruner: Pruner) -> DataFactory:
-    """What gives the config's calibration batches to a method that needs them.
+    """A function that returns the calibration batches of the config for given settings.
 
-    Asked again for the same samples, it gives the same batches without reading them anew.
+    The batches of the last settings are cached.
     """
     made: dict[tuple, CalibrationData] = {}
 

@@ -1,4 +1,4 @@
-"""What an iterative pruning has done so far: kept in files, from which a killed run goes on."""
+"""The record of an iterative pruning, from which a killed run resumes."""
 
 import json
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Row:
         after_training: Metrics after its training, units scheduled for removal really removed; None without
             test data or training.
         checkpoint: What the next round starts from, relative to the run's folder.
-        complete: Whether the round is over.
+        complete: Whether the round is finished.
         before_removal: Metrics after its training, before units scheduled for removal were removed.
         groups: Of each unit group or weight its kind, how many are kept, and of how many.
         params: Parameters of the slim model.
@@ -59,7 +59,7 @@ class Record:
     """All rounds so far.
 
     Attributes:
-        key: What the run is about; another run can't go on from it.
+        key: Identifies the run; a run with another key can't resume from it.
         planned: How many rounds there are to be.
         dense: Metrics of the model that was pruned first.
         headline: The metrics to look at, each with its better direction.
@@ -82,7 +82,7 @@ class Record:
         """Raise :class:`UserError` unless this is the record of a run with the same key.
 
         Args:
-            key: What the run at hand is about.
+            key: Key of this run.
             what: How to call the record's source in the message.
         """
         for name in key.differing(self.key):
@@ -101,7 +101,7 @@ class Record:
 
         Args:
             path: The file.
-            key: What this run is about.
+            key: Key of this run.
 
         Raises:
             UserError: the file is damaged or belongs to another run.

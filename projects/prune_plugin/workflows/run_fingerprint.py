@@ -1,4 +1,4 @@
-"""What a run's results depend on: told the same way wherever earlier results may be used again.
+"""What a run's results depend on: one fingerprint for resuming and for caches.
 
 Two runs with equal fingerprints make the same. What is kept beside results to be used again:
 
@@ -68,7 +68,7 @@ def weights_of(checkpoint: str | os.PathLike | None) -> dict[str, Any] | None:
     """What tells a checkpoint from others, wherever it lies; None for none.
 
     A file of ``torch.save`` holds checksums of its tensors, which are read without the tensors. Another
-    file is told by its time.
+    file is identified by its time.
     """
     if checkpoint is None:
         return None

@@ -73,7 +73,7 @@ def recover(
 
 
 def started_training(origin: Path, work_dir: Path) -> str | None:
-    """The newest whole checkpoint of a training of ``origin``, told by its masks; or None."""
+    """The newest readable checkpoint of a training of ``origin``, identified by its masks; or None."""
 
     def find() -> str | None:
         newest = newest_checkpoint(work_dir)

@@ -1,7 +1,7 @@
 """Iterative pruning with a Runner of its own for each round's training, or with no training.
 
-Every round has a folder of its own, and ``history.json`` says which are over. Whatever moment a run is
-killed at, what lies there is complete files, and the run goes on from the newest of them.
+Every round has a folder of its own, and ``history.json`` says which are over. A killed run
+leaves complete files only, and resumes from the newest of them.
 """
 
 import gc
@@ -50,7 +50,7 @@ LEFTOVERS = ('*.pth', '.*.pth.*', 'last_checkpoint')
 def prune_in_rounds(
     cfg: Config, pruner: Pruner, options: PruneOptions, train: Train | None = None
 ) -> PruneResult:
-    """Prune as the schedule says, with training in between, and write everything down.
+    """Prune round by round as the schedule says, with training in between.
 
     All ranks call it; rank 0 alone writes.
 
@@ -125,7 +125,7 @@ class RunnerPerRound:
         return self.result(report)
 
     def check(self, dense: nn.Module) -> RunReport:
-        """The report's beginning, once everything that may be wrong with the input is checked."""
+        """Validate all input, and start the report."""
         for number in self.pruner.rounds:
             check_config(self.cfg, self.at(number), dense)
         self.at(self.pruner.rounds[0]).check(dense, self.data)
@@ -150,12 +150,12 @@ class RunnerPerRound:
             return self.test_set.evaluate(model, label)
 
     def folder_of(self, number: Round | Row) -> Path:
-        """Where a round's files lie."""
+        """The folder of a round."""
         name = number.number if isinstance(number, Round) else number.round
         return self.folder / f'round_{name:02d}'
 
     def begin_record(self, dense: nn.Module) -> Record:
-        """The record of the run to go on with, or a new one; then no old round is left."""
+        """The record of the run to resume, or a new one after removing the files of old rounds."""
         path, rounds = self.folder / 'history.json', self.pruner.rounds
         key = rounds_fingerprint(
             self.cfg,
@@ -199,7 +199,7 @@ class RunnerPerRound:
         return self.load(self.options.checkpoint).model.state_dict()
 
     def progress(self, number: Round) -> LayerProgress | None:
-        """See :class:`Trainer`; what an earlier run left in the round's folder is removed."""
+        """See :class:`Trainer`; files of an earlier run in the round's folder are removed."""
         folder = self.folder_of(number)
         if dist.is_main_process():
             folder.mkdir(exist_ok=True)
@@ -240,7 +240,7 @@ class RunnerPerRound:
         gc.collect()  # what the Runner leaves holds itself in a circle
 
     def finish(self, number: Round, row: Row) -> None:
-        """See :class:`Trainer`: see that the zeros are still there, and evaluate."""
+        """See :class:`Trainer`: check that masked weights are still zero, and evaluate."""
         folder = self.folder_of(number)
         row.checkpoint = f'{folder.name}/{self.file_name}'
         if self.train_round is None:
@@ -256,7 +256,7 @@ class RunnerPerRound:
             replace_symlink(self.folder / 'latest.pth', row.checkpoint)
 
     def drop_optimizer(self) -> None:
-        """Take the optimizer's state out of the last round's checkpoint: nothing will read it."""
+        """Remove the optimizer's state, which nothing reads, from the last round's checkpoint."""
         rows = self.record.rows
         if not rows or self.train_round is None:
             return
@@ -266,7 +266,7 @@ class RunnerPerRound:
             save_file(content, path)
 
     def result(self, report: RunReport) -> PruneResult:
-        """Put the last round's checkpoint where any run leaves it, and write the report."""
+        """Copy the last round's checkpoint to the output folder, and write the report."""
         last, rows = self.pruner.rounds[-1], self.record.rows
         pruned = self.folder / self.file_name
         if dist.is_main_process():

@@ -41,7 +41,7 @@ class IterativePruneLoop(EpochBasedTrainLoop):
 
     State 0 trains the dense model; before state k the k-th target of ``prune_cfg.schedule`` is met by
     the weights as they were trained, what is kept is rewound (``schedule.rewind``), and optimizer and
-    learning-rate schedules begin anew. With a ``prune_cfg.penalty`` the units scheduled for removal are
+    learning-rate schedules are rebuilt. With a ``prune_cfg.penalty`` the units scheduled for removal are
     not removed at once, but regularized towards zero during the state and removed at its end.
 
     While training, what was removed is masked; at the end of every state the model is also really cut,
@@ -126,10 +126,10 @@ class IterativePruneLoop(EpochBasedTrainLoop):
         return self.initial
 
     def progress(self, number: Round) -> None:
-        """See :class:`Trainer`: an interrupted pruning is done again."""
+        """See :class:`Trainer`: an interrupted pruning is repeated."""
 
     def begin(self, number: Round, row: Row, model: nn.Module | None) -> None:
-        """See :class:`Trainer`: optimizer and schedules begin anew."""
+        """See :class:`Trainer`: rebuild optimizer and schedules."""
         self.metrics = {}
         if model is None:
             return
@@ -259,13 +259,13 @@ class IterativePruneHook(Hook):
         checkpoint[KEY] = self.loop.to_dict()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Take what an earlier run has left; a checkpoint that only gives weights has nothing."""
+        """Take the state of an earlier run when resuming; a checkpoint that is only loaded has none."""
         if runner._resume:
             earlier = checkpoint.get(EARLIER_KEY)
             self.loop.restored = checkpoint.get(KEY) or (earlier and from_ticket(earlier))
 
     def after_val_epoch(self, runner, metrics=None) -> None:
-        """Tell the loop how good the model is."""
+        """Pass the metrics to the loop."""
         self.loop.metrics = dict(metrics or {})
 
 

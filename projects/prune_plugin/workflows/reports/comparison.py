@@ -55,7 +55,7 @@ def write_comparison(report: dict[str, Any], folder: Path) -> list[Path]:
         folder: Where to.
 
     Returns:
-        The files written; without matplotlib no picture, with a word in the log.
+        The files written; no picture without matplotlib, which is logged.
     """
     names = list(dict.fromkeys(name for m in report['models'] for name in m['metrics'] or {}))
     rows = [

@@ -42,7 +42,7 @@ def plot_sensitivity(report: dict, path: Path) -> Path | None:
         path: The PNG file.
 
     Returns:
-        ``path``; None, with a word in the log, without matplotlib.
+        ``path``; None without matplotlib, which is logged.
     """
     try:
         import matplotlib

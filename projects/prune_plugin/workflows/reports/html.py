@@ -126,11 +126,11 @@ def lead(report: RunReport) -> str:
         got = [f'{row.removed} of {row.label}' for row in removed]
     if report.search:
         wanted = f'{goal(report.search)}; found: {wanted}'
-    told = [f'Asked: {wanted}', f'achieved: {", ".join(got)}']
+    sentences = [f'Asked: {wanted}', f'achieved: {", ".join(got)}']
     for row in (row for row in rows if row.better):
         values = zip(row.values, stages, strict=True)
-        told.append(f'{row.label} {", ".join(f"{number(v)} {stage}" for v, stage in values)}')
-    return f'{"; ".join(told)}.'
+        sentences.append(f'{row.label} {", ".join(f"{number(v)} {stage}" for v, stage in values)}')
+    return f'{"; ".join(sentences)}.'
 
 
 def comparison(report: RunReport) -> str:

@@ -16,7 +16,7 @@ def write_plots(report: RunReport, folder: Path) -> list[Path]:
         folder: Where to.
 
     Returns:
-        The files written; none, with a word in the log, without matplotlib.
+        The files written; none without matplotlib, which is logged.
     """
     try:
         import matplotlib
