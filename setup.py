@@ -82,7 +82,7 @@ setup(
     long_description=read_readme(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    python_requires='>=3.10',
+    python_requires='>=3.11',
     # `projects` is a namespace package, and its configs are Python files, so they ship as modules.
     # The explicit root makes an editable install a path entry: a family added later is found.
     package_dir={'': '.'},

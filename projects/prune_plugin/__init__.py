@@ -60,8 +60,8 @@ from .structure.units.finder import defined_by, join, require
 from .structure.units.mlp_branches import hidden_features
 from .workflows.compare import compare
 from .workflows.evaluate import evaluate
-from .workflows.options import PruneOptions, PruneResult
-from .workflows.prune import prune, pruner_from_config
+from .workflows.options import PruneOptions, PruneResult, SearchResult
+from .workflows.prune import prune, pruner_from_config, search_ratio
 from .workflows.run_report import RunReport
 from .workflows.sensitivity import SensitivityOptions
 from .workflows.sensitivity import analyse as analyse_sensitivity
@@ -107,6 +107,7 @@ __all__ = [
     'RunReport',
     'SamplingPoints',
     'Schedule',
+    'SearchResult',
     'SensitivityOptions',
     'Sparsifier',
     'StackedChannels',
@@ -147,6 +148,7 @@ __all__ = [
     'require',
     'rounded_floors',
     'save_checkpoint',
+    'search_ratio',
     'slim',
     'sum_per_unit',
     'train',

@@ -65,13 +65,8 @@ def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
     if not options.dry_run:
         pruner.check_without_loop()
     seconds: dict[str, float] = {}
-    with timed(seconds, 'load'):
-        loaded = load_model(cfg, options.checkpoint, best_device())
-    check_config(cfg, pruner, loaded.model, bool(options.from_table))
-    budget, data, searched = pruner.searched, data_factory(cfg, pruner), None
-    search = Search(cfg, pruner, budget, options) if budget else None
-    pruner.check(loaded.model, data)
-    scored = score(pruner, loaded, options, data)
+    budget, searched = pruner.searched, None
+    loaded, data, scored, search = prepare(cfg, pruner, options, seconds)
     if search:
         with timed(seconds, 'search'):
             searched = search.run(loaded.model, partial(trial, cfg, loaded.model, scored, data))
@@ -88,6 +83,49 @@ def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
         write_report(result, options.output_dir)
     dist.barrier()
     return result
+
+
+def search_ratio(cfg: Config, pruner: Pruner, options: PruneOptions) -> SearchResult:
+    """Search for the largest ratio at which a metric still holds; no model is written.
+
+    All ranks call it; rank 0 alone writes ``search.csv``, ``search.json`` and ``search.png``.
+
+    Args:
+        cfg: The config.
+        pruner: One with ``budget=dict(type='metric', ...)``.
+        options: See :class:`PruneOptions`; a dry run writes nothing.
+
+    Raises:
+        UserError: bad input, or no ratio that was tried holds.
+    """
+    if pruner.searched is None:
+        raise UserError(
+            f'prune_cfg.budget.type is {pruner.budget.quantity!r}, whose ratio is given; to search for '
+            "one, take dict(type='metric', metric=..., max_drop=...)"
+        )
+    loaded, data, scored, search = prepare(cfg, pruner, options, {})
+    assert search is not None  # the budget is searched
+    return search.run(loaded.model, partial(trial, cfg, loaded.model, scored, data))
+
+
+def prepare(
+    cfg: Config, pruner: Pruner, options: PruneOptions, seconds: dict[str, float]
+) -> tuple[Loaded, DataFactory, ScoredUnits, Search | None]:
+    """Load the model, validate everything, and score: the model, its data, scores, and a search if asked.
+
+    Args:
+        cfg: The config.
+        pruner: The pruner.
+        options: See :class:`PruneOptions`.
+        seconds: Where to add the time of each step.
+    """
+    with timed(seconds, 'load'):
+        loaded = load_model(cfg, options.checkpoint, best_device())
+    check_config(cfg, pruner, loaded.model, bool(options.from_table))
+    budget, data = pruner.searched, data_factory(cfg, pruner)
+    search = Search(cfg, pruner, budget, options) if budget else None
+    pruner.check(loaded.model, data)
+    return loaded, data, score(pruner, loaded, options, data), search
 
 
 class Stages:

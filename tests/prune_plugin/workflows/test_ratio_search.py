@@ -19,7 +19,7 @@ from projects.prune_plugin.checkpoints.checkpoint_file import load_file
 from projects.prune_plugin.methods.sparsifiers.wanda import Wanda
 from projects.prune_plugin.workflows.options import PruneOptions
 from projects.prune_plugin.workflows.prune import prune as prune_model
-from projects.prune_plugin.workflows.prune import pruner_from_config
+from projects.prune_plugin.workflows.prune import pruner_from_config, search_ratio
 from projects.prune_plugin.workflows.reports import print_search
 
 HIDDEN = 32
@@ -103,6 +103,22 @@ def without_neurons(count: int) -> float:
     with torch.no_grad():
         hidden = F.gelu(x @ mlp.fc1.weight[kept].T + mlp.fc1.bias[kept])
         return figures(hidden @ mlp.fc2.weight[:, kept].T + mlp.fc2.bias)[0]
+
+
+def test_a_search_alone_finds_the_same_and_writes_no_model(prune):
+    limit = (without_neurons(17) + without_neurons(18)) / 2
+    budget = {**goal(limit, of='units', low=0.02, high=0.99, tolerance=0.005), **DISTANCE}
+    pruned = prune(dict(budget=budget, weight_level=False))
+    folder = prune.folder.parent / 'search'
+    folder.mkdir()
+    cfg = config(dict(budget=budget, weight_level=False))
+    options = PruneOptions(str(prune.weights), folder)
+    searched = search_ratio(cfg, pruner_from_config(cfg), options)
+    assert searched.ratio == pruned['search']['ratio']
+    assert {path.suffix for path in folder.iterdir()} <= {'.csv', '.json', '.png'}
+    cfg = config(dict(budget=dict(type='units', ratio=0.5)))
+    with pytest.raises(UserError, match="type is 'units', whose ratio is given"):
+        search_ratio(cfg, pruner_from_config(cfg), options)
 
 
 def test_as_many_neurons_go_as_a_scan_over_all_numbers_says(prune):
