@@ -34,17 +34,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
-    import torch
-
     from projects.llm.models import HFCausalLM, generate_text
     from projects.prune_plugin import UserError
     from projects.prune_plugin.checkpoints.model_loading import load_model
     from projects.prune_plugin.common import distributed
+    from projects.prune_plugin.common.device import best_device
     from projects.prune_plugin.workflows import cli
 
     cfg = cli.read_config(args.config, args.cfg_options)
     distributed.init(args.launcher)
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    device = best_device()
     for path in args.checkpoints or [None]:
         model = load_model(cfg, path, device).model
         if not isinstance(model, HFCausalLM):

@@ -96,10 +96,10 @@ def main(args: argparse.Namespace) -> None:
 
 def draw(args: argparse.Namespace, cfg) -> None:
     """Draw what the command line asks for."""
-    import torch
     from rich.progress import track
 
     from projects.prune_plugin.checkpoints.model_loading import load_model
+    from projects.prune_plugin.common.device import best_device
     from projects.prune_plugin.common.errors import UserError
     from projects.prune_plugin.common.fileio import output_directory
 
@@ -115,8 +115,7 @@ def draw(args: argparse.Namespace, cfg) -> None:
     def model():
         if args.gt_only:
             return None
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        return load_model(cfg, args.checkpoint, device).model
+        return load_model(cfg, args.checkpoint, best_device()).model
 
     scores = dict(score=args.score, map_score=args.map_score)
     if args.frame:

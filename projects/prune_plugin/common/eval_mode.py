@@ -1,10 +1,12 @@
-"""Temporary evaluation mode that restores the training mode of every module."""
+"""Temporary evaluation modes that restore the training mode of every module."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
+
+from .random_state import kept_random_state
 
 
 @contextmanager
@@ -28,3 +30,10 @@ def evaluation_mode(model: nn.Module, fused: bool = False) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fastpath_enabled)
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; on exit the random numbers are restored, too."""
+    with evaluation_mode(model), kept_random_state(), torch.no_grad():
+        yield

@@ -146,7 +146,7 @@ def profile_batch_size_of(model: Any) -> int:
 
 
 def loss_task_of(model: Any) -> Callable[[str], str] | None:
-    """The function that tells the task of a loss by its name; None if the model knows no tasks."""
+    """The function that returns the task of a loss by the loss's name; None if the model knows no tasks."""
     return getattr(model, 'loss_task', None)
 
 
@@ -176,7 +176,7 @@ def prune_state_on(model: Any) -> Any:
 
 
 def unit_usage_of(module: Any) -> Callable[[Any], Mapping[str, Any]] | None:
-    """The function that tells from a module's output how its units were used; None if there is none."""
+    """The function that counts how a module's units were used, from its output; None if there is none."""
     return getattr(module, 'unit_usage', None)
 
 
@@ -197,5 +197,5 @@ def read_fully(dataset: Any) -> None:
 
 
 def metainfo_of(dataset: Any) -> Mapping[str, Any] | None:
-    """What a data set tells metrics; None if it tells nothing."""
+    """The metadata that a data set gives to metrics; None if it has none."""
     return getattr(dataset, 'metainfo', None)

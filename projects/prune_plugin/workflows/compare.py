@@ -8,12 +8,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from ..checkpoints.model_loading import Loaded, load_model
+from ..common.device import best_device
 from ..common.distributed import on_rank_0
 from ..common.errors import UserError
 from ..common.settings import read_settings
@@ -125,7 +125,7 @@ def compare(
         cfg.test_evaluator = select_metrics(cfg.get('test_evaluator'), metrics)
     models, rows = [], []
     for name, path in zip(names, checkpoints, strict=True):
-        loaded = load_model(cfg, path, 'cuda' if torch.cuda.is_available() else 'cpu')
+        loaded = load_model(cfg, path, best_device())
         rows.append({'label': name, 'checkpoint': str(path), **describe(loaded, path)})
         models.append(loaded.model)
     for row, measured in zip(rows, on_rank_0(lambda: profile(models, settings)), strict=True):

@@ -79,22 +79,22 @@ def prune(
     check_resume(pruner, options)
     with started(launcher, options.output_dir):
         if pruner.in_rounds:
-            outcome = prune_in_rounds(cfg, pruner, options)
+            result = prune_in_rounds(cfg, pruner, options)
         else:
-            outcome = prune_once(cfg, pruner, options)
-        formats.save(cfg, outcome.trained(), exports)
-    print_outcome(outcome)
-    return outcome
+            result = prune_once(cfg, pruner, options)
+        formats.save(cfg, result.trained(), exports)
+    print_result(result)
+    return result
 
 
 def dry_run(cfg: Config, pruner: Pruner, options: PruneOptions, launcher: str) -> PruneResult:
     """Plan and print; write nothing but ``options.save_table``. See :func:`prune`."""
     with started(launcher):
-        outcome = prune_once(cfg, pruner, options)
+        result = prune_once(cfg, pruner, options)
     if dist.is_main_process():
-        print_groups(outcome.report)
-    print_outcome(outcome)
-    return outcome
+        print_groups(result.report)
+    print_result(result)
+    return result
 
 
 def prune_and_train(
@@ -126,16 +126,16 @@ def prune_and_train(
     with started(launcher, options.output_dir):
         if pruner.in_rounds:
             work_dir = options.output_dir
-            outcome = train_in_rounds(cfg, pruner, options, launcher)
+            result = train_in_rounds(cfg, pruner, options, launcher)
         else:
             work_dir = options.output_dir / config_edits.FOLDERS[settings.mode]
-            outcome = prune_once(cfg, pruner, options)
-            recover(cfg, settings, outcome, work_dir, launcher, training.which, options.resume)
+            result = prune_once(cfg, pruner, options)
+            recover(cfg, settings, result, work_dir, launcher, training.which, options.resume)
             if dist.is_main_process():
-                write_report(outcome, options.output_dir)
+                write_report(result, options.output_dir)
         formats.save(cfg, work_dir / 'latest.pth', exports)
-    print_outcome(outcome)
-    return outcome
+    print_result(result)
+    return result
 
 
 def plan_on_meta(
@@ -167,7 +167,7 @@ def analyse_sensitivity(
 
 @contextmanager
 def started(launcher: str, folder: Path | None = None) -> Iterator[None]:
-    """A process group, a word on it in the log, and an output directory if the job writes."""
+    """A process group, which is logged, and an output directory if the job writes."""
     distributed.init(launcher)
     log_world(launcher)
     if folder is None:
@@ -178,7 +178,7 @@ def started(launcher: str, folder: Path | None = None) -> Iterator[None]:
 
 
 def check_resume(pruner: Pruner, options: PruneOptions) -> None:
-    """Raise :class:`UserError` if what such a pruner does can't be gone on with."""
+    """Raise :class:`UserError` if a pruning of this kind can't be resumed."""
     if options.resume and pruner.removes_units:
         raise UserError(
             f'--resume goes with a WeightPruner, but prune_cfg.type is {type(pruner).__name__!r}; its '
@@ -206,16 +206,16 @@ def check_training(
         use_amp(cfg)
 
 
-def print_outcome(outcome: PruneResult) -> None:
-    """Print what a pruning has come to, and its files, on rank 0."""
+def print_result(result: PruneResult) -> None:
+    """Print the results of a pruning, and its files, on rank 0."""
     if not dist.is_main_process():
         return
-    report = outcome.report
+    report = result.report
     if report.rounds:
         print_history(report.record())
     if report.search:
         print_search(report.search)
     print_report(report)
-    for path in (outcome.structured, outcome.weight_level):
+    for path in (result.structured, result.weight_level):
         if path:
             print(path)

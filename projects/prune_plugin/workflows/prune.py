@@ -163,6 +163,7 @@ class Stages:
         pruned = pruner.apply(
             target, plan, data, seconds=self.seconds, progress=progress, compensate=not dry_run
         )
+        plan.scored.inputs.clear()  # large, and not needed in the training that may follow
         models = [dense, pruned.model] if pruner.removes_units else [dense]
         with timed(self.seconds, 'profile'):
             profiles = on_rank_0(lambda: profile(models, pruner.profile, not dry_run))
@@ -201,8 +202,8 @@ class Stages:
         with timed(self.seconds, 'evaluate'):
             if self.test_set is None:
                 self.test_set = TestSet(self.cfg)
-            known = self.searched and self.searched.metrics.get(stage)
-            return known or self.test_set.evaluate(model, stage)
+            known = self.searched.metrics if self.searched else {}
+            return known[stage] if stage in known else self.test_set.evaluate(model, stage)
 
     def set_headline(self, report: RunReport, metrics: dict[str, float] | None) -> None:
         """Put the dense model's metrics into the report, and which of them to look at first."""

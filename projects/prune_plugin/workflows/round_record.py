@@ -8,6 +8,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.json_csv import write_json
+from ..methods.pruners.selection import totals_by_kind
 from .run_fingerprint import RunFingerprint
 
 Metrics = dict[str, float] | None
@@ -45,13 +46,9 @@ class Row:
     flops: int | None = None
 
     @property
-    def kept(self) -> dict[str, list[int]]:
+    def kept(self) -> dict[str, tuple[int, int]]:
         """By kind: how many are kept, and of how many."""
-        totals: dict[str, list[int]] = {}
-        for kind, left, size in self.groups.values():
-            total = totals.setdefault(kind, [0, 0])
-            total[0], total[1] = total[0] + left, total[1] + size
-        return totals
+        return totals_by_kind(self.groups.values())
 
 
 @dataclass

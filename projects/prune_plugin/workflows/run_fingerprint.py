@@ -65,7 +65,7 @@ def digest_of(data: Any) -> str:
 
 
 def weights_of(checkpoint: str | os.PathLike | None) -> dict[str, Any] | None:
-    """What tells a checkpoint from others, wherever it lies; None for none.
+    """What identifies a checkpoint, wherever it lies; None for none.
 
     A file of ``torch.save`` holds checksums of its tensors, which are read without the tensors. Another
     file is identified by its time.
@@ -82,12 +82,12 @@ def weights_of(checkpoint: str | os.PathLike | None) -> dict[str, Any] | None:
 
 
 def pruning_settings(prune_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a ``prune_cfg`` says which units or weights go, beside the ratio."""
+    """The part of a ``prune_cfg`` that decides which units or weights are removed, without the ratio."""
     return {key: value for key, value in prune_cfg.items() if key not in NOT_PRUNING}
 
 
 def config_of(cfg: Config) -> dict[str, Any]:
-    """What of a config a model and its evaluation depend on."""
+    """The part of a config that a model and its evaluation depend on."""
     return {key: value for key, value in cfg.to_dict().items() if key not in WITHOUT_EFFECT}
 
 
@@ -124,7 +124,7 @@ def pruning_fingerprint(
     """What a pruned model depends on: model, weights, calibration data and how it is pruned.
 
     Args:
-        cfg: The config; of its ``prune_cfg`` counts what says which weights go.
+        cfg: The config; of its ``prune_cfg`` only what decides which weights are removed counts.
         checkpoint: The weights to prune.
         ratio: The fraction removed.
         data: The dataloader of the calibration samples.
@@ -145,7 +145,7 @@ def pruning_fingerprint(
 def rounds_fingerprint(
     cfg: Config, checkpoint: str | None, rounds: Sequence[Mapping[str, Any]], training: bool
 ) -> RunFingerprint:
-    """What must be the same for a run in rounds to be gone on with.
+    """What must be the same for a run in rounds to be resumed.
 
     Args:
         cfg: The config.

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from ..methods.budgets import BudgetResult
+from ..methods.pruners.selection import totals_by_kind
 from .round_record import Record, Row
 
 
@@ -210,11 +211,7 @@ class RunReport:
 
     def kind_totals(self) -> dict[str, tuple[int, int]]:
         """Units before and after, by kind."""
-        totals: dict[str, tuple[int, int]] = {}
-        for group in self.groups:
-            size, kept = totals.get(group.kind, (0, 0))
-            totals[group.kind] = (size + group.size, kept + group.kept)
-        return totals
+        return totals_by_kind((group.kind, group.size, group.kept) for group in self.groups)
 
 
 #: Keys of the report that hold a record, or a list of them.

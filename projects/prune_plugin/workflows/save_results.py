@@ -94,13 +94,13 @@ def carried_optimizer(
     return {**fresh, 'state': entries}
 
 
-def write_report(outcome: PruneResult, folder: Path) -> None:
+def write_report(result: PruneResult, folder: Path) -> None:
     """Write ``report.json``, ``summary.csv``, the tables of units, the plots and ``report.html``."""
-    write_record(outcome.report, folder)
-    if outcome.plan and (units := outcome.plan.units):
-        write_unit_tables(units, outcome.prior_state, folder)
-    drawn = write_plots(outcome.report, folder)
-    write_html(outcome.report, folder, drawn)
+    write_record(result.report, folder)
+    if result.plan and (units := result.plan.units):
+        write_unit_tables(units, result.prior_state, folder)
+    drawn = write_plots(result.report, folder)
+    write_html(result.report, folder, drawn)
 
 
 def write_record(report: RunReport, folder: Path) -> None:

@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 
 from ..checkpoints.checkpoint_file import load_file, newest_checkpoint, prune_state_of
 from ..checkpoints.model_loading import load_model
+from ..common.device import best_device
 from ..common.distributed import on_rank_0
 from ..common.errors import UserError
 from ..evaluation.test_set import TestSet
@@ -46,30 +47,30 @@ def use_amp(cfg: Config) -> None:
 def recover(
     cfg: Config,
     settings: RecoverySettings,
-    outcome: PruneResult,
+    result: PruneResult,
     work_dir: Path,
     launcher: str,
     which: str | None = None,
     resume: bool = False,
 ) -> None:
-    """Train a pruned checkpoint, evaluate the result and add it to the outcome's report.
+    """Train a pruned checkpoint, evaluate the result and add it to the result's report.
 
     Args:
         cfg: The user's config.
         settings: How to train.
-        outcome: Of the pruning.
+        result: Of the pruning.
         work_dir: Where the training writes.
         launcher: As on the command line.
-        which: See :meth:`Outcome.trained`.
+        which: See :meth:`PruneResult.trained`.
         resume: Go on with a training of the same masks in ``work_dir``.
     """
-    origin, test_set = outcome.trained(which), outcome.test_set or TestSet(cfg)
-    if origin == outcome.weight_level and outcome.structured:
-        add_masked(outcome.report, cfg, test_set, origin)
-    teacher = outcome.report.checkpoint
+    origin, test_set = result.trained(which), result.test_set or TestSet(cfg)
+    if origin == result.weight_level and result.structured:
+        add_masked(result.report, cfg, test_set, origin)
+    teacher = result.report.checkpoint
     resumed = started_training(origin, work_dir) if resume else None
     train_pruned(cfg, settings, origin, work_dir, launcher, teacher, resumed)
-    add_recovered(outcome.report, cfg, settings, test_set, work_dir)
+    add_recovered(result.report, cfg, settings, test_set, work_dir)
 
 
 def started_training(origin: Path, work_dir: Path) -> str | None:
@@ -113,7 +114,7 @@ def add_recovered(
 ) -> None:
     """Evaluate ``latest.pth`` of a recovery and add the stage ``recovered`` to a report."""
     latest = work_dir / 'latest.pth'
-    loaded = load_model(cfg, str(latest), device())
+    loaded = load_model(cfg, str(latest), best_device())
     zeros = zero_share(loaded.checkpoint)
     before = report.pruned if zeros is None else report.dense
     report.recovered = RecoveredStage(
@@ -129,17 +130,12 @@ def add_recovered(
 
 def add_masked(report: RunReport, cfg: Config, test_set: TestSet, path: Path) -> None:
     """Evaluate the weight-level pruned model and add the stage ``masked`` to a report."""
-    loaded = load_model(cfg, str(path), device())
+    loaded = load_model(cfg, str(path), best_device())
     report.masked = MaskedStage(
         **report.dense.size,
         metrics=test_set.evaluate(loaded.model, 'masked'),
         zeros=zero_share(loaded.checkpoint),
     )
-
-
-def device() -> str:
-    """Where models are evaluated."""
-    return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
 def train(cfg: Config, launcher: str) -> RunReport | None:
@@ -232,9 +228,9 @@ def train_in_rounds(
         path = str(resumed) if resumed else None
         train_pruned(own, settings, origin, folder, launcher, teacher, path)
 
-    for number in pruner.rounds:
-        check_trainable(cfg, number.recovery)
-        check_teacher(number.recovery, options.checkpoint)
+    for round_ in pruner.rounds:
+        check_trainable(cfg, round_.recovery)
+        check_teacher(round_.recovery, options.checkpoint)
     check_data(cfg, 'train_dataloader')
     return prune_in_rounds(cfg, pruner, options, train_round)
 
@@ -248,13 +244,11 @@ def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> RunRepor
     teacher = cfg.get('load_from')
     if resumed is None:
         check_teacher(pruner.recovery, teacher)
-        outcome = prune(
-            cfg, pruner, PruneOptions(teacher, work_dir, resume=bool(cfg.get('resume')))
-        )
-        recover(cfg, pruner.recovery, outcome, work_dir, launcher)
+        result = prune(cfg, pruner, PruneOptions(teacher, work_dir, resume=bool(cfg.get('resume'))))
+        recover(cfg, pruner.recovery, result, work_dir, launcher)
         if dist.is_main_process():
-            write_report(outcome, work_dir)
-        return outcome.report
+            write_report(result, work_dir)
+        return result.report
     origin = next(iter(pruned_files(work_dir) + pruned_files(work_dir.parent)), None)
     if origin is None:
         raise UserError(

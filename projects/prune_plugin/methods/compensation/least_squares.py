@@ -17,8 +17,7 @@ from ...calibration.layer_inputs import add_gram, input_rows, mirror, over_ranks
 from ...calibration.mask_gradients import input_cuts
 from ...calibration.sequential import SharedInput, group_by_input, run_layer_by_layer
 from ...common.distributed import assert_ranks_agree, weights_digest
-from ...common.eval_mode import evaluation_mode
-from ...common.random_state import kept_random_state
+from ...common.eval_mode import inference
 from ...common.registry import COMPENSATIONS
 from ...common.validation import check_number
 from ...structure.prune_state import PruneState
@@ -174,9 +173,7 @@ class LeastSquares(Compensation):
             print_log('LeastSquares finds nothing to refit', 'current', logging.WARNING)
             return []
         with (
-            evaluation_mode(model),
-            kept_random_state(),
-            torch.no_grad(),
+            inference(model),
             observable(model, list(state.groups.values())),
             Bar(disable=not dist.is_main_process()) as bar,
         ):

@@ -147,9 +147,8 @@ class Pruner:
     def _rounds(self, calibration: Mapping, recovery: Mapping) -> list[Round]:
         """What the schedule says, round by round."""
         try:
-            ratios = self.schedule.ratios(
-                self.budget.ratio or 0.0
-            )  # a searched one isn't known yet
+            # A ratio that is searched for isn't known yet.
+            ratios = self.schedule.ratios(self.budget.ratio or 0.0)
         except UserError as error:
             raise UserError(f'prune_cfg.schedule.{error}') from error
         rounds = []
@@ -180,7 +179,7 @@ class Pruner:
         pruner = copy(self)
         pruner.budget = self.budget.at(ratio)
         block = self.given.get('budget', {})
-        if self.budget.searched:
+        if self.searched:
             block = block.get('of') or self.default_budget
             block = {'type': block} if isinstance(block, str) else block
         block = {key: value for key, value in block.items() if key != 'density'}

@@ -1,5 +1,6 @@
 """What of a model is kept, from one round of iterative pruning to the next."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +11,15 @@ from .plan import Pruned
 
 #: One parameter of the units of a group: its name, dimension, and indices (units, indices per unit).
 Rows = tuple[str, int, Tensor]
+
+
+def totals_by_kind(counts: Iterable[Sequence[Any]]) -> dict[str, tuple[int, int]]:
+    """Sums of two numbers by kind; each entry of ``counts`` is a kind and two numbers."""
+    totals: dict[str, tuple[int, int]] = {}
+    for kind, first, second in counts:
+        before = totals.get(kind, (0, 0))
+        totals[kind] = before[0] + first, before[1] + second
+    return totals
 
 
 class Selection:
@@ -79,11 +89,7 @@ class Selection:
     @property
     def by_kind(self) -> dict[str, tuple[int, int]]:
         """By kind: how many are active, and of how many."""
-        totals: dict[str, tuple[int, int]] = {}
-        for kind, left, size in self.counts().values():
-            before = totals.get(kind, (0, 0))
-            totals[kind] = before[0] + left, before[1] + size
-        return totals
+        return totals_by_kind(self.counts().values())
 
     @property
     def sparsity(self) -> float:

@@ -1,7 +1,6 @@
 """Weight-level pruning of a whole model: from the weights alone, or with what each layer reads."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property, partial
 from typing import Any
 
@@ -23,8 +22,7 @@ from ...calibration.sequential import (
     run_layer_by_layer,
 )
 from ...common.distributed import assert_ranks_agree, weights_digest
-from ...common.eval_mode import evaluation_mode
-from ...common.random_state import kept_random_state
+from ...common.eval_mode import inference
 from ..sparsifiers.base import Sparsifier
 from .layer_progress import LayerProgress
 
@@ -64,13 +62,6 @@ def sparsify_by_weight(
     for name, keep in masks.items():
         weights[name].mul_(keep)
     return masks
-
-
-@contextmanager
-def inference(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; then every module's mode and the random numbers as before."""
-    with evaluation_mode(model), kept_random_state(), torch.no_grad():
-        yield
 
 
 class SparsifierRun:
@@ -182,14 +173,13 @@ class SparsifierRun:
             bits = np.unpackbits(packed.pop(name), count=weight.numel())
             return torch.from_numpy(bits).bool().view(weight.shape).to(weight.device)
 
-        if not self.sparsifier.sequential and not statistics:
-            statistics = self.observe()
         with inference(self.model):
             if self.sparsifier.sequential:
                 self.prune_in_order(install, prune, progress)
             else:
+                statistics = statistics or self.observe()
                 for layers in self.inputs:
-                    prune(layers, (statistics or {})[layers[0]])
+                    prune(layers, statistics[layers[0]])
         if dist.get_world_size() > 1:
             assert_ranks_agree(weights_digest(self.model), 'the pruned weights')
         return {name: mask(name) for name in ratios}

@@ -14,6 +14,7 @@ from ...common.distributed import assert_ranks_agree, on_rank_0
 from ...common.errors import UserError
 from ...common.registry import (
     ALLOCATORS,
+    BUDGETS,
     COMPENSATIONS,
     CRITERIA,
     PENALTIES,
@@ -136,11 +137,16 @@ class StructuredPruner(Pruner):
             )
         key, quantity = self.limited
         if quantity == 'weights':
+            valid = [
+                name
+                for name, cls in BUDGETS.module_dict.items()
+                if name != quantity and not (self.searched and cls.searched)
+            ]
             raise UserError(
-                f"{key} is {quantity!r}, which a StructuredPruner can't use; valid are params, flops, "
-                'units, latency, metric'
+                f"{key} is {quantity!r}, which a StructuredPruner can't use; valid are "
+                f'{", ".join(valid)}'
             )
-        if self.budget.searched and self.criterion.reads_ratio:
+        if self.searched and self.criterion.reads_ratio:
             raise UserError(
                 f'prune_cfg.criterion {type(self.criterion).__name__} scores by the ratio, which '
                 f'prune_cfg.budget.type {self.budget.quantity!r} has yet to find; take another'
@@ -195,7 +201,7 @@ class StructuredPruner(Pruner):
 
     def without_weights(self, scored: bool) -> tuple[Pruner, str]:
         """See :meth:`Pruner.without_weights`: a criterion gives way to ``Random``."""
-        if self.budget.searched:
+        if self.searched:
             raise UserError(
                 f'--meta: prune_cfg.budget.type {self.budget.quantity!r} evaluates models, which needs '
                 'weights and data; take a params or flops budget'

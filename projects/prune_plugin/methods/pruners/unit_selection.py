@@ -107,10 +107,11 @@ class UnitSelection(Selection):
 
     def restore(self, data):
         """See :meth:`Selection.restore`."""
-        sizes = {group.name for group in self.groups}
+        sizes = {group.name: group.size for group in self.groups}
         for key in ('kept', 'target'):
             saved = data.get(key)
-            if not isinstance(saved, dict) or saved.keys() != sizes:
+            ours = isinstance(saved, dict) and saved.keys() == sizes.keys()
+            if not ours or any(max(u, default=0) >= sizes[n] for n, u in saved.items()):
                 raise UserError(
                     'the checkpoint to resume from has other units than the model: take the config '
                     'that it was trained with'

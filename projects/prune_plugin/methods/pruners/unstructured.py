@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ...calibration.loss import LossFunction, mmengine_loss
 from ...common.errors import UserError
+from ...common.eval_mode import inference
 from ...common.patterns import check_matches, matches_within, patterns_of
 from ...common.registry import PRUNERS, SPARSIFIERS, build
 from ...common.timing import timed
@@ -20,7 +21,7 @@ from .base import DataFactory, DataUser, Pruner
 from .budget_block import is_searched
 from .layer_progress import LayerProgress
 from .plan import Pruned, ScoredUnits, WeightPlan
-from .sparsify import SparsifierRun, inference, sparsify_by_weight
+from .sparsify import SparsifierRun, sparsify_by_weight
 from .weight_selection import WeightSelection
 
 
@@ -93,7 +94,7 @@ class WeightPruner(Pruner):
                 f'prune_cfg.schedule.type is {type(self.schedule).__name__!r}, but a pattern has one '
                 'ratio; use OneShot'
             )
-        if not self.budget.searched:
+        if not self.searched:
             self.sparsifier.check_ratio(self.budget.ratio)
         patterns_of('prune_cfg.layer_ratios', list(layer_ratios))
         self.layer_ratios = {}

@@ -12,6 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from ...common.device import best_device
 from ...common.errors import UserError
 from ...common.patterns import check_matches, matches_whole, select, some_patterns
 
@@ -120,10 +121,9 @@ class FullyShard(nn.Module):
             )
         check_sharding(dict(blocks=blocks, mixed_precision=mixed_precision), 'model_wrapper_cfg')
         names = block_names(module, blocks)
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
         dtype = None if mixed_precision is None else PRECISIONS[mixed_precision]
         options = dict(
-            mesh=init_device_mesh(device, (torch_dist.get_world_size(),)),
+            mesh=init_device_mesh(best_device(), (torch_dist.get_world_size(),)),
             mp_policy=MixedPrecisionPolicy(dtype, torch.float32 if dtype else None),
         )
         for name in names:

@@ -25,16 +25,16 @@ class Trainer(Protocol):
     def rewind_point(self) -> Mapping[str, Tensor] | None:
         """The weights that those kept go back to; None: they stay as they are."""
 
-    def progress(self, number: Round) -> LayerProgress | None:
+    def progress(self, round_: Round) -> LayerProgress | None:
         """Where finished layers of a round's pruning are kept."""
 
-    def begin(self, number: Round, row: Row, model: nn.Module | None) -> None:
+    def begin(self, round_: Round, row: Row, model: nn.Module | None) -> None:
         """Start the training of a round: from a model just pruned, or from the dense one (None)."""
 
-    def train(self, number: Round, row: Row) -> None:
+    def train(self, round_: Round, row: Row) -> None:
         """Train a round, or the rest of it."""
 
-    def finish(self, number: Round, row: Row) -> None:
+    def finish(self, round_: Round, row: Row) -> None:
         """Evaluate and save what a round has made, and fill in its row."""
 
     def save(self, record: Record) -> None:
@@ -84,39 +84,39 @@ class IterativePruning:
 
     def run(self) -> None:
         """Go through all rounds that are left."""
-        for index, number in enumerate(self.rounds):
+        for index, round_ in enumerate(self.rounds):
             rows = self.record.rows
             if len(rows) > index and rows[index].complete:
                 continue
             if len(rows) == index:
-                self.begin(number)
-            self.trainer.train(number, rows[index])
-            self.trainer.finish(number, rows[index])
+                self.begin(round_)
+            self.trainer.train(round_, rows[index])
+            self.trainer.finish(round_, rows[index])
             rows[index].complete = True
             self.trainer.save(self.record)
-            print_log(f'pruning state {number.number} done: {self.summary(rows[index])}', 'current')
+            print_log(f'pruning state {round_.number} done: {self.summary(rows[index])}', 'current')
 
-    def begin(self, number: Round) -> None:
+    def begin(self, round_: Round) -> None:
         """Prune what the round before left, unless it is the dense model's, and start a row."""
         model = None
-        if number.number:
+        if round_.number:
             print_log(
-                f'pruning state {number.number} of {self.rounds[-1].number}: ratio {number.ratio:.4g}',
+                f'pruning state {round_.number} of {self.rounds[-1].number}: ratio {round_.ratio:.4g}',
                 'current',
             )
             model = self.trainer.trained_model()
-            self.prune(model, number)
-        row = Row(number.number, number.ratio, self.selection.sparsity)
-        self.trainer.begin(number, row, model)
+            self.prune(model, round_)
+        row = Row(round_.number, round_.ratio, self.selection.sparsity)
+        self.trainer.begin(round_, row, model)
         self.record.rows.append(row)
         self.trainer.save(self.record)
 
-    def prune(self, model: nn.Module, number: Round) -> None:
+    def prune(self, model: nn.Module, round_: Round) -> None:
         """Choose what is kept in a round, and rewind it."""
         modes = [(module, module.training) for module in model.modules()]
-        progress = self.trainer.progress(number)
+        progress = self.trainer.progress(round_)
         self.selection.choose(
-            model, number.ratio, lambda _: self.data(number.calibration), mmengine_loss, progress
+            model, round_.ratio, lambda _: self.data(round_.calibration), mmengine_loss, progress
         )
         for module, training in modes:
             module.training = training
@@ -146,10 +146,10 @@ def check_plan(selection: Selection, model: nn.Module, rounds: Sequence[Round]) 
         rounds: Those that prune.
     """
     before = sum(left for left, _ in selection.by_kind.values())
-    for number in rounds:
-        where = f'pruning state {number.number} (ratio {number.ratio:.4g})'
+    for round_ in rounds:
+        where = f'pruning state {round_.number} (ratio {round_.ratio:.4g})'
         try:
-            left = selection.planned(model, number.ratio)
+            left = selection.planned(model, round_.ratio)
         except UserError as error:
             raise UserError(f'{where}: {error}') from error
         if left is not None and left >= before:

@@ -126,17 +126,17 @@ class RunnerPerRound:
 
     def check(self, dense: nn.Module) -> RunReport:
         """Validate all input, and start the report."""
-        for number in self.pruner.rounds:
-            check_config(self.cfg, self.at(number), dense)
+        for round_ in self.pruner.rounds:
+            check_config(self.cfg, self.at(round_), dense)
         self.at(self.pruner.rounds[0]).check(dense, self.data)
         with timed(self.seconds, 'profile'):
             profiles = on_rank_0(lambda: profile([dense], self.pruner.profile))
         return start_report(self.cfg, self.pruner, self.options, dense, None, profiles)
 
-    def at(self, number: Round) -> Pruner:
+    def at(self, round_: Round) -> Pruner:
         """The pruner with a round's settings."""
         pruner = copy(self.pruner)
-        pruner.calibration, pruner.recovery = number.calibration, number.recovery
+        pruner.calibration, pruner.recovery = round_.calibration, round_.recovery
         return pruner
 
     def load(self, path: str | os.PathLike | None) -> Loaded:
@@ -149,10 +149,9 @@ class RunnerPerRound:
         with timed(self.seconds, 'evaluate'):
             return self.test_set.evaluate(model, label)
 
-    def folder_of(self, number: Round | Row) -> Path:
+    def folder_of(self, round_: Round) -> Path:
         """The folder of a round."""
-        name = number.number if isinstance(number, Round) else number.round
-        return self.folder / f'round_{name:02d}'
+        return self.folder / f'round_{round_.number:02d}'
 
     def begin_record(self, dense: nn.Module) -> Record:
         """The record of the run to resume, or a new one after removing the files of old rounds."""
@@ -160,7 +159,7 @@ class RunnerPerRound:
         key = rounds_fingerprint(
             self.cfg,
             self.options.checkpoint,
-            [asdict(number) for number in rounds],
+            [asdict(round_) for round_ in rounds],
             self.train_round is not None,
         )
         if self.options.resume:
@@ -198,9 +197,9 @@ class RunnerPerRound:
             return None
         return self.load(self.options.checkpoint).model.state_dict()
 
-    def progress(self, number: Round) -> LayerProgress | None:
+    def progress(self, round_: Round) -> LayerProgress | None:
         """See :class:`Trainer`; files of an earlier run in the round's folder are removed."""
-        folder = self.folder_of(number)
+        folder = self.folder_of(round_)
         if dist.is_main_process():
             folder.mkdir(exist_ok=True)
             clear(folder, *LEFTOVERS)
@@ -208,40 +207,40 @@ class RunnerPerRound:
         dist.barrier()
         if not self.pruner.layer_by_layer:
             return None
-        key = progress_key(self.cfg, self.pruner, self.options, round=asdict(number))
+        key = progress_key(self.cfg, self.pruner, self.options, round=asdict(round_))
         return LayerProgress(folder / 'progress', key.parts, key.older)
 
-    def begin(self, number: Round, row: Row, model: nn.Module | None) -> None:
+    def begin(self, round_: Round, row: Row, model: nn.Module | None) -> None:
         """See :class:`Trainer`: save and evaluate what was pruned."""
         loaded, self.loaded = self.loaded, None
         assert loaded is not None  # it was pruned
-        pruner = self.at(number)
+        pruner = self.at(round_)
         if pruner.calibration.recalibrate_bn:
             renew_batch_norms(self.cfg, pruner, [loaded.model])
         loaded.checkpoint.pop('optimizer', None)  # every round begins with a fresh one
         pruned = self.selection.pruned(loaded.model)
-        options = replace(self.options, output_dir=self.folder_of(number))
+        options = replace(self.options, output_dir=self.folder_of(round_))
         with timed(self.seconds, 'save'):
             save_pruned(self.cfg, self.pruner, loaded, pruned, None, options)
         dist.barrier()
-        row.after_prune = self.evaluate(loaded.model, f'after pruning {number.number}')
+        row.after_prune = self.evaluate(loaded.model, f'after pruning {round_.number}')
 
-    def train(self, number: Round, row: Row) -> None:
+    def train(self, round_: Round, row: Row) -> None:
         """See :class:`Trainer`."""
-        folder = self.folder_of(number)
+        folder = self.folder_of(round_)
         if dist.is_main_process():
             LayerProgress(folder / 'progress', {}).clear()
         if self.train_round is None:
             return
-        settings = scaled_lr(number.recovery, number.lr_scale)
+        settings = scaled_lr(round_.recovery, round_.lr_scale)
         newest = newest_checkpoint(folder) if dist.is_main_process() else None
         with timed(self.seconds, 'train'):
             self.train_round(settings, folder / self.file_name, folder, from_rank_0(newest))
         gc.collect()  # what the Runner leaves holds itself in a circle
 
-    def finish(self, number: Round, row: Row) -> None:
+    def finish(self, round_: Round, row: Row) -> None:
         """See :class:`Trainer`: check that masked weights are still zero, and evaluate."""
-        folder = self.folder_of(number)
+        folder = self.folder_of(round_)
         row.checkpoint = f'{folder.name}/{self.file_name}'
         if self.train_round is None:
             return
@@ -250,7 +249,7 @@ class RunnerPerRound:
         dist.barrier()
         trained = self.load(folder / 'latest.pth')
         check_zeros(trained.checkpoint, load_file(folder / self.file_name), folder)
-        row.after_training = self.evaluate(trained.model, f'after training {number.number}')
+        row.after_training = self.evaluate(trained.model, f'after training {round_.number}')
         row.checkpoint = f'{folder.name}/latest.pth'
         if dist.is_main_process():
             replace_symlink(self.folder / 'latest.pth', row.checkpoint)
@@ -292,7 +291,7 @@ class RunnerPerRound:
                 **report.dense.size,
                 metrics=rows[-1].after_training,
                 mode=last.recovery.mode,
-                epochs=sum(number.recovery.epochs for number in self.pruner.rounds),
+                epochs=sum(round_.recovery.epochs for round_ in self.pruner.rounds),
                 checkpoint=str(self.folder / 'latest.pth'),
                 trained='unstructured',
                 zeros=rows[-1].sparsity,

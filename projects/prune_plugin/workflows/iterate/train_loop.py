@@ -72,14 +72,14 @@ class IterativePruneLoop(EpochBasedTrainLoop):
                 'train_cfg.type is IterativePruneLoop, but there is no prune_cfg; add one'
             )
         self.pruner = pruner = build_pruner(prune_cfg.to_dict())
-        if pruner.budget.searched:
+        if pruner.searched:
             raise UserError(
                 f'prune_cfg.budget.type is {pruner.budget.quantity!r}, which looks for one ratio '
                 'before any training; an IterativePruneLoop needs a budget with a ratio'
             )
         self.epochs: int = self._max_epochs  # as the base class has checked it
         self.rounds = [Round(0, 0.0, pruner.calibration, pruner.recovery, 1.0), *pruner.rounds]
-        key = {'ratios': [number.ratio for number in self.rounds]}
+        key = {'ratios': [round_.ratio for round_ in self.rounds]}
         self.record = Record(key, len(self.rounds))
         self.initial: dict[str, torch.Tensor] | None = None
         self.metrics: dict[str, float] = {}
@@ -125,10 +125,10 @@ class IterativePruneLoop(EpochBasedTrainLoop):
         """See :class:`Trainer`."""
         return self.initial
 
-    def progress(self, number: Round) -> None:
+    def progress(self, round_: Round) -> None:
         """See :class:`Trainer`: an interrupted pruning is repeated."""
 
-    def begin(self, number: Round, row: Row, model: nn.Module | None) -> None:
+    def begin(self, round_: Round, row: Row, model: nn.Module | None) -> None:
         """See :class:`Trainer`: rebuild optimizer and schedules."""
         self.metrics = {}
         if model is None:
@@ -143,9 +143,9 @@ class IterativePruneLoop(EpochBasedTrainLoop):
             runner.param_schedulers = runner.build_param_scheduler(schedulers)
             self.count_epochs(len(self.rounds))
 
-    def train(self, number: Round, row: Row) -> None:
+    def train(self, round_: Round, row: Row) -> None:
         """See :class:`Trainer`: with masks, and what is scheduled for removal regularized."""
-        state, steps = number.number, self.epochs * len(self.dataloader)
+        state, steps = round_.number, self.epochs * len(self.dataloader)
         active = ', '.join(f'{k} {n} of {size}' for k, (n, size) in self.selection.by_kind.items())
         print_log(f'pruning state {state} of {len(self.rounds) - 1}: {active} active', 'current')
         self.bind_masks()
@@ -174,7 +174,7 @@ class IterativePruneLoop(EpochBasedTrainLoop):
         if epoch is not None and self.initial is None and self._epoch == epoch:
             self.initial = {k: v.clone() for k, v in cpu_weights(self.model).items()}
 
-    def finish(self, number: Round, row: Row) -> None:
+    def finish(self, round_: Round, row: Row) -> None:
         """See :class:`Trainer`: remove what was scheduled, cut the model, evaluate it, save it."""
         if not self.metrics and self.runner.val_loop is not None:
             self.runner.val_loop.run()
@@ -197,7 +197,7 @@ class IterativePruneLoop(EpochBasedTrainLoop):
         if dist.is_main_process():
             described = pruned.describe(prune_state_on(self.model))
             meta = {**model_meta(pruned.model), **described.pop('meta', {})}
-            meta['prune_cfg'] = self.runner.cfg.prune_cfg.to_dict()
+            meta['prune_cfg'] = self.pruner.to_dict()
             data = {'meta': meta, 'state_dict': cpu_weights(pruned.model), **described}
             save_file(data, Path(self.runner.work_dir) / f'state_{row.round:02d}.pth')
 
