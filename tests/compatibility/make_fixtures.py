@@ -63,6 +63,10 @@ KILLS = {
 }
 #: What is kept of a run in the middle: all that going on reads.
 KEPT = ('*.pth', 'last_checkpoint', 'history.json', 'states.json', 'scores.csv', 'vit_slim.py')
+#: Configs of the slim VADs.
+VADS = {'vad': 'tiny_vad', 'vad_nano': 'vad_nano'}
+#: Outputs with more elements are not kept.
+LARGE = 20000
 WORDS = [f'w{i}' for i in range(90)]
 
 
@@ -199,13 +203,13 @@ def make_slim_vit() -> None:
     save(dict(logits=logits, kept=kept_units(checkpoint)), 'slim_vit')
 
 
-def make_vad(old: Old) -> None:
-    """A slim VAD with small sizes in everything, and what it says of two frames."""
+def make_vad(old: Old, name: str) -> None:
+    """A slim VAD, and what it says of two frames."""
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
 
-    place = old.place('vad')
-    cfg = Config.fromfile(FIXTURES / 'tiny_vad.py')
+    place, config = old.place(name), VADS[name]
+    cfg = Config.fromfile(FIXTURES / f'{config}.py')
     init_default_scope('mmdet3d')
     torch.manual_seed(0)
     dense = MODELS.build(cfg.model)
@@ -213,13 +217,15 @@ def make_vad(old: Old) -> None:
         for tensor in dense.parameters():
             tensor.add_(0.1 * torch.randn_like(tensor))
     torch.save(dict(state_dict=dense.state_dict(), meta={}), place / 'dense_vad.pth')
-    old.run('analysis_struct', 'tiny_vad.py dense_vad.pth --output-dir vad'.split(), place)
-    (FIXTURES / 'vad').mkdir()
-    path = Path(shutil.copy(place / 'vad/tiny_structured_pruned.pth', FIXTURES / 'vad'))
+    old.run('analysis_struct', f'{config}.py dense_vad.pth --output-dir {name}'.split(), place)
+    (FIXTURES / name).mkdir()
+    (made,) = (place / name).glob('*_structured_pruned.pth')
+    path = Path(shutil.copy(made, FIXTURES / name))
     checkpoint = load(path)
     model = MODELS.build(dict(type='SlimModel', model=cfg.model, prune_state=str(path))).eval()
     model.load_state_dict(checkpoint['state_dict'])
-    save(dict(outs=drive(model), kept=kept_units(checkpoint)), 'vad')
+    outs = {key: out for key, out in drive(model).items() if out.numel() < LARGE}
+    save(dict(outs=outs, kept=kept_units(checkpoint)), name)
 
 
 def make_llm(old: Old) -> None:
@@ -279,7 +285,7 @@ def main() -> None:
     """Make them all, or those named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('old', type=Path, help=f'a work tree of commit {COMMIT}')
-    parser.add_argument('--only', nargs='+', help='dense, names of runs, vad, llm')
+    parser.add_argument('--only', nargs='+', help='dense, names of runs, vad, vad_nano, llm')
     args = parser.parse_args()
     head = subprocess.run(
         ['git', '-C', args.old, 'rev-parse', 'HEAD'], capture_output=True, text=True
@@ -296,7 +302,7 @@ def main() -> None:
     folder = Path(tempfile.gettempdir(), 'old_runs')  # checkpoints name it, so it says nothing else
     folder.mkdir()
     try:
-        old, wanted = Old(args.old, folder), args.only or ['dense', *RUNS, 'vad', 'llm']
+        old, wanted = Old(args.old, folder), args.only or ['dense', *RUNS, *VADS, 'llm']
         for name in wanted:
             print(name, flush=True)
             shutil.rmtree(FIXTURES / name, ignore_errors=True)
@@ -306,8 +312,8 @@ def main() -> None:
                 make_run(old, name)
             if name == 'slim':
                 make_slim_vit()
-            if name == 'vad':
-                make_vad(old)
+            if name in VADS:
+                make_vad(old, name)
             if name == 'llm':
                 make_llm(old)
     finally:
