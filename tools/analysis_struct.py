@@ -40,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     writes = args.write_plan or not (args.meta or args.dry_run)
     check_directory(parser, '--output-dir', args.output_dir if writes else None)
     check_tables(parser, args, writes)
-    choose_devices(args)
+    choose_devices(parser, args)
     return args
 
 

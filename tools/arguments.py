@@ -87,6 +87,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def gpu_number(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'{text!r} is not the number of a GPU, 0 or more')
+    return int(text)
+
+
 # Arguments that several tools take
 
 
@@ -112,7 +119,10 @@ def add_gpu_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that choose devices."""
     parser.add_argument('--gpus', type=positive, default=1, help='number of GPUs; default: 1')
     parser.add_argument(
-        '--gpu-ids', type=int, nargs='+', help='GPUs to use; sets CUDA_VISIBLE_DEVICES'
+        '--gpu-ids',
+        type=gpu_number,
+        nargs='+',
+        help='GPUs of this machine to use, from 0; sets CUDA_VISIBLE_DEVICES',
     )
 
 
@@ -140,10 +150,23 @@ def add_export_arguments(parser: argparse.ArgumentParser, model: str) -> None:
     )
 
 
-def choose_devices(args: argparse.Namespace) -> None:
-    """Apply ``--gpus`` and ``--gpu-ids``; several devices need a launcher."""
+def choose_devices(parser: Parser, args: argparse.Namespace) -> None:
+    """Apply ``--gpus`` and ``--gpu-ids``; several devices need a launcher.
+
+    The CUDA driver reads the variable when it starts, so this comes before torch is imported.
+    """
     if args.gpu_ids:
-        os.environ.setdefault('CUDA_VISIBLE_DEVICES', ','.join(map(str, args.gpu_ids)))
+        twice = [number for number in args.gpu_ids if args.gpu_ids.count(number) > 1]
+        if twice:
+            parser.error(f'--gpu-ids names GPU {twice[0]} twice; name each once')
+        chosen = ','.join(map(str, args.gpu_ids))
+        before = os.environ.get('CUDA_VISIBLE_DEVICES', chosen)
+        if before != chosen:
+            warnings.warn(
+                f'--gpu-ids sets CUDA_VISIBLE_DEVICES to {chosen}, instead of {before!r}',
+                stacklevel=2,
+            )
+        os.environ['CUDA_VISIBLE_DEVICES'] = chosen
     wanted = max(args.gpus, len(args.gpu_ids or []))
     if wanted > 1 and args.launcher == 'none':
         warnings.warn(

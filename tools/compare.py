@@ -89,7 +89,6 @@ def main(args: argparse.Namespace) -> None:
     """Run the tool."""
     from mmengine import dist
 
-    from projects.prune_plugin.common import distributed
     from projects.prune_plugin.common.fileio import output_directory
     from projects.prune_plugin.workflows import cli, compare
     from projects.prune_plugin.workflows.reports import print_comparison, write_comparison
@@ -98,8 +97,7 @@ def main(args: argparse.Namespace) -> None:
     settings = compare.profile_settings(
         cfg, batch_size=args.batch_size, num_threads=args.num_threads, seconds=args.seconds
     )
-    distributed.init(args.launcher)
-    cli.log_world(args.launcher)
+    cli.start_processes(cfg, args.launcher)
     with output_directory(args.out, '--out') as folder:
         report = compare.compare(
             cfg, args.checkpoints, settings, args.labels, args.eval, not args.no_eval

@@ -37,12 +37,11 @@ def main(args: argparse.Namespace) -> None:
     from projects.llm.models import HFCausalLM, generate_text
     from projects.prune_plugin import UserError
     from projects.prune_plugin.checkpoints.model_loading import load_model
-    from projects.prune_plugin.common import distributed
     from projects.prune_plugin.common.device import best_device
     from projects.prune_plugin.workflows import cli
 
     cfg = cli.read_config(args.config, args.cfg_options)
-    distributed.init(args.launcher)
+    cli.start_processes(cfg, args.launcher)
     device = best_device()
     for path in args.checkpoints or [None]:
         model = load_model(cfg, path, device).model

@@ -51,7 +51,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
     from projects.prune_plugin.checkpoints.export import formats
-    from projects.prune_plugin.common import distributed
     from projects.prune_plugin.common.fileio import output_directory
     from projects.prune_plugin.workflows import cli
     from projects.prune_plugin.workflows.evaluate import evaluated
@@ -62,8 +61,7 @@ def main(args: argparse.Namespace) -> None:
         cfg.test_cfg = dict(cfg.get('test_cfg') or {}, fp16=True)
     exports = formats.Exports(args.save_hf, args.save_onnx, args.save_exported)
     formats.check(cfg, exports)
-    distributed.init(args.launcher)
-    cli.log_world(args.launcher)
+    cli.start_processes(cfg, args.launcher)
     with output_directory(cfg.work_dir, '--work-dir'):
         _, model = evaluated(cfg, args.checkpoint, args.eval, args.launcher, args.tmpdir)
         formats.save(cfg, args.checkpoint, exports, model)

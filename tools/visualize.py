@@ -85,11 +85,10 @@ def main(args: argparse.Namespace) -> None:
     """Run the tool."""
     from mmengine import dist
 
-    from projects.prune_plugin.common import distributed
     from projects.prune_plugin.workflows import cli
 
     cfg = cli.read_config(args.config, args.cfg_options)
-    distributed.init(args.launcher)
+    cli.start_processes(cfg, args.launcher)
     if dist.is_main_process():  # a scene is one sequence: there is nothing to share out
         draw(args, cfg)
 

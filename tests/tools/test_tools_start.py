@@ -14,6 +14,7 @@ from projects.prune_plugin.checkpoints.checkpoint_file import load_file
 from projects.prune_plugin.common import distributed
 from projects.prune_plugin.common.errors import UserError
 from projects.prune_plugin.common.fileio import output_directory
+from projects.prune_plugin.common.launchers import LAUNCHER_VARIABLES
 from projects.prune_plugin.workflows import cli, compare
 from projects.prune_plugin.workflows.reports import read_scores
 
@@ -64,6 +65,8 @@ MISTAKES = [
     (PRUNE, '{config} --cfg-options a=[1,2', "'a=[1,2' has brackets without a counterpart"),
     (PRUNE, '{config} --cfg-options a=[(1]', "'a=[(1]' has brackets without a counterpart"),
     (PRUNE, '{config} --launcher pytorch', 'needs the environment variable RANK'),
+    (PRUNE, '{config} --gpu-ids -1', "'-1' is not the number of a GPU, 0 or more"),
+    (PRUNE, '{config} --gpu-ids 0 1 0', '--gpu-ids names GPU 0 twice; name each once'),
     (PRUNE, '{config} --output-dir {file}', '--output-dir {file} cannot be written (File exists)'),
     (PRUNE, '{config} --output-dir {file}/a/b', '{file}/a/b cannot be written (Not a directory)'),
     (PRUNE, '{config} --output-dir {out} --save-table {folder}/none/a.csv',
@@ -177,7 +180,7 @@ def test_labels_are_refused_as_by_the_comparison(labels, capsys):
 
 def test_launchers_are_those_that_can_be_started_by():
     launchers = sys.modules[load_tool(PRUNE).Parser.__module__].LAUNCHERS
-    assert {'none': (), **distributed.LAUNCHER_VARIABLES} == launchers
+    assert {'none': (), **LAUNCHER_VARIABLES} == launchers
 
 
 # What is let through

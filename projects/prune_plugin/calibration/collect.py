@@ -9,7 +9,7 @@ import torch
 from mmengine import dist
 from mmengine.logging import print_log
 from rich.progress import Progress
-from torch import nn
+from torch import Tensor, nn
 
 from ..common.distributed import from_all_ranks
 from ..common.errors import UserError
@@ -19,14 +19,15 @@ from ..structure.modules import CONVERTERS, EQUIVALENT
 from ..structure.slimming import replace_module
 from ..structure.unit_group import UnitGroup
 from .data import CalibrationData
+from .gradient_sums import GradientSums, sum_dtype
 from .loss import LossFunction, mmengine_loss
+from .loss_scale import LossScale
 from .mask_gradients import MaskGradients
 from .statistics import (
     WEIGHT_STATISTICS,
     Statistic,
     Statistics,
     activation_hooks,
-    gradient_hooks,
     reduce_statistics,
     usage_hooks,
 )
@@ -74,9 +75,10 @@ def within_memory(
         kinds: See :func:`collect`.
         gigabytes: Memory limit on each rank, in 10^9 bytes; None: no limit.
     """
-    per_element = 8 * (2 if Statistic.SQUARED_GRADIENTS in kinds else 1)  # see gradient_hooks
     if gigabytes is None or not kinds & WEIGHT_STATISTICS:
         return [list(groups)]
+    per_element = sum_dtype(next(model.parameters()).device).itemsize
+    per_element *= 2 if Statistic.SQUARED_GRADIENTS in kinds else 1
     parts: list[list[UnitGroup]] = []
     part_weights: dict[str, int] = {}
     for group in groups:
@@ -116,6 +118,43 @@ def check_losses(bad_batch: int | None, data: CalibrationData) -> None:
         )
 
 
+def backpropagate(
+    value: Tensor,
+    samples: int,
+    scale: LossScale,
+    sums: GradientSums,
+    mask_gradients: MaskGradients,
+) -> None:
+    """Compute the gradients of a batch and add them to the statistics.
+
+    Args:
+        value: The loss.
+        samples: Of which it is the mean.
+        scale: Lowered until no gradient overflows.
+        sums: Gradients of weights.
+        mask_gradients: Gradients of masks.
+
+    Raises:
+        UserError: the loss depends on none of the units.
+    """
+    if not value.requires_grad:
+        raise UserError(
+            'the calibration loss depends on none of the units to be scored; choose other units, or a '
+            'criterion without gradients'
+        )
+    sums.begin_batch(samples)
+    while True:
+        scale.backward(value)
+        found = [*sums.pending, *mask_gradients.gradients.values()] if scale.is_needed else []
+        if all(bool(gradient.isfinite().all()) for gradient in found):
+            break
+        sums.discard()
+        mask_gradients.discard()
+        scale.halve()
+    sums.end_batch(scale.factor)
+    mask_gradients.end_batch(samples, scale.factor)
+
+
 def collect(
     model: nn.Module,
     groups: Sequence[UnitGroup],
@@ -142,17 +181,20 @@ def collect(
         UserError: a loss isn't finite, or depends on none of the units.
     """
     statistics = Statistics()
-    batch_info = {'samples': 0}
     scored = scored_weights(model, groups)
     readers = {cut.name for group in groups for cut in group.cuts if cut.side == 'out'}
     of_weights = bool(kinds & WEIGHT_STATISTICS)
+    scale = LossScale(model)
     with evaluation_mode(model), kept_random_state(), observable(model, groups):
         mask_gradients = MaskGradients(model, groups if Statistic.FISHER in kinds else [])
         statistics.fisher = mask_gradients.squares
+        sums = GradientSums(
+            model, scored if of_weights else (), statistics, kinds, by_batch=scale.is_needed
+        )
         backward = of_weights or bool(mask_gradients.groups)
         with (
             mask_gradients.recording(),
-            gradient_hooks(model, scored if of_weights else (), statistics, kinds, batch_info),
+            sums.recording(),
             activation_hooks(
                 model, readers if Statistic.ACTIVATIONS in kinds else set(), statistics
             ),
@@ -163,7 +205,6 @@ def collect(
             with Progress(disable=not dist.is_main_process()) as bar:
                 task = bar.add_task('calibrating', total=len(data))
                 for number, samples, batch in data:
-                    batch_info['samples'] = samples
                     statistics.samples += samples
                     seed_everything(data.seed + number)
                     value = loss(model, batch)
@@ -171,13 +212,7 @@ def collect(
                         bad_batch = number
                         break
                     if backward:
-                        if not value.requires_grad:
-                            raise UserError(
-                                'the calibration loss depends on none of the units to be scored; '
-                                'choose other units, or a criterion without gradients'
-                            )
-                        value.backward()
-                        mask_gradients.end_batch(samples)
+                        backpropagate(value, samples, scale, sums, mask_gradients)
                     bar.advance(task)
         check_losses(bad_batch, data)
         if statistics.samples:  # a rank may have no batch

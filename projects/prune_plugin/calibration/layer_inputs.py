@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..common.distributed import sum_over_ranks
 from ..common.errors import UserError
+from ..common.precision import without_tf32
 
 #: Rows of a Gram matrix that are computed by one matrix product.
 BLOCK = 192
@@ -51,6 +52,7 @@ def input_rows(module: nn.Module, x: Tensor) -> Tensor:
     return patches.movedim(1, 2).flatten(0, 1)
 
 
+@without_tf32()
 def add_gram(total: Tensor, rows: Tensor) -> None:
     """Add ``rows.T @ rows`` to ``total``, in place, except below its diagonal blocks (see :func:`mirror`).
 
@@ -91,6 +93,7 @@ def input_gram(module: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, flo
     return mirror(total.float()), count_of_all
 
 
+@without_tf32()
 def input_drift(module: nn.Module, inputs: Sequence[Tensor], dense: Sequence[Tensor]) -> Tensor:
     """``(X' - X).T @ X`` summed over all rows and ranks: how inputs differ from those in the dense model.
 

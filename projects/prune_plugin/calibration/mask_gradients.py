@@ -33,9 +33,9 @@ class MaskGradients:
     def __init__(self, model: nn.Module, groups: Sequence[UnitGroup]):
         self.model = model
         self.groups = [group for group in groups if has_mask_gradient(group)]
-        device = next(model.parameters()).device
+        self.device = next(model.parameters()).device
         self.squares = {
-            group.name: torch.zeros(group.size, dtype=torch.float64, device=device)
+            group.name: torch.zeros(group.size, dtype=torch.float64, device=self.device)
             for group in self.groups
         }
         self.gradients: dict[str, Tensor] = {}
@@ -64,6 +64,7 @@ class MaskGradients:
 
     def input_hook(self, group: UnitGroup, cut: Cut) -> Callable[..., tuple[tuple, dict] | None]:
         """A forward pre-hook for the module that reads the group's units through ``cut``."""
+        owned = cut.indices(group.size).to(self.device)
 
         def pre_hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
             x = first_input(args, kwargs)
@@ -77,7 +78,6 @@ class MaskGradients:
             def add(gradient: Tensor) -> None:
                 products = (value.float() * gradient).movedim(dim, -1).flatten(0, -2)
                 columns = products.sum(0).double()
-                owned = cut.indices(group.size).to(columns.device)
                 self.add(group.name, columns[owned].sum(1))
 
             x.register_hook(add)
@@ -104,11 +104,20 @@ class MaskGradients:
         self.unreached.discard(name)
         self.gradients[name] = self.gradients.get(name, 0) + gradient
 
-    def end_batch(self, samples: int) -> None:
-        """Add this batch's squared gradients to ``squares``; its loss was the mean of ``samples``."""
-        for name, gradient in self.gradients.items():
-            self.squares[name] += samples * gradient.square()
+    def discard(self) -> None:
+        """Forget the gradients of this batch."""
         self.gradients = {}
+
+    def end_batch(self, samples: int, scale: float = 1.0) -> None:
+        """Add this batch's squared gradients to ``squares``.
+
+        Args:
+            samples: The loss was their mean ...
+            scale: ... times this.
+        """
+        for name, gradient in self.gradients.items():
+            self.squares[name] += samples * (gradient / scale).square()
+        self.discard()
 
     def warn_unreached(self) -> None:
         """Log a warning that names groups which no backward pass reached: their units score 0."""

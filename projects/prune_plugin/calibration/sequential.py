@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from ..common.glibc_memory import trim_heap
+from ..common.random_state import set_torch_states, torch_states
 from .layer_inputs import row_layout
 
 #: Runs the model on one batch.
@@ -56,10 +57,10 @@ def thread_state_restored(device: str) -> Iterator[None]:
     Args:
         device: Type of the device that the pass runs on.
     """
-    rng_state = torch.get_rng_state()
+    states = torch_states()
     with torch.no_grad(), torch.autocast(device, enabled=False):
         yield
-    torch.set_rng_state(rng_state)
+    set_torch_states(states)
 
 
 @torch.no_grad()
@@ -212,7 +213,7 @@ def run_layer_by_layer(
 
     A layer that runs several times in a call is visited before its first run; all its runs use the
     changed layer. Each pass ends at the last step's layers. Each call has its own gradient mode, autocast,
-    context variables and CPU random numbers of PyTorch. Other thread-local state is shared: a context
+    context variables and random numbers of PyTorch. Other thread-local state is shared: a context
     manager that changes it must not be open inside the model where a call pauses.
 
     Args:

@@ -1,7 +1,7 @@
 """Statistics of gradients, activations and unit usage: hooks that accumulate them, sums over ranks."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -41,7 +41,7 @@ class Statistics:
     """Calibration statistics over all ranks, by parameter name unless noted.
 
     Attributes:
-        gradients: Mean gradient over samples, float64, shaped as the parameter.
+        gradients: Mean gradient over samples, shaped as the parameter; float64 on CPUs, else float32.
         squared_gradients: Mean over batches, weighted by their samples, of the squared gradient, likewise.
         input_rms: Root mean square of each input feature of the layer that owns the weight, float64 (in,).
         input_mean_abs: Mean absolute value of each input feature, likewise.
@@ -60,54 +60,6 @@ class Statistics:
     usage: dict[str, Tensor] = field(default_factory=dict)
     fisher: dict[str, Tensor] = field(default_factory=dict)
     samples: int = 0
-
-
-@contextmanager
-def gradient_hooks(
-    model: nn.Module,
-    names: Collection[str],
-    statistics: Statistics,
-    kinds: frozenset[Statistic],
-    batch: dict,
-) -> Iterator[None]:
-    """Add each parameter's gradient to the statistics as soon as it is accumulated, then free it.
-
-    Meanwhile exactly the parameters ``names`` require gradients, frozen ones included.
-
-    Args:
-        model: The model.
-        names: Names of the parameters to record.
-        statistics: Its ``gradients`` and ``squared_gradients`` are added to.
-        kinds: With ``'squared_gradients'``, those are recorded too.
-        batch: Its entry ``'samples'`` is the number of samples of the current batch.
-    """
-    required = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    handles = []
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in names)
-        if name not in names:
-            continue
-        statistics.gradients[name] = torch.zeros_like(parameter, dtype=torch.float64)
-        if Statistic.SQUARED_GRADIENTS in kinds:
-            statistics.squared_gradients[name] = torch.zeros_like(parameter, dtype=torch.float64)
-
-        def add(parameter: Tensor, name: str = name) -> None:
-            gradient = parameter.grad.double()
-            statistics.gradients[name].add_(gradient, alpha=batch['samples'])
-            if name in statistics.squared_gradients:
-                statistics.squared_gradients[name].addcmul_(
-                    gradient, gradient, value=batch['samples']
-                )
-            parameter.grad = None
-
-        handles.append(parameter.register_post_accumulate_grad_hook(add))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        for parameter, requires_grad in required.items():
-            parameter.requires_grad_(requires_grad)
 
 
 @contextmanager

@@ -1,8 +1,36 @@
 """Where models run."""
 
+import os
+from pathlib import Path
+
 import torch
+
+from .errors import UserError
+
+#: A folder for each GPU, where NVIDIA's driver runs.
+GPUS_OF_DRIVER = Path('/proc/driver/nvidia/gpus')
 
 
 def best_device() -> str:
     """The device that the tools take: a GPU if there is one."""
     return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def check_visible_gpus() -> None:
+    """Compare ``CUDA_VISIBLE_DEVICES``, which ``--gpu-ids`` sets, with the GPUs that there are.
+
+    CUDA takes no notice of a number without a GPU, nor of any that follows it: what asks for GPU 3 of two
+    would run on CPUs. Where there is no GPU at all, everything does, and this says nothing.
+
+    Raises:
+        UserError: the variable names more GPUs than can be used.
+    """
+    named = os.environ.get('CUDA_VISIBLE_DEVICES', '')
+    wanted = [name for name in named.split(',') if name.strip() and name.strip() != '-1']
+    there = len(list(GPUS_OF_DRIVER.iterdir())) if GPUS_OF_DRIVER.is_dir() else 0
+    count = torch.cuda.device_count()
+    if there and count < len(wanted):
+        raise UserError(
+            f'CUDA_VISIBLE_DEVICES, which --gpu-ids sets, is {named!r}, of which CUDA can use {count}; '
+            f'this machine has the GPUs 0 to {there - 1}'
+        )

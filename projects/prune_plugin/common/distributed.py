@@ -3,7 +3,8 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,16 +16,11 @@ from torch.distributed.tensor import DTensor
 
 from .errors import UserError, first_line
 from .glibc_memory import keep_freed_memory
+from .launchers import Rank, this_rank
+from .validation import check_number, one_of
 
-#: Environment variables in which each launcher passes (rank, world size, local rank).
-LAUNCHER_VARIABLES = {
-    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
-    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
-    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
-}
-
-#: Timeout of collectives on gloo. It must exceed what rank 0 computes alone (metrics of a whole data
-#: set, latency tables); a rank that exits is detected at once.
+#: Timeout of collectives. It must exceed what rank 0 computes alone (metrics of a whole data set, latency
+#: tables); a rank that exits is detected at once.
 TIMEOUT = timedelta(minutes=30)
 #: Messages of the backends when another rank has exited or doesn't respond.
 LOST_RANK_PATTERN = re.compile(
@@ -49,44 +45,133 @@ def lost_rank_message(error: BaseException) -> str:
     )
 
 
-def init(launcher: str) -> None:
+def init(launcher: str, dist_cfg: Mapping[str, Any] | None = None) -> None:
     """Start the process group of ``launcher``: nccl where there are GPUs, gloo on CPUs.
 
-    On CPUs freed memory is kept for the next tensor, see :mod:`.glibc_memory`. MMEngine's ``init_dist``
-    requires a GPU even for gloo, so on CPUs the group is started here, before the Runner does.
+    Each process takes the GPU of its number on the machine. On CPUs freed memory is kept for the next
+    tensor, see :mod:`.glibc_memory`. MMEngine's ``init_dist`` requires a GPU even for gloo, sets no timeout
+    and checks nothing, so the group is started here, before the Runner does.
 
     Args:
         launcher: ``'none'`` (no process group), ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        dist_cfg: The config's ``env_cfg.dist_cfg``: ``backend`` (on GPUs), ``timeout`` in seconds
+            (default: 1800), ``port``; other keys go to ``torch.distributed.init_process_group``.
 
     Raises:
-        UserError: the launcher's environment variables are not set.
+        UserError: the launcher's environment variables are not set, or this machine has fewer GPUs than
+            processes.
     """
-    if not torch.cuda.is_available():
+    cuda = torch.cuda.is_available()
+    if not cuda:
         keep_freed_memory()
     if launcher == 'none' or dist.is_distributed():
         return
-    variables = LAUNCHER_VARIABLES[launcher]
-    missing = [name for name in variables if name not in os.environ]
-    if missing:
+    options = dict(dist_cfg or {})
+    timeout = options.pop('timeout', None)
+    if timeout is not None:
+        check_number('env_cfg.dist_cfg.timeout', timeout, 0, timedelta.max.total_seconds())
+    options['timeout'] = TIMEOUT if timeout is None else timedelta(seconds=timeout)
+    backend = options.pop('backend', 'nccl')
+    one_of('env_cfg.dist_cfg.init_backend', options.pop('init_backend', 'torch'), ['torch'])
+    rank = this_rank(launcher, options.pop('port', None))
+    if cuda:
+        rank = replace(rank, local_rank=gpu_of(rank, launcher))  # MMEngine's DDP goes by LOCAL_RANK
+        options['device_id'] = torch.device('cuda', rank.local_rank)
+        torch.cuda.set_device(rank.local_rank)
+    rank.export()
+    torch_dist.init_process_group(
+        backend if cuda else 'gloo', rank=rank.rank, world_size=rank.world_size, **options
+    )
+    cpu_group()  # starting it is collective: now, when all ranks are here
+
+
+def gpu_of(rank: Rank, launcher: str) -> int:
+    """The number of the GPU of a process, among those that it can use.
+
+    Slurm may show each task its own GPU alone (``--gpus-per-task=1``): then it is that.
+
+    Raises:
+        UserError: there are fewer GPUs than processes on this machine.
+    """
+    count = torch.cuda.device_count()
+    number = rank.local_rank
+    if launcher == 'slurm' and count == 1 and os.environ.get('SLURM_GPUS_PER_TASK'):
+        number = 0
+    if number >= count:
         raise UserError(
-            f'--launcher {launcher} needs the environment variable {missing[0]}; start with '
-            '"python -m torch.distributed.run --nproc_per_node=N ... --launcher pytorch"'
+            f'rank {rank.rank} needs GPU {number} of this machine, but {count} can be used: start at most '
+            f'{count} processes per machine (--nproc_per_node={count}), or set CUDA_VISIBLE_DEVICES= to '
+            'run on CPUs'
         )
-    if torch.cuda.is_available():
-        dist.init_dist(launcher)
-        return
-    rank, world, local = (os.environ[name] for name in variables)
-    os.environ.update(RANK=rank, WORLD_SIZE=world, LOCAL_RANK=local)
-    os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
-    os.environ.setdefault('MASTER_PORT', '29500')
-    torch_dist.init_process_group('gloo', rank=int(rank), world_size=int(world), timeout=TIMEOUT)
+    return number
+
+
+#: The default process group, and the one beside it for the CPU.
+_groups: tuple[Any, Any] = (None, None)
+
+
+def cpu_group() -> Any:
+    """The group for tensors on the CPU and for objects; None is the default group.
+
+    nccl knows tensors on GPUs only, and ends a process that waits longer than its timeout. So what rank 0
+    does alone is waited for, and what lies on the CPU is sent, on a gloo group beside it. The first call
+    after the default group was started is collective.
+    """
+    global _groups
+    default = torch_dist.group.WORLD
+    try:
+        default._get_backend(torch.device('cpu'))
+    except RuntimeError:
+        if _groups[0] is not default:
+            _groups = default, torch_dist.new_group(backend='gloo', timeout=TIMEOUT)
+        return _groups[1]
+    return None
+
+
+def group_of(tensor: Tensor) -> Any:
+    """The process group that can send ``tensor``; None is the default group."""
+    return cpu_group() if tensor.device.type == 'cpu' else None
+
+
+def barrier() -> None:
+    """Wait until all ranks are here, however long rank 0 computes alone."""
+    if dist.get_world_size() > 1:
+        torch_dist.barrier(group=cpu_group())
 
 
 def sum_over_ranks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """All-reduce (sum) each tensor in place; every rank must pass the same names."""
     if dist.get_world_size() > 1:
         for name in sorted(tensors):
-            torch_dist.all_reduce(tensors[name])
+            torch_dist.all_reduce(tensors[name], group=group_of(tensors[name]))
+    return tensors
+
+
+def tensors_from_rank_0(
+    compute: Callable[[], Sequence[Tensor]], like: Sequence[Tensor]
+) -> list[Tensor]:
+    """Compute tensors on rank 0 only, and send them to every rank.
+
+    GPUs of two kinds, or two versions of a library, round differently; what one rank computes is the same
+    on all.
+
+    Args:
+        compute: Called on rank 0.
+        like: Tensors of the shapes, types and devices of the result.
+
+    Raises:
+        UserError: on all ranks, that of ``compute``.
+    """
+    if dist.get_world_size() == 1:
+        return list(compute())
+    tensors: list[Tensor] = []
+    on_rank_0(lambda: tensors.extend(compute()))
+    if not dist.is_main_process():
+        tensors = [torch.empty_like(tensor) for tensor in like]
+    tensors = [tensor.contiguous() for tensor in tensors]
+    for tensor in tensors:
+        # As bytes, since gloo doesn't send all types.
+        torch_dist.broadcast(tensor.view(-1).view(torch.uint8), src=0, group=group_of(tensor))
     return tensors
 
 
@@ -95,7 +180,7 @@ def from_rank_0(value: Any) -> Any:
     if dist.get_world_size() == 1:
         return value
     values = [value]
-    torch_dist.broadcast_object_list(values, src=0)
+    torch_dist.broadcast_object_list(values, src=0, group=cpu_group())
     return values[0]
 
 
@@ -103,7 +188,7 @@ def from_all_ranks(value: Any) -> list[Any]:
     """Gather every rank's ``value`` (any picklable object) on every rank, in the order of ranks."""
     values = [value] * dist.get_world_size()
     if len(values) > 1:
-        torch_dist.all_gather_object(values, value)
+        torch_dist.all_gather_object(values, value, group=cpu_group())
     return values
 
 
@@ -129,15 +214,37 @@ def assert_ranks_agree(digest: str, what: str) -> None:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of the names, shapes and values of all parameters.
+    """SHA-256 of the names, shapes and values of all parameters; on a GPU, of sums of the values' bits.
 
     Buffers are excluded, as batch norm statistics may differ between ranks under DDP. Of a sharded
     parameter (DTensor) only name and shape are hashed: each rank holds another shard.
     """
     sha = hashlib.sha256()
+    on_device = []
     for name, tensor in sorted(model.named_parameters()):
         sha.update(f'{name}{tuple(tensor.shape)}'.encode())
         if isinstance(tensor, DTensor):
             continue
-        sha.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        if tensor.device.type == 'cpu':
+            sha.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            on_device.append(bit_sums(tensor.detach()))
+    if on_device:  # one copy for all
+        sha.update(torch.stack(on_device).cpu().numpy().tobytes())
     return sha.hexdigest()
+
+
+#: Elements that :func:`bit_sums` takes at once: four times this many bytes of int64, twice.
+PIECE = 1 << 24
+
+
+def bit_sums(tensor: Tensor) -> Tensor:
+    """The sum of all elements' bits as whole numbers, and their sum weighted by position; int64 (2,)."""
+    integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits = tensor.reshape(-1).view(integers[tensor.element_size()])
+    total = torch.zeros(2, dtype=torch.int64, device=tensor.device)
+    for start in range(0, len(bits), PIECE):
+        piece = bits[start : start + PIECE].long()
+        place = torch.arange(start, start + len(piece), device=tensor.device)
+        total += torch.stack([piece.sum(), (piece * (place * 2 + 1)).sum()])
+    return total

@@ -1,5 +1,6 @@
-"""Wall time of forward calls, with the models under comparison interleaved."""
+"""Time of forward calls, with the models under comparison interleaved."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -12,39 +13,84 @@ from torch import nn
 from ..common.eval_mode import evaluation_mode
 from .example_inputs import Example
 
+#: A call on a GPU is repeated so often that this many seconds are measured at once, and at most 50 times:
+#: the time of a single small module would be that of launching its kernels.
+BLOCK_SECONDS, MOST_REPEATS = 0.01, 50
+
+
+class WallClock:
+    """Times a call on the CPU."""
+
+    warm_ups = 1
+
+    def repeats(self, call: Callable[[], Any]) -> int:
+        """How many calls in a row to time."""
+        return 1
+
+    def seconds(self, call: Callable[[], Any], repeats: int) -> float:
+        """Mean seconds of ``repeats`` calls in a row."""
+        start = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        return (time.perf_counter() - start) / repeats
+
+
+class GpuClock(WallClock):
+    """Times calls on the current GPU by its own events, back to back."""
+
+    warm_ups = 3  # libraries choose their kernels in the first calls
+
+    def repeats(self, call: Callable[[], Any]) -> int:
+        """See :class:`WallClock`."""
+        once = max(self.seconds(call, 1), 1e-6)
+        return min(MOST_REPEATS, math.ceil(BLOCK_SECONDS / once))
+
+    def seconds(self, call: Callable[[], Any], repeats: int) -> float:
+        """See :class:`WallClock`."""
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        for _ in range(repeats):
+            call()
+        end.record()
+        end.synchronize()
+        return 1e-3 * start.elapsed_time(end) / repeats
+
 
 def interleaved_latency(
-    calls: Sequence[Callable[[], Any]], seconds: float = 2.0, num_threads: int = 1
+    calls: Sequence[Callable[[], Any]],
+    seconds: float = 2.0,
+    num_threads: int = 1,
+    device: str = 'cpu',
 ) -> list[float]:
-    """Median wall time of each call in milliseconds.
+    """Median time of each call in milliseconds.
 
-    The calls are interleaved, so that drift of the machine affects all of them equally. CUDA devices are
-    synchronised around every call.
+    The calls are interleaved, so that drift of the machine affects all of them equally. On CPUs it is wall
+    time, on GPUs the time between two events around several calls.
 
     Args:
         calls: Functions of no arguments.
-        seconds: Time to spend on all calls together, after one warm-up call each. At least three rounds
+        seconds: Time to spend on all calls together, after some warm-up calls each. At least three rounds
             are measured, unless they would take more than twice this time.
         num_threads: CPU threads.
+        device: Type of the device that the calls run on.
 
     Returns:
         One median per call.
     """
+    clock = GpuClock() if device == 'cuda' else WallClock()
     threads = torch.get_num_threads()
     torch.set_num_threads(num_threads)
-    sync = torch.cuda.synchronize if torch.cuda.is_available() else (lambda: None)
     times: list[list[float]] = [[] for _ in calls]
     try:
         for call in calls:
-            call()
+            for _ in range(clock.warm_ups):
+                call()
+        repeats = [clock.repeats(call) for call in calls]
         start = time.perf_counter()
         while not enough_rounds(len(times[0]), time.perf_counter() - start, seconds):
-            for call, durations in zip(calls, times, strict=True):
-                sync()
-                call_start = time.perf_counter()
-                call()
-                sync()
-                durations.append(time.perf_counter() - call_start)
+            for call, count, durations in zip(calls, repeats, times, strict=True):
+                durations.append(clock.seconds(call, count))
     finally:
         torch.set_num_threads(threads)
     return [1e3 * statistics.median(durations) for durations in times]
@@ -70,4 +116,5 @@ def model_latency(
     with ExitStack() as stack, torch.inference_mode():
         for model in models:
             stack.enter_context(evaluation_mode(model, fused=True))
-        return interleaved_latency([forward(model) for model in models], seconds, num_threads)
+        device = next(models[0].parameters()).device.type
+        return interleaved_latency([forward(m) for m in models], seconds, num_threads, device)

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from ..calibration.layer_inputs import check_inputs
 from ..common.errors import UserError
+from ..common.precision import without_tf32
 
 #: How often a Hessian that isn't positive definite is retried with ten times the damping.
 RETRIES = 3
 
 
+@without_tf32()
 def damped_factor(gram: Tensor, damping: float, name: str, of_inverse: bool) -> Tensor:
     """Cholesky factor of the damped Gram matrix, or of its inverse.
 
@@ -62,6 +64,7 @@ def damped_factor(gram: Tensor, damping: float, name: str, of_inverse: bool) -> 
     )
 
 
+@without_tf32()
 def toward_dense(
     weights: Sequence[Tensor],
     gram: Tensor,

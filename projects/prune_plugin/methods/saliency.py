@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..common.precision import at_least_float32
 from ..structure.unit_group import UnitGroup, sum_per_unit, weight_cuts
 from .weight_masks import keep_largest
 
@@ -53,4 +54,5 @@ def wanda_elements(weight: Tensor, input_rms: Tensor) -> Tensor:
     Returns:
         Scores, shaped as ``weight``.
     """
+    weight = at_least_float32(weight)
     return weight.abs() * input_rms.reshape(1, -1, *(1,) * (weight.dim() - 2)).to(weight)

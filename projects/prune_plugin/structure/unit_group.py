@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ..common.precision import at_least_float32
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -148,6 +150,7 @@ def sum_per_unit(elements: Tensor, cut: Cut, size: int) -> Tensor:
     if cut.dim is None:
         return elements.sum(dtype=torch.float64).reshape(1)
     others = [d for d in range(elements.dim()) if d != cut.dim]
+    elements = at_least_float32(elements)
     along = elements.sum(others) if others else elements
     along = along.double()
     return along[cut.indices(size).to(along.device)].sum(1)

@@ -12,7 +12,9 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger, print_log
 
 from ..checkpoints.checkpoint_file import use_safe_loader
+from ..common import distributed
 from ..common.config_errors import describe_config_error, strip_location_prefix
+from ..common.device import check_visible_gpus
 from ..common.distributed import is_lost_rank, lost_rank_message
 from ..common.errors import UserError, first_line
 from ..common.fileio import WRITE_ERRNOS, find_write_error, write_error_message
@@ -55,6 +57,17 @@ def read_config(path: str, options: Sequence[str] = ()) -> Config:
         said = f'{type(error).__name__}: {first_line(error)}'
         raise UserError(f'config {path} cannot be read: {said}') from error
     return cfg
+
+
+def start_processes(cfg: Config, launcher: str) -> None:
+    """Start the process group as ``env_cfg.dist_cfg`` says, and log how many processes run on what.
+
+    Raises:
+        UserError: see :func:`.distributed.init` and :func:`.device.check_visible_gpus`.
+    """
+    check_visible_gpus()
+    distributed.init(launcher, (cfg.get('env_cfg') or {}).get('dist_cfg'))
+    log_world(launcher)
 
 
 def log_world(launcher: str) -> None:

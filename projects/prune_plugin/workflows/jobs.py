@@ -13,14 +13,13 @@ from mmengine.config import Config
 
 from ..checkpoints.export import formats
 from ..checkpoints.export.formats import Exports
-from ..common import distributed
 from ..common.errors import UserError
 from ..common.fileio import output_directory
 from ..methods.pruners import Pruner
 from ..training import config_edits
 from ..training.settings import RecoverySettings
 from . import sensitivity
-from .cli import log_world
+from .cli import start_processes
 from .iterate.runner_per_round import prune_in_rounds
 from .options import PruneOptions, PruneResult
 from .plan_on_meta import plan_on_meta as make_plan
@@ -77,7 +76,7 @@ def prune(
     """
     formats.check(cfg, exports)
     check_resume(pruner, options)
-    with started(launcher, options.output_dir):
+    with started(cfg, launcher, options.output_dir):
         if pruner.in_rounds:
             result = prune_in_rounds(cfg, pruner, options)
         else:
@@ -89,7 +88,7 @@ def prune(
 
 def dry_run(cfg: Config, pruner: Pruner, options: PruneOptions, launcher: str) -> PruneResult:
     """Plan and print; write nothing but ``options.save_table``. See :func:`prune`."""
-    with started(launcher):
+    with started(cfg, launcher):
         result = prune_once(cfg, pruner, options)
     if dist.is_main_process():
         print_groups(result.report)
@@ -123,7 +122,7 @@ def prune_and_train(
     settings = training.settings(pruner.recovery)
     check_training(cfg, pruner, options, training, settings)
     pruner.rounds = [replace(r, recovery=training.settings(r.recovery)) for r in pruner.rounds]
-    with started(launcher, options.output_dir):
+    with started(cfg, launcher, options.output_dir):
         if pruner.in_rounds:
             work_dir = options.output_dir
             result = train_in_rounds(cfg, pruner, options, launcher)
@@ -142,7 +141,7 @@ def plan_on_meta(
     cfg: Config, pruner: Pruner, options: PruneOptions, write: bool, launcher: str
 ) -> RunReport:
     """Plan by shapes alone and print it; see :func:`.plan_on_meta.plan_on_meta`."""
-    with started(launcher, options.output_dir if write else None):
+    with started(cfg, launcher, options.output_dir if write else None):
         report = make_plan(cfg, pruner, options, write)
     if dist.is_main_process():
         print_kinds(report)
@@ -156,7 +155,7 @@ def analyse_sensitivity(
 ) -> dict:
     """Prune each module alone and evaluate; see :func:`.sensitivity.analyse`."""
     sensitivity.check_pruner(pruner)
-    with started(launcher, options.output_dir):
+    with started(cfg, launcher, options.output_dir):
         report = sensitivity.analyse(cfg, pruner, options)
     if dist.is_main_process():
         print_sensitivity(report)
@@ -166,10 +165,9 @@ def analyse_sensitivity(
 
 
 @contextmanager
-def started(launcher: str, folder: Path | None = None) -> Iterator[None]:
+def started(cfg: Config, launcher: str, folder: Path | None = None) -> Iterator[None]:
     """A process group, which is logged, and an output directory if the job writes."""
-    distributed.init(launcher)
-    log_world(launcher)
+    start_processes(cfg, launcher)
     if folder is None:
         yield
         return

@@ -13,7 +13,7 @@ from ..calibration.data import CalibrationData
 from ..calibration.settings import CalibrationSettings
 from ..checkpoints.model_loading import Loaded, load_model
 from ..common.device import best_device
-from ..common.distributed import on_rank_0
+from ..common.distributed import barrier, on_rank_0
 from ..common.errors import UserError
 from ..common.timing import timed
 from ..evaluation.profiling import profile
@@ -81,7 +81,7 @@ def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
     result.report.seconds = {step: seconds.pop(step, 0.0) for step in steps} | seconds
     if not options.dry_run and dist.is_main_process():
         write_report(result, options.output_dir)
-    dist.barrier()
+    barrier()
     return result
 
 

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from ..common.bisection import bisect_largest
-from ..common.distributed import on_rank_0
+from ..common.distributed import barrier, on_rank_0
 from ..common.errors import InfeasibleBudgetError, UserError
 from ..common.json_csv import plain
 from ..evaluation.environment import environment
@@ -124,7 +124,7 @@ class Search:
         self.write()
         if dist.is_main_process() and not self.options.dry_run:
             plot_search(report, self.path.with_suffix('.png'))
-        dist.barrier()
+        barrier()
         if ratio is None:
             self.give_up(min(rows, key=lambda row: row['ratio']))
         print_log(f'search: ratio {ratio:.4g} it is', 'current')

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..checkpoints.model_loading import load_model
 from ..common.device import best_device
-from ..common.distributed import assert_ranks_agree, on_rank_0
+from ..common.distributed import assert_ranks_agree, barrier, on_rank_0
 from ..common.errors import UserError
 from ..evaluation.environment import environment
 from ..evaluation.profiling import profile
@@ -120,7 +120,7 @@ def analyse(cfg: Config, pruner: Pruner, options: SensitivityOptions) -> dict[st
     run.pruned([state for _, state in plan])
     if dist.is_main_process():
         plot_sensitivity(report, options.output_dir / 'sensitivity.png')
-    dist.barrier()
+    barrier()
     return report
 
 

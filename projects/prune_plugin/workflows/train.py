@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from ..checkpoints.checkpoint_file import load_file, newest_checkpoint, prune_state_of
 from ..checkpoints.model_loading import load_model
 from ..common.device import best_device
-from ..common.distributed import on_rank_0
+from ..common.distributed import barrier, on_rank_0
 from ..common.errors import UserError
 from ..evaluation.test_set import TestSet
 from ..methods.pruners import Pruner
@@ -37,11 +37,18 @@ from .save_results import read_report, write_report
 
 
 def use_amp(cfg: Config) -> None:
-    """Train in mixed precision: fp16 or as configured on GPUs, bfloat16 on CPUs."""
+    """Train in mixed precision: bfloat16, which needs no scaling of the loss, or float16.
+
+    It is float16 on GPUs without bfloat16, and AmpOptimWrapper's choice where the config sets its
+    ``loss_scale`` or ``dtype``.
+    """
     if not cfg.get('optim_wrapper'):
         raise UserError('--amp: the config has no optim_wrapper')
-    cuda = torch.cuda.is_available()
-    cfg.optim_wrapper.type = 'AmpOptimWrapper' if cuda else 'Bf16OptimWrapper'
+    configured = cfg.optim_wrapper.keys() & {'loss_scale', 'dtype'}
+    of_mmengine = torch.cuda.is_available() and (
+        configured or not torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    cfg.optim_wrapper.type = 'AmpOptimWrapper' if of_mmengine else 'Bf16OptimWrapper'
 
 
 def recover(
@@ -102,7 +109,7 @@ def train_pruned(
         trained.load_from, trained.resume = resumed, True
     fit_to_device(trained, launcher)
     build_runner(trained).train()
-    dist.barrier()  # rank 0 may still be naming the last checkpoint
+    barrier()  # rank 0 may still be naming the last checkpoint
 
 
 def add_recovered(

@@ -1,14 +1,18 @@
 """The BEV grid, the cameras that see its cells, and how the ego moved over it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.functional import rotate
+
+from projects.prune_plugin.common.precision import without_tf32
 
 from .attention.sampling import Rows
+from .on_device import constant, sent
 
 #: A point less than this far in front of a camera counts as behind it, in metres.
 NEAR = 1e-5
@@ -49,11 +53,12 @@ def pillar_points(
     points = torch.cat(
         [flat.expand(num, -1, -1), z[:, None, None].expand(-1, len(flat), 1)], dim=-1
     )
-    low = points.new_tensor(pc_range[:3])
-    size = points.new_tensor([pc_range[3 + i] - pc_range[i] for i in range(3)])
+    low = constant(tuple(pc_range[:3]), points)
+    size = constant(tuple(pc_range[3 + i] - pc_range[i] for i in range(3)), points)
     return points * size + low
 
 
+@without_tf32()
 def project(
     points: Tensor, lidar2img: Tensor, image_size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
@@ -77,7 +82,7 @@ def project(
         projected = torch.matmul(matrices, columns).squeeze(-1).transpose(2, 3)
     depth = projected[..., 2:3]
     places = projected[..., :2] / depth.clamp(min=NEAR)
-    places = places / places.new_tensor([image_size[1], image_size[0]])
+    places = places / constant((image_size[1], image_size[0]), places)
     inside = ((places > 0) & (places < 1)).all(-1) & (depth[..., 0] > NEAR)
     return places, inside
 
@@ -153,7 +158,30 @@ def rotate_bev(
     turned = []
     for features, angle in zip(bev, degrees, strict=True):
         image = features.unflatten(0, shape).permute(2, 0, 1)
-        turned.append(
-            rotate(image, float(angle), center=list(center)).permute(1, 2, 0).flatten(0, 1)
-        )
+        turned.append(rotated(image, float(angle), center).permute(1, 2, 0).flatten(0, 1))
     return torch.stack(turned)
+
+
+def rotated(image: Tensor, degrees: float, center: Sequence[int]) -> Tensor:
+    """``(C, h, w)`` turned anticlockwise about a point (x, y) in cells; nearest cell, zero outside.
+
+    torchvision's ``rotate`` to the bit, without the copies of lists that a GPU would be waited for.
+    """
+    height, width = image.shape[-2:]
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    x, y = center[0] - 0.5 * width, center[1] - 0.5 * height  # from the middle of the image
+    # Where a cell's content comes from; what cells are counted in becomes [-1, 1].
+    matrix = np.array([[cos, sin], [-sin, cos], [x - cos * x + sin * y, y - sin * x - cos * y]])
+    columns = torch.arange(width, dtype=image.dtype, device=image.device) - (0.5 * width - 0.5)
+    rows = torch.arange(height, dtype=image.dtype, device=image.device) - (0.5 * height - 0.5)
+    cells = torch.stack(
+        [
+            columns.repeat(height),
+            rows.repeat_interleave(width),
+            torch.ones_like(columns).repeat(height),
+        ],
+        -1,
+    )
+    matrix = sent(matrix, image) / constant((0.5 * width, 0.5 * height), image)
+    places = (cells @ matrix).view(1, height, width, 2)
+    return F.grid_sample(image[None], places, 'nearest', 'zeros', align_corners=False)[0]

@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from .attention import MultiheadAttention
+from .on_device import constant
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
@@ -114,6 +115,7 @@ class RefiningDecoder(nn.Module):
             hidden: True for queries that the others must not see, ``(1, Q)``; None hides none.
         """
         states, codes, references = [], [], []
+        moving = constant(tuple(self.code_index), query, torch.long)
         points = reference_points
         for layer, branch in zip(self.layers, branches, strict=True):
             query = layer(query, query_pos, bev, points[..., :2], shape, hidden)
@@ -122,7 +124,7 @@ class RefiningDecoder(nn.Module):
             states.append(query)
             codes.append(code)
             references.append(logit)
-            points = (code[..., self.code_index] + logit).sigmoid().detach()
+            points = (code[..., moving] + logit).sigmoid().detach()
         return Decoded(torch.stack(states), torch.stack(codes), torch.stack(references))
 
 

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .on_device import constant
+
 
 def _corner_and_size(like: Tensor, pc_range: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Lower x, y corner and the extent of ``x0, y0, z0, x1, y1, z1``, two numbers each."""
-    lower, upper = like.new_tensor(pc_range[:2]), like.new_tensor(pc_range[3:5])
+    lower, upper = constant(tuple(pc_range[:2]), like), constant(tuple(pc_range[3:5]), like)
     return lower, upper - lower
 
 

@@ -20,6 +20,7 @@ from .interaction import (
     silenced,
     unsure,
 )
+from .on_device import constant
 
 
 @MODELS.register_module()
@@ -244,10 +245,10 @@ class VADHead(BaseModule):
             [branch(x) for branch, x in zip(self.cls_branches, found.states, strict=True)]
         )
         logits = silenced(logits, hidden_queries(self.object_flags))
-        index = self.transformer.decoder.code_index
+        index = constant(tuple(self.transformer.decoder.code_index), found.codes, torch.long)
         places = (found.codes[..., index] + found.references).sigmoid()
-        low = places.new_tensor(self.pc_range[:3])
-        size = places.new_tensor(self.pc_range[3:]) - low
+        low = constant(self.pc_range[:3], places)
+        size = constant(self.pc_range[3:], places) - low
         metres = places * size + low
         codes = found.codes
         preds = torch.cat(

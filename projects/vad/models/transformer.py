@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .attention import DeformableAttention
 from .bev_geometry import bev_shift, rotate_bev
 from .decoder import Decoded
+from .on_device import sent
 
 #: Length of a CAN bus record (see the dataset).
 CAN_BUS = 18
@@ -112,8 +113,8 @@ class VADPerceptionTransformer(BaseModule):
         can_bus = np.stack([frame['can_bus'] for frame in frames])
         if previous is not None:
             previous = rotate_bev(previous, can_bus[:, -1], shape, self.rotate_center)
-        shift = bev_queries.new_tensor(bev_shift(can_bus, bev_size))
-        query = bev_queries[None] + self.can_bus_mlp(bev_queries.new_tensor(can_bus))[:, None]
+        shift = sent(bev_shift(can_bus, bev_size), bev_queries)
+        query = bev_queries[None] + self.can_bus_mlp(sent(can_bus, bev_queries))[:, None]
         flat, levels = self.flatten(features)
         lidar2img = np.stack([np.asarray(frame['lidar2img']) for frame in frames])
         size = tuple(frames[0]['img_shape'][:2])

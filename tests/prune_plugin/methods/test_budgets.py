@@ -211,8 +211,8 @@ def test_latency_is_measured_where_the_model_is_as_the_profile_says(monkeypatch)
     """Every timed call: on the model's device, with the batch and the threads asked for."""
     seen = []
 
-    def watched(calls, seconds=2.0, num_threads=1):
-        seen.append(num_threads)
+    def watched(calls, seconds=2.0, num_threads=1, device='cpu'):
+        seen.append((num_threads, device))
         return flops_as_time(calls)
 
     def model_watched(models, example, num_threads=1):
@@ -228,7 +228,9 @@ def test_latency_is_measured_where_the_model_is_as_the_profile_says(monkeypatch)
         BY_NAME['vit'].units, budget=dict(type='latency', ratio=0.3), profile=profile
     ).plan(dense)
     *modules, whole = seen
-    assert modules == [3, 3], 'attention and MLPs, each timed once, as all layers are alike'
+    assert modules == [(3, 'cpu')] * 2, (
+        'attention and MLPs, each timed once, as all layers are alike'
+    )
     assert whole == ((5, 3, 32, 32), next(dense.parameters()).device, 3)
 
 

@@ -7,6 +7,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
+from projects.vad.models.assigners import with_orders
+from projects.vad.models.assigners.hungarian import match
 from projects.vad.models.losses.detection import best_modes
 from projects.vad.models.losses.points import PtsDirCosLoss, PtsL1Loss, direction_cosine_distance
 from projects.vad.structures import with_gravity_center
@@ -43,20 +45,19 @@ def one_layer(matches, layer):
     return zip(*(field[layer].tolist() for field in fields), strict=True)
 
 
-def test_detection_and_motion(case, monkeypatch):
+def test_detection_and_motion(case):
     preds, samples = case
     loss = setup.build().detection
-    kept, assign = [], loss.assigner.assign
-    monkeypatch.setattr(loss.assigner, 'assign', lambda *a: kept.append(assign(*a)) or kept[-1])
     gts = [s.gt_instances_3d for s in samples]
-    found = loss(preds, gts, setup.CODE_WEIGHTS)
+    matches = match(loss.costs(preds, gts))
+    found = loss(preds, gts, setup.CODE_WEIGHTS, matches)
     boxes = torch.cat([with_gravity_center(gt.bboxes_3d) for gt in gts]).tolist()
     labels = torch.cat([gt.labels_3d for gt in gts]).tolist()
     attributes = torch.cat([gt.attr_labels for gt in gts])
     for layer, prefix in ((0, 'd0.'), (1, '')):
         targets = [[10] * 12, [10] * 12]
         distance = 0.0
-        for b, q, g in one_layer(kept[0], layer):
+        for b, q, g in one_layer(matches, layer):
             targets[b][q] = labels[g]
             code = preds['all_bbox_preds'][layer, b, q].tolist()
             for i, (x, y) in enumerate(zip(code, box_code(boxes[g]), strict=True)):
@@ -66,7 +67,7 @@ def test_detection_and_motion(case, monkeypatch):
         assert found[f'{prefix}loss_cls'] == pytest.approx(0.8 * classes / 6, rel=1e-5)
 
     modes, error = [[6] * 12, [6] * 12], 0.0
-    for b, q, g in one_layer(kept[0], 1):
+    for b, q, g in one_layer(matches, 1):
         truth, seen = attributes[g, :12].view(6, 2), attributes[g, 12:18]
         pred = preds['all_traj_preds'][-1, b, q].view(6, 6, 2)
         ends = [float((mode.sum(0) - truth.sum(0)).norm() * seen[-1]) for mode in pred]
@@ -86,7 +87,7 @@ def test_best_mode_of_a_track_that_ends_early_is_the_first():
     assert best_modes(trajs, targets, masks).tolist() == [2, 0]
 
 
-def test_map(case, monkeypatch):
+def test_map(case):
     preds, samples = case
     config = setup.stage_2()['map']
     config |= dict(
@@ -94,17 +95,17 @@ def test_map(case, monkeypatch):
         loss_map_iou=dict(type='mmdet.GIoULoss', loss_weight=2.0),
     )
     loss = MODELS.build(dict(setup.stage_2(), map=config)).map
-    kept, assign = [], loss.assigner.assign
-    monkeypatch.setattr(loss.assigner, 'assign', lambda *a: kept.append(assign(*a)) or kept[-1])
     gts = [s.gt_map for s in samples]
-    found = loss(preds, gts, torch.tensor([1.0, 2.0, 1.0, 1.0]))
+    costs, orders = loss.costs(preds, gts)
+    matches = with_orders(match(costs), orders)
+    found = loss(preds, gts, torch.tensor([1.0, 2.0, 1.0, 1.0]), matches)
     labels = torch.cat([gt.labels for gt in gts]).tolist()
     shifted, boxes = (torch.cat([gt[k] for gt in gts]) for k in ('shifted_pts', 'bboxes'))
     size, corner = torch.tensor([30.0, 60.0]), torch.tensor([-15.0, -30.0])
     for layer, prefix in ((0, 'd0.'), (1, '')):
         targets, sums = [[3] * 8, [3] * 8], dict(pts=0.0, dir=0.0, bbox=0.0, iou=0.0)
         for (b, q, g), order in zip(
-            one_layer(kept[0], layer), kept[0].order[layer].tolist(), strict=True
+            one_layer(matches, layer), matches.order[layer].tolist(), strict=True
         ):
             targets[b][q] = labels[g]
             pred = preds['map_all_pts_preds'][layer, b, q]

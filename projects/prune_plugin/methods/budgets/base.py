@@ -103,7 +103,8 @@ class Budget:
         Args:
             model: The model as given.
             groups: Its unit groups.
-            profile: ``prune_cfg.profile``: ``batch_size``, ``num_threads``, ``input_shape``.
+            profile: ``prune_cfg.profile`` (``batch_size``, ``num_threads``, ``input_shape``), and
+                ``round_to``.
         """
         raise NotImplementedError
 

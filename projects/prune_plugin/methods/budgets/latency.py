@@ -31,10 +31,10 @@ from .costs import TableCost
 class LatencyBudget(Budget):
     """Remove a fraction of the forward time, measured on the model's device.
 
-    Each module that owns units is timed at a few numbers of units, on the inputs of its first call; times
-    in between are interpolated. Modules of equal shapes are timed once. The tools use a GPU if there is
-    one. ``prune_cfg.profile`` sets the batch size and the number of CPU threads. On several ranks only
-    rank 0 measures.
+    Each module that owns units is timed at a few numbers of units (multiples of ``prune_cfg.round_to``),
+    on the inputs of its first call; times in between are interpolated. Modules of equal shapes are timed
+    once. The tools use a GPU if there is one. ``prune_cfg.profile`` sets the batch size and the number of
+    CPU threads. On several ranks only rank 0 measures.
 
     Args:
         ratio: Fraction of the time to remove.
@@ -59,7 +59,7 @@ class LatencyBudget(Budget):
         """See :meth:`Budget.cost`."""
         shape, batch = profile.get('input_shape'), profile.get('batch_size', 1)
         example = checked_example_input(model, shape, batch, 'a latency budget')
-        threads = profile.get('num_threads', 1)
+        threads, round_to = profile.get('num_threads', 1), profile.get('round_to', 1)
         calls = module_calls(model, {group.owner for group in groups}, example)
         cache: dict[tuple, tuple[Tensor, Tensor]] = {}
         tables = []
@@ -71,7 +71,7 @@ class LatencyBudget(Budget):
                 )
             key = signature(model, group, calls[group.owner])
             if key not in cache:
-                cache[key] = self._table(model, group, calls[group.owner], threads)
+                cache[key] = self._table(model, group, calls[group.owner], threads, round_to)
             tables.append(cache[key])
         (base,) = model_latency([model], example, num_threads=threads)
         print_log(
@@ -82,16 +82,11 @@ class LatencyBudget(Budget):
         return TableCost(base, tables)
 
     def _table(
-        self, model: nn.Module, group: UnitGroup, call: Example, threads: int
+        self, model: nn.Module, group: UnitGroup, call: Example, threads: int, round_to: int
     ) -> tuple[Tensor, Tensor]:
         """Time of the group's owner by its number of units: counts and milliseconds, both ascending."""
         args, kwargs = call
-        least = max(1, group.least)
-        counts = (
-            torch.linspace(least, group.size, min(self.points, group.size)).round().unique().long()
-        )
-        if len(counts) == 1:
-            counts = torch.tensor([0, group.size])
+        counts = measured_counts(group, self.points, round_to)
         owner = model.get_submodule(group.owner)
         local = relative_to(group, group.owner)
         modules = []
@@ -101,11 +96,24 @@ class LatencyBudget(Budget):
             slim(holder, state).eval()
             modules.append(holder['m'])
         with torch.inference_mode():
-            times = interleaved_latency(
-                [partial(module, *args, **kwargs) for module in modules], self.seconds, threads
-            )
+            device = next(owner.parameters()).device.type
+            calls = [partial(module, *args, **kwargs) for module in modules]
+            times = interleaved_latency(calls, self.seconds, threads, device)
         # More units don't take less time; measurements that say so are noise.
         return counts.double(), torch.tensor(times, dtype=torch.float64).cummax(0).values
+
+
+def measured_counts(group: UnitGroup, points: int, round_to: int) -> Tensor:
+    """Numbers of units at which to measure a group, ascending: at most ``points``, up to all.
+
+    They are multiples of ``round_to``, as what will be left is: on GPUs other widths may take longer.
+    """
+    least = max(1, group.least)
+    steps = torch.linspace(least, group.size, min(points, group.size))
+    steps = (steps / round_to).round() * round_to
+    steps[-1] = group.size  # which may be no multiple
+    counts = steps[(steps >= least) & (steps <= group.size)].unique().long()
+    return counts if len(counts) > 1 else torch.tensor([0, group.size])
 
 
 def relative_to(group: UnitGroup, owner: str) -> UnitGroup:
@@ -116,10 +124,12 @@ def relative_to(group: UnitGroup, owner: str) -> UnitGroup:
 
     cuts = tuple(replace(cut, name=local(cut.name)) for cut in group.cuts)
     attrs = tuple(Attr(local(a.module), a.name, a.per_unit) for a in group.attrs)
-    converts = tuple((local(module), converter) for module, converter in group.converts)
-    return replace(
-        group, name=local(group.name), cuts=cuts, owner='m', attrs=attrs, converts=converts
+    converts, emptied = (
+        tuple((local(module), converter) for module, converter in pairs)
+        for pairs in (group.converts, group.emptied)
     )
+    group = replace(group, name=local(group.name), owner='m')
+    return replace(group, cuts=cuts, attrs=attrs, converts=converts, emptied=emptied)
 
 
 @torch.no_grad()

@@ -16,8 +16,9 @@ from ...calibration.data import forward_calls
 from ...calibration.layer_inputs import add_gram, input_rows, mirror, over_ranks, weight_matrix
 from ...calibration.mask_gradients import input_cuts
 from ...calibration.sequential import SharedInput, group_by_input, run_layer_by_layer
-from ...common.distributed import assert_ranks_agree, weights_digest
+from ...common.distributed import assert_ranks_agree, tensors_from_rank_0, weights_digest
 from ...common.eval_mode import inference
+from ...common.precision import without_tf32
 from ...common.registry import COMPENSATIONS
 from ...common.validation import check_number
 from ...structure.prune_state import PruneState
@@ -27,6 +28,7 @@ from ..optimal_brain_surgeon import damped_factor
 from .base import Compensation
 
 
+@without_tf32()
 def refit(weight: Tensor, gram: Tensor, keep: Tensor, damping: float, name: str) -> Tensor:
     """Weights on the kept inputs that best reproduce the output of the weights on all inputs.
 
@@ -239,10 +241,37 @@ class LeastSquares(Compensation):
             first = next(iter(members.values()))
             mean = input_mean(first, inputs) if biased else None
             gram, rows = mean_gram(first, inputs, mean)
-            for path, module in members.items():
-                old, keep = weight_matrix(module).float(), kept[path].to(gram.device)
-                new = refit(old, gram, keep, self.damping, path)
-                if mean is not None:
-                    module.bias.add_((old - new) @ mean)
-                module.weight.copy_(new.view(module.weight.shape))
+            parameters = [p for m in members.values() for p in (m.weight, m.bias) if p is not None]
+            solve = partial(self.solve, members, gram, mean, kept)
+            for parameter, new in zip(
+                parameters, tensors_from_rank_0(solve, parameters), strict=True
+            ):
+                parameter.copy_(new)
         return rows
+
+    def solve(
+        self,
+        modules: Mapping[str, nn.Module],
+        gram: Tensor,
+        mean: Tensor | None,
+        kept: Mapping[str, Tensor],
+    ) -> list[Tensor]:
+        """New values of each module's parameters.
+
+        Args:
+            modules: Layers that share an input, by name; all have a bias, or none has.
+            gram: From :func:`mean_gram`.
+            mean: Of each input feature; for layers with a bias.
+            kept: From :func:`kept_inputs`.
+
+        Returns:
+            Of each module the weight and, if there is one, the bias.
+        """
+        found = []
+        for path, module in modules.items():
+            old, keep = weight_matrix(module).float(), kept[path].to(gram.device)
+            new = refit(old, gram, keep, self.damping, path)
+            found.append(new.view(module.weight.shape).to(module.weight.dtype))
+            if mean is not None:
+                found.append((module.bias + (old - new) @ mean).to(module.bias.dtype))
+        return found

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ...common.precision import at_least_float32
 from ...common.registry import CRITERIA
 from ...common.validation import one_of
 from ...structure.unit_group import sum_per_unit, weight_cuts
@@ -62,4 +63,4 @@ class L2(L1):
     @staticmethod
     def elements(weight: Tensor) -> Tensor:
         """See :meth:`L1.elements`."""
-        return weight.square()
+        return at_least_float32(weight).square()

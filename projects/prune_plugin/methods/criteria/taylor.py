@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ...calibration.statistics import Statistic
 from ...common.errors import UserError
+from ...common.precision import at_least_float32
 from ...common.registry import CRITERIA
 from ...structure.unit_group import sum_per_unit
 from .base import Criterion
@@ -17,7 +18,7 @@ def taylor_elements(weight: Tensor, gradient: Tensor) -> Tensor:
 
 def curvature_elements(weight: Tensor, squared_gradient: Tensor) -> Tensor:
     """Second-order term with the empirical Fisher as diagonal Hessian: ``w^2 * g^2 / 2``, elementwise."""
-    return 0.5 * weight.square() * squared_gradient
+    return 0.5 * at_least_float32(weight).square() * squared_gradient
 
 
 @CRITERIA.register_module()

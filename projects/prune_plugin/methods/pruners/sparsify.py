@@ -21,7 +21,7 @@ from ...calibration.sequential import (
     observe,
     run_layer_by_layer,
 )
-from ...common.distributed import assert_ranks_agree, weights_digest
+from ...common.distributed import assert_ranks_agree, tensors_from_rank_0, weights_digest
 from ...common.eval_mode import inference
 from ..sparsifiers.base import Sparsifier
 from .layer_progress import LayerProgress
@@ -163,7 +163,14 @@ class SparsifierRun:
             earlier = previous and {
                 name: previous[name].flatten(1).to(weights[name].device) for name in weights
             }
-            pruned = self.sparsifier.prune(weights, statistic, ratios, earlier)
+
+            def solve() -> list[Tensor]:
+                found = self.sparsifier.prune(weights, statistic, ratios, earlier)
+                return [tensor for name in weights for tensor in found[name]]
+
+            like = [x for w in weights.values() for x in (w, torch.empty_like(w, dtype=torch.bool))]
+            tensors = tensors_from_rank_0(solve, like)
+            pruned = dict(zip(weights, zip(tensors[::2], tensors[1::2], strict=True), strict=True))
             for name, (weight, keep) in pruned.items():
                 install(name, weight, keep)
             return pruned

@@ -350,11 +350,12 @@ class StructuredPruner(Pruner):
 
     def cost(self, model: nn.Module, groups: list[UnitGroup]) -> Cost:
         """What the budget limits, as a function of the units kept."""
+        profile = {**vars(self.profile), 'round_to': self.round_to}
         if not (self.remove_empty_layers and self.budget.counts_layers):
-            return self.budget.cost(model, groups, vars(self.profile))
+            return self.budget.cost(model, groups, profile)
         blocks = needed_blocks(model, groups)
         extended, positions = with_layers(groups, blocks)
-        full = self.budget.cost(model, extended, vars(self.profile))
+        full = self.budget.cost(model, extended, profile)
         return DepthCost(full, len(groups), blocks, positions)
 
     def allocate(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...calibration.layer_inputs import input_drift, input_gram
 from ...common.errors import UserError
+from ...common.precision import without_tf32
 from ...common.registry import SPARSIFIERS
 from ...common.validation import at_least, check_number, is_number
 from ..optimal_brain_surgeon import damped_factor, toward_dense
@@ -19,6 +20,7 @@ STEP = 16
 DENSE_DAMPING = 30.0
 
 
+@without_tf32()
 def sparsegpt(
     weights: Sequence[Tensor],
     factor: Tensor,

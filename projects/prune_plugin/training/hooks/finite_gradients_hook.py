@@ -13,22 +13,38 @@ from torch.distributed.tensor import DTensor
 from ...common.errors import UserError
 from ...common.model_wrappers import unwrapped
 from ..sharding.fully_shard import local
+from ..skipped_steps import LIMIT, SkippedSteps
 
 
 @HOOKS.register_module()
 class FiniteGradientsHook(Hook):
     """Checks all gradients before they are clipped and applied, at the cost of one device-to-host copy.
 
-    Under a gradient scaler (fp16) nothing is checked: the scaler skips such steps itself.
+    A gradient scaler (fp16) skips steps whose gradients aren't finite by itself, and tries a smaller
+    scale: there training ends if it has skipped so many in a row that no scale helps.
 
     Raises:
-        UserError: a gradient is NaN or infinite; the weights are still those of the previous step.
+        UserError: a gradient is NaN or infinite, and the weights are still those of the previous step; or
+            all steps are skipped; or there are float16 weights under a gradient scaler, which needs
+            float32.
     """
 
     def __init__(self):
         self._wrapper: OptimWrapper | None = None
         self._step: Callable[..., None] | None = None
         self._batch = 0
+        self._skipped: SkippedSteps | None = None
+
+    def before_train(self, runner) -> None:
+        """Refuse float16 weights under a gradient scaler."""
+        if not hasattr(runner.optim_wrapper, 'loss_scaler'):
+            return
+        for name, parameter in unwrapped(runner).named_parameters():
+            if parameter.requires_grad and parameter.dtype == torch.float16:
+                raise UserError(
+                    f'{name} is float16, and mixed precision in float16 (--amp, AmpOptimWrapper) trains '
+                    'float32 weights: load the model as float32, or leave --amp away'
+                )
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         """Wrap the step of the current optimizer: some loops replace the optimizer during training."""
@@ -37,14 +53,17 @@ class FiniteGradientsHook(Hook):
         if wrapper is self._wrapper or not hasattr(wrapper, 'optimizer'):
             return
         self.after_train(runner)
-        if not hasattr(wrapper, 'loss_scaler'):
-            self._wrap(runner, wrapper)
+        if hasattr(wrapper, 'loss_scaler'):
+            self._skipped = SkippedSteps(wrapper.optimizer)
+        self._wrap(runner, wrapper)
 
     def after_train(self, runner) -> None:
         """Restore the optimizer's step."""
         if self._wrapper is not None:
             self._wrapper.step = self._step
-        self._wrapper = None
+        if self._skipped is not None:
+            self._skipped.remove()
+        self._wrapper = self._skipped = None
 
     def _wrap(self, runner: Runner, wrapper: OptimWrapper) -> None:
         step = wrapper.step
@@ -52,8 +71,15 @@ class FiniteGradientsHook(Hook):
 
         @functools.wraps(step)  # learning-rate schedulers read its attributes
         def checked_step(**kwargs) -> None:
-            self.check(runner)
+            if self._skipped is None:
+                self.check(runner)
             step(**kwargs)
+            if self._skipped is not None and self._skipped.after_step():
+                raise UserError(
+                    f'training ends in epoch {runner.epoch + 1}, batch {self._batch + 1}: gradients of the '
+                    f'last {LIMIT} steps were NaN or infinite at every scale of the loss, so none was '
+                    'made; check the weights and the data, and resume from an earlier checkpoint'
+                )
 
         wrapper.step = checked_step
 

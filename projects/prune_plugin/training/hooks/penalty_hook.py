@@ -53,8 +53,13 @@ class RegularizedUnits:
             squares.append(along.view(-1, each).sum(1))
         return torch.stack(squares).sum(0).sqrt()
 
-    def add(self, strength: float) -> None:
-        """Add the penalty's gradient."""
+    def add(self, strength: float, scale: Tensor | None = None) -> None:
+        """Add the penalty's gradient.
+
+        Args:
+            strength: Its factor.
+            scale: By which the optimizer will divide all gradients; None: by nothing.
+        """
         factors = self.penalty.factors(self.norms() if self.penalty.needs_norms else None)
         for parameter, dim, rows, each in self.parts:
             if parameter.grad is None:
@@ -64,6 +69,8 @@ class RegularizedUnits:
                 shape = [1] * gradient.dim()
                 shape[dim] = -1
                 gradient = gradient * factors.repeat_interleave(each).view(shape).to(gradient)
+            if scale is not None:
+                gradient = gradient * scale
             parameter.grad.index_add_(dim, rows, gradient.to(parameter.grad), alpha=strength)
 
 
@@ -141,10 +148,13 @@ class PenaltyHook(Hook):
 
     @torch.no_grad()
     def add_gradients(self, optimizer, args, kwargs) -> None:
-        """Add the gradients."""
+        """Add the gradients.
+
+        A gradient scaler leaves it to fused optimizers to divide by its scale.
+        """
         strength = self.penalty.at(self.step, self.steps)
         for group in self.groups:
-            group.add(strength)
+            group.add(strength, getattr(optimizer, 'grad_scale', None))
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         """Know how far the state is."""

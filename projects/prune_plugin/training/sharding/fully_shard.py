@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODEL_WRAPPERS
 from torch import Tensor, nn
 from torch import distributed as torch_dist
@@ -122,14 +123,17 @@ class FullyShard(nn.Module):
         check_sharding(dict(blocks=blocks, mixed_precision=mixed_precision), 'model_wrapper_cfg')
         names = block_names(module, blocks)
         dtype = None if mixed_precision is None else PRECISIONS[mixed_precision]
+        device = best_device()
         options = dict(
-            mesh=init_device_mesh(best_device(), (torch_dist.get_world_size(),)),
+            mesh=init_device_mesh(device, (torch_dist.get_world_size(),)),
             mp_policy=MixedPrecisionPolicy(dtype, torch.float32 if dtype else None),
         )
         for name in names:
             fully_shard(module.get_submodule(name), **options)
         self.module = fully_shard(module, **options)
         for part in module.modules():
+            if isinstance(part, BaseDataPreprocessor):
+                part.to(device)  # its tensors have been moved, but it notes where it puts the data
             if any(isinstance(p, DTensor) for p in part._parameters.values()):
                 part.register_load_state_dict_pre_hook(shard_state_dict)
 

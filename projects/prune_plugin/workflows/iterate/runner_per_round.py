@@ -21,7 +21,7 @@ from ...checkpoints.checkpoint_file import load_file, newest_checkpoint, save_fi
 from ...checkpoints.model_loading import Loaded, load_model
 from ...checkpoints.packed_masks import unpack_masks
 from ...common.device import best_device
-from ...common.distributed import from_rank_0, on_rank_0
+from ...common.distributed import barrier, from_rank_0, on_rank_0
 from ...common.fileio import atomic_write, replace_symlink
 from ...common.timing import timed
 from ...evaluation.profiling import profile
@@ -204,7 +204,7 @@ class RunnerPerRound:
             folder.mkdir(exist_ok=True)
             clear(folder, *LEFTOVERS)
             self.drop_optimizer()
-        dist.barrier()
+        barrier()
         if not self.pruner.layer_by_layer:
             return None
         key = progress_key(self.cfg, self.pruner, self.options, round=asdict(round_))
@@ -222,7 +222,7 @@ class RunnerPerRound:
         options = replace(self.options, output_dir=self.folder_of(round_))
         with timed(self.seconds, 'save'):
             save_pruned(self.cfg, self.pruner, loaded, pruned, None, options)
-        dist.barrier()
+        barrier()
         row.after_prune = self.evaluate(loaded.model, f'after pruning {round_.number}')
 
     def train(self, round_: Round, row: Row) -> None:
@@ -246,7 +246,7 @@ class RunnerPerRound:
             return
         if dist.is_main_process() and (newest := newest_checkpoint(folder)):
             replace_symlink(folder / 'latest.pth', newest.name)
-        dist.barrier()
+        barrier()
         trained = self.load(folder / 'latest.pth')
         check_zeros(trained.checkpoint, load_file(folder / self.file_name), folder)
         row.after_training = self.evaluate(trained.model, f'after training {round_.number}')
@@ -299,5 +299,5 @@ class RunnerPerRound:
         result = PruneResult(report, weight_level=pruned, test_set=self.test_set)
         if dist.is_main_process():
             write_report(result, self.folder)
-        dist.barrier()
+        barrier()
         return result

@@ -8,6 +8,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ..on_device import sent
+
 # Stands for an infinite cost: what can't match well, such as a true box without extent.
 LARGE = 1e8
 
@@ -44,20 +46,36 @@ class Matches:
 def match(costs: Sequence[Tensor]) -> Matches:
     """One-to-one pairs with the least total cost, for each sample and layer by itself.
 
-    All costs go to the CPU in one copy, which is the only time the device is waited for.
-
     Args:
         costs: For each sample, ``(L, Q, number of truths)``.
     """
-    device = costs[0].device
+    return match_all([costs])[0]
+
+
+def match_all(tasks: Sequence[Sequence[Tensor]]) -> list[Matches]:
+    """:func:`match` for several kinds of truths.
+
+    All costs go to the CPU in one copy, which is the only time the device is waited for.
+
+    Args:
+        tasks: For each kind, for each sample, ``(L, Q, number of truths)``.
+    """
+    costs = [cost for task in tasks for cost in task]
     flat = torch.cat([cost.float().flatten() for cost in costs])
     flat = torch.nan_to_num(flat, nan=float('nan'), posinf=LARGE, neginf=-LARGE).cpu().numpy()
     pieces = np.split(flat, np.cumsum([cost.numel() for cost in costs])[:-1])
-    pairs, first = [], 0
-    for sample, (cost, piece) in enumerate(zip(costs, pieces, strict=True)):
-        solved = [linear_sum_assignment(layer) for layer in piece.reshape(tuple(cost.shape))]
-        query, gt = (np.stack(side) for side in zip(*solved, strict=True))
-        pairs.append(np.stack([np.full_like(query, sample), query, gt + first], axis=0))
-        first += cost.shape[-1]
-    index = torch.from_numpy(np.concatenate(pairs, axis=2)).long().to(device)
-    return Matches(*index)
+    solved = [
+        [linear_sum_assignment(layer) for layer in piece.reshape(tuple(cost.shape))]
+        for cost, piece in zip(costs, pieces, strict=True)
+    ]
+    found, begin = [], 0
+    for task in tasks:
+        pairs, first = [], 0
+        for sample, (cost, layers) in enumerate(zip(task, solved[begin:], strict=False)):
+            query, gt = (np.stack(side) for side in zip(*layers, strict=True))
+            pairs.append(np.stack([np.full_like(query, sample), query, gt + first], axis=0))
+            first += cost.shape[-1]
+        found.append(np.concatenate(pairs, axis=2))
+        begin += len(task)
+    index = sent(np.concatenate(found, axis=2), costs[0], torch.long)
+    return [Matches(*part) for part in index.split([pairs.shape[2] for pairs in found], dim=2)]

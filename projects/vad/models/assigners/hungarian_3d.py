@@ -40,9 +40,14 @@ class HungarianAssigner3D:
             bbox_preds: Box codes ``(L, B, Q, 10)``.
             gts: For each sample ``labels (n,)`` and the true boxes' codes as ``bboxes (n, 10)``.
         """
-        return match(
-            [self._cost(cls_scores[:, b], bbox_preds[:, b], gt) for b, gt in enumerate(gts)]
-        )
+        return match(self.costs(cls_scores, bbox_preds, gts))
+
+    @torch.no_grad()
+    def costs(
+        self, cls_scores: Tensor, bbox_preds: Tensor, gts: Sequence[InstanceData]
+    ) -> list[Tensor]:
+        """What each pair costs: for each sample ``(L, Q, n)``. Arguments as of :meth:`assign`."""
+        return [self._cost(cls_scores[:, b], bbox_preds[:, b], gt) for b, gt in enumerate(gts)]
 
     def _cost(self, logits: Tensor, codes: Tensor, gt: InstanceData) -> Tensor:
         pred = InstanceData(scores=logits.flatten(0, 1), bboxes=codes.flatten(0, 1))

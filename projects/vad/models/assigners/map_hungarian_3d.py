@@ -42,15 +42,19 @@ class MapHungarianAssigner3D:
             gts: For each sample ``labels (m,)`` and ``shifted_pts (m, orders, points, 2)``,
                 normalised.
         """
-        costs, orders = [], []
-        for b, gt in enumerate(gts):
-            cost, order = self._cost(cls_scores[:, b], pts_preds[:, b], gt)
-            costs.append(cost)
-            orders.append(order)
-        matches = match(costs)
-        layer = torch.arange(len(cls_scores), device=cls_scores.device)[:, None]
-        order = torch.cat(orders, dim=-1)[layer, matches.query, matches.gt]
-        return replace(matches, order=order)
+        costs, orders = self.costs(cls_scores, pts_preds, gts)
+        return with_orders(match(costs), orders)
+
+    @torch.no_grad()
+    def costs(
+        self, cls_scores: Tensor, pts_preds: Tensor, gts: Sequence[InstanceData]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """What each pair costs, and the order in which it does: for each sample ``(L, V, m)``.
+
+        Arguments as of :meth:`assign`.
+        """
+        pairs = [self._cost(cls_scores[:, b], pts_preds[:, b], gt) for b, gt in enumerate(gts)]
+        return [cost for cost, _ in pairs], [order for _, order in pairs]
 
     def _cost(self, logits: Tensor, points: Tensor, gt: InstanceData) -> tuple[Tensor, Tensor]:
         """Costs, and the orders that give them, both ``(L, V, m)``."""
@@ -58,3 +62,10 @@ class MapHungarianAssigner3D:
         pred = InstanceData(scores=logits.flatten(0, 1), pts=points.flatten(0, 1))
         pts_cost, order = self.pts_cost(pred, gt).min(dim=-1)
         return (self.cls_cost(pred, gt) + pts_cost).view(shape), order.view(shape)
+
+
+def with_orders(matches: Matches, orders: Sequence[Tensor]) -> Matches:
+    """The matches with each pair's best order, of those that ``costs`` returned."""
+    layer = torch.arange(len(matches.query), device=matches.query.device)[:, None]
+    order = torch.cat(list(orders), dim=-1)[layer, matches.query, matches.gt]
+    return replace(matches, order=order)

@@ -7,6 +7,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..on_device import constant
 from .sampling import deformable_sampling
 
 
@@ -103,7 +104,7 @@ class DeformableAttention(nn.Module):
 
 def cells(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
     """Width and height of each level, ``(levels, 2)``: what offsets in cells are divided by."""
-    return like.new_tensor([(width, height) for height, width in shapes])
+    return constant(tuple((width, height) for height, width in shapes), like)
 
 
 @MODELS.register_module()

@@ -7,6 +7,7 @@ table, the product of attention and bilinear weight is the row's weight. That re
 and keeps nothing per channel, which saves time and memory.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,10 @@ from mmcv.ops.multi_scale_deform_attn import (
     MultiScaleDeformableAttnFunction,
     multi_scale_deformable_attn_pytorch,
 )
+from mmengine.logging import print_log
 from torch import Tensor
+
+from ..on_device import constant
 
 #: Corners that one ``embedding_bag`` call looks up at most.
 CHUNK = 1 << 23
@@ -69,10 +73,18 @@ def deformable_sampling(
 
 @cache
 def has_operator(device_type: str) -> bool:
-    """Whether mmcv's operator was compiled for this kind of device."""
+    """Whether mmcv's operator was compiled for this kind of device; on GPUs without it, warn once."""
     if device_type != 'cuda':
         return False
-    return get_compiling_cuda_version() != 'not available'
+    compiled = get_compiling_cuda_version() != 'not available'
+    if not compiled:
+        print_log(
+            "mmcv has no CUDA operators here, so VAD's deformable attention runs in PyTorch, which is "
+            'slower and takes more memory; build mmcv with CUDA (MMCV_WITH_OPS=1, FORCE_CUDA=1)',
+            'current',
+            logging.WARNING,
+        )
+    return compiled
 
 
 def by_mmcv(
@@ -89,9 +101,9 @@ def by_mmcv(
         locations = padded.index_put((rows.batch, rows.slot), locations)
         padded = weights.new_zeros(len(value), longest, *weights.shape[1:])
         weights = padded.index_put((rows.batch, rows.slot), weights)
-    sizes = torch.tensor(shapes, device=value.device)
     if has_operator(value.device.type):
-        starts = torch.tensor(level_starts(shapes), device=value.device)
+        sizes = constant(tuple(map(tuple, shapes)), value, torch.long)
+        starts = constant(tuple(level_starts(shapes)), value, torch.long)
         maps = len(value)  # the operator takes them in equal portions of up to 64
         portion = next(n for n in range(min(maps, 64), 0, -1) if maps % n == 0)
         tensors = (x.contiguous() for x in (locations, weights))
@@ -99,7 +111,8 @@ def by_mmcv(
             value.contiguous(), sizes, starts, *tensors, portion
         )
     else:
-        out = multi_scale_deformable_attn_pytorch(value, sizes, locations, weights)
+        # The sizes as numbers: of a tensor on a GPU it would ask one by one.
+        out = multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
     return out if rows is None else out[rows.batch, rows.slot]
 
 

@@ -15,6 +15,7 @@ from .matched import (
     average_factor,
     classification_loss,
     name_by_layer,
+    weighted,
     with_loss_weight,
 )
 
@@ -29,6 +30,11 @@ def best_modes(trajs: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
     """
     miss = torch.linalg.norm(trajs.sum(dim=-2) - targets.sum(dim=-2)[:, None], dim=-1)
     return (miss * masks[:, -1:]).argmin(dim=-1)
+
+
+def codes_of(truth: InstanceData) -> Tensor:
+    """The box codes ``(n, 10)`` of true agents."""
+    return encode_boxes(with_gravity_center(truth.bboxes_3d.float()))
 
 
 class DetectionLoss(nn.Module):
@@ -58,8 +64,13 @@ class DetectionLoss(nn.Module):
         )
         self.assigner = TASK_UTILS.build({**assigner, **costs})
 
+    def costs(self, preds: dict, gts: Sequence[InstanceData]) -> list[Tensor]:
+        """What each pair of a query and a truth costs; arguments as of :meth:`forward`."""
+        truths = [InstanceData(bboxes=codes_of(gt), labels=gt.labels_3d) for gt in gts]
+        return self.assigner.costs(preds['all_cls_scores'], preds['all_bbox_preds'], truths)
+
     def forward(
-        self, preds: dict, gts: Sequence[InstanceData], code_weights: Tensor
+        self, preds: dict, gts: Sequence[InstanceData], code_weights: Tensor, matches: Matches
     ) -> dict[str, Tensor]:
         """Compute ``loss_cls``, ``loss_bbox``, ``loss_traj``, ``loss_traj_cls``, ``d0.loss_cls``...
 
@@ -68,15 +79,13 @@ class DetectionLoss(nn.Module):
                 ``all_traj_preds``, ``all_traj_cls_scores``.
             gts: For each sample ``bboxes_3d (n, 9)``, ``labels_3d (n,)``, ``attr_labels (n, 34)``.
             code_weights: Weights ``(10,)`` of the box code.
+            matches: The pairs, by :meth:`costs`.
         """
-        boxes = [encode_boxes(with_gravity_center(gt.bboxes_3d.float())) for gt in gts]
         labels = [gt.labels_3d for gt in gts]
-        truths = [InstanceData(bboxes=b, labels=c) for b, c in zip(boxes, labels, strict=True)]
         scores, codes = preds['all_cls_scores'], preds['all_bbox_preds']
-        matches = self.assigner.assign(scores, codes, truths)
         avg_factor = average_factor(matches)
 
-        targets = torch.cat(boxes)[matches.gt]
+        targets = torch.cat([codes_of(gt) for gt in gts])[matches.gt]
         valid = torch.isfinite(targets).all(dim=-1, keepdim=True)
         weights = code_weights * valid
         pairs = zip(matches.pick(codes), targets.masked_fill(~valid, 0.0), weights, strict=True)
@@ -84,7 +93,7 @@ class DetectionLoss(nn.Module):
             loss_cls=classification_loss(
                 self.loss_cls, scores, torch.cat(labels), matches, avg_factor
             ),
-            loss_bbox=[self.loss_bbox(p, t, w, avg_factor=avg_factor) for p, t, w in pairs],
+            loss_bbox=[weighted(self.loss_bbox, p, t, w, avg_factor) for p, t, w in pairs],
         )
         attributes = torch.cat([gt.attr_labels for gt in gts]).float()[matches.gt[-1]]
         losses |= self._motion(preds, matches, attributes, valid[-1], avg_factor)
@@ -115,7 +124,7 @@ class DetectionLoss(nn.Module):
         chosen = matched[torch.arange(len(best), device=best.device), best]
         weight = (masks * valid)[..., None].expand_as(targets)
         return dict(
-            loss_traj=[self.loss_traj(chosen, targets, weight, avg_factor=avg_factor)],
+            loss_traj=[weighted(self.loss_traj, chosen, targets, weight, avg_factor)],
             loss_traj_cls=[
                 self.loss_traj_cls(scores.flatten(0, 1), modes.flatten(), avg_factor=avg_factor)
             ],

@@ -7,6 +7,7 @@ from mmengine.registry import MODELS, TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ..assigners import Matches
 from ..geometry import (
     denormalize_map_boxes,
     denormalize_points,
@@ -17,6 +18,7 @@ from .matched import (
     average_factor,
     classification_loss,
     name_by_layer,
+    weighted,
     with_loss_weight,
 )
 
@@ -58,8 +60,22 @@ class MapLoss(nn.Module):
         )
         self.assigner = TASK_UTILS.build({**assigner, **costs})
 
+    def costs(self, preds: dict, gts: Sequence[InstanceData]) -> tuple[list[Tensor], list[Tensor]]:
+        """What each pair of a query and a truth costs, and in which order of points.
+
+        Arguments as of :meth:`forward`.
+        """
+        truths = [
+            InstanceData(
+                labels=gt.labels,
+                shifted_pts=normalize_points(gt.shifted_pts.float(), self.pc_range),
+            )
+            for gt in gts
+        ]
+        return self.assigner.costs(preds['map_all_cls_scores'], preds['map_all_pts_preds'], truths)
+
     def forward(
-        self, preds: dict, gts: Sequence[InstanceData], map_code_weights: Tensor
+        self, preds: dict, gts: Sequence[InstanceData], map_code_weights: Tensor, matches: Matches
     ) -> dict[str, Tensor]:
         """Compute ``loss_map_cls``, ``_bbox``, ``_iou``, ``_pts``, ``_dir``, ``d0.loss_map_cls``...
 
@@ -69,14 +85,10 @@ class MapLoss(nn.Module):
             gts: For each sample ``labels (m,)``, ``bboxes (m, 4)`` and
                 ``shifted_pts (m, orders, points, 2)`` in metres.
             map_code_weights: Weights ``(4,)`` of the boxes' numbers.
+            matches: The pairs and their orders, by :meth:`costs`.
         """
         scores, points = preds['map_all_cls_scores'], preds['map_all_pts_preds']
         labels, shifted = [gt.labels for gt in gts], [gt.shifted_pts.float() for gt in gts]
-        truths = [
-            InstanceData(labels=c, shifted_pts=normalize_points(s, self.pc_range))
-            for c, s in zip(labels, shifted, strict=True)
-        ]
-        matches = self.assigner.assign(scores, points, truths)
         avg_factor = average_factor(matches)
 
         boxes = torch.cat([gt.bboxes for gt in gts]).float()[matches.gt]
@@ -115,7 +127,7 @@ class MapLoss(nn.Module):
             ('loss_map_iou', self.loss_map_iou, metres),
         ):
             losses[key] = [
-                loss(p, t, weights.expand_as(p), avg_factor=avg_factor)
+                weighted(loss, p, t, weights.expand_as(p), avg_factor)
                 if loss
                 else p.abs().sum() * 0
                 for p, t in zip(*pair, strict=True)

@@ -1,6 +1,7 @@
 """What the losses of matched queries share."""
 
 import torch
+from mmdet.models.losses import L1Loss, l1_loss
 from mmdet.utils import reduce_mean
 from torch import Tensor
 
@@ -14,8 +15,25 @@ def with_loss_weight(cost: dict, loss: torch.nn.Module) -> dict:
 
 def average_factor(matches: Matches) -> Tensor:
     """Pairs in a batch, averaged over the processes, at least 1: a scalar on the device."""
-    number = matches.query.new_tensor(matches.num_pairs, dtype=torch.float32)
+    number = matches.query.new_full((), matches.num_pairs, dtype=torch.float32)
     return reduce_mean(number).clamp(min=1)
+
+
+def weighted(
+    loss: torch.nn.Module,
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    avg_factor: Tensor | None = None,
+) -> Tensor:
+    """``loss(pred, target, weight, avg_factor)``.
+
+    MMDetection's L1Loss first asks the device whether any weight counts; its function gives the same.
+    """
+    if type(loss) is L1Loss:
+        reduced = dict(reduction=loss.reduction, avg_factor=avg_factor)
+        return loss.loss_weight * l1_loss(pred, target, weight, **reduced)
+    return loss(pred, target, weight, avg_factor=avg_factor)
 
 
 def classification_loss(

@@ -4,6 +4,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..on_device import constant
 from .polylines import FAR
 
 
@@ -32,7 +33,7 @@ def plan_collision_loss(
     far = torch.linalg.norm(path - agents, dim=-1) > dis_thresh
     agents = agents.masked_fill((far | ~valid[..., None])[..., None], FAR)
     closest = (path - agents).abs().min(dim=1).values
-    return (closest.new_tensor([x_dis_thresh, y_dis_thresh]) - closest).clamp(min=0)
+    return (constant((x_dis_thresh, y_dis_thresh), closest) - closest).clamp(min=0)
 
 
 @MODELS.register_module()

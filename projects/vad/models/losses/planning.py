@@ -4,6 +4,8 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from .matched import weighted
+
 
 class PlanningLoss(nn.Module):
     """Compare the paths with what was driven, and the commanded one with what is predicted around.
@@ -55,7 +57,7 @@ class PlanningLoss(nn.Module):
         line_scores = line_logits.sigmoid()
         centers, offsets, logits, mode_logits = agents
         losses = dict(
-            loss_plan_reg=self.loss_plan_reg(paths, driven, weight),
+            loss_plan_reg=weighted(self.loss_plan_reg, paths, driven, weight),
             loss_plan_bound=self.loss_plan_bound(path, lines, line_scores, mask),
             loss_plan_col=self.loss_plan_col(
                 path, centers, offsets, logits.sigmoid(), mode_logits.sigmoid(), mask

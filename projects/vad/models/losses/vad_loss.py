@@ -7,6 +7,7 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..assigners import match_all, with_orders
 from ..geometry import denormalize_points
 from .detection import DetectionLoss
 from .map import MapLoss
@@ -66,8 +67,12 @@ class VADLoss(nn.Module):
             map_code_weights: Weights ``(4,)`` of the numbers of a map element's box.
         """
         preds = {key: v.float() if torch.is_tensor(v) else v for key, v in preds.items()}
-        losses = self.detection(preds, [s.gt_instances_3d for s in data_samples], code_weights)
-        losses |= self.map(preds, [s.gt_map for s in data_samples], map_code_weights)
+        agents = [sample.gt_instances_3d for sample in data_samples]
+        elements = [sample.gt_map for sample in data_samples]
+        costs, orders = self.map.costs(preds, elements)
+        found, lines = match_all([self.detection.costs(preds, agents), costs])
+        losses = self.detection(preds, agents, code_weights, found)
+        losses |= self.map(preds, elements, map_code_weights, with_orders(lines, orders))
         return losses | self._planning(preds, [s.gt_ego for s in data_samples])
 
     def _planning(self, preds: dict, egos: Sequence) -> dict[str, Tensor]:
