@@ -75,6 +75,15 @@ class Emulated(Tensor):
     def __repr__(self) -> str:
         return f'Emulated({self.value})'
 
+    @property
+    def data(self) -> Tensor:
+        """See :class:`torch.Tensor`."""
+        return self.detach()
+
+    @data.setter
+    def data(self, other: Tensor) -> None:
+        self.value = other.value
+
     def tolist(self) -> list:
         """See :class:`torch.Tensor`; it doesn't come by the dispatcher."""
         current().count_sync('tolist')
@@ -217,17 +226,19 @@ class Gpu(TorchDispatchMode):
                 self.count_sync('to the CPU')
 
     def communicate(self, function, args: tuple, kwargs: dict, plain: list[Tensor]) -> Any:
-        """A collective on the values; see :mod:`nccl_stub`."""
-        group = torch._C._distributed_c10d.ProcessGroup.unbox(
-            next(a for a in args if isinstance(a, torch.ScriptObject))
-        )
+        """A collective on the values, in the group that stands in for the one asked for."""
         if plain:
             return function(*args, **kwargs)  # which raises, in a group without the CPU
-        stand_in = STAND_INS.get(group.group_name)
-        args = tuple(
-            stand_in.boxed() if stand_in and isinstance(a, torch.ScriptObject) else a for a in args
-        )
-        numbers = tree_map(lambda x: x.value if isinstance(x, Emulated) else x, (args, kwargs))
+
+        def instead(x: Any) -> Any:
+            if isinstance(x, Emulated):
+                return x.value
+            if isinstance(x, torch.ScriptObject) and 'ProcessGroup' in str(x._type()):
+                group = torch._C._distributed_c10d.ProcessGroup.unbox(x)
+                return STAND_INS.get(group.group_name, group).boxed()
+            return x
+
+        numbers = tree_map(instead, (args, kwargs))
         return function(*numbers[0], **numbers[1])
 
     def clear(self) -> None:

@@ -135,5 +135,5 @@ def shut_down(together: bool) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         gc.collect()
         if together:
-            torch.distributed.barrier()
+            distributed.barrier()
         torch.distributed.destroy_process_group()
