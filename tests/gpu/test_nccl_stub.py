@@ -42,9 +42,12 @@ def test_two_ranks_find_what_one_does(ranks, name):
     first, second = (rank[name] for rank in ranks)
     for job, expected in alone.items():
         assert first[job].keys() == second[job].keys() == expected.keys()
-        for key, tensor in expected.items():
+        for key in expected:
             assert torch.equal(first[job][key], second[job][key]), (job, key)
-            scale = float(tensor.abs().max())
-            # VAD looks up the nearest cells: where two are equally near, rounding decides.
-            near = torch.isclose(first[job][key].double(), tensor.double(), 1e-2, 1e-3 * scale)
-            assert near.double().mean() > 0.98, (job, key)
+        found, alike = (
+            torch.cat([x[key].double().flatten() for key in expected])
+            for x in (first[job], expected)
+        )
+        near = torch.isclose(found, alike, 1e-3, 1e-5 * float(alike.abs().max())).double().mean()
+        # VAD looks up the nearest cells: where two are equally near, rounding decides.
+        assert near > (0.9 if name == 'vad' else 0.99), job
