@@ -4,6 +4,7 @@ import argparse
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse and check the command line."""
     parser = make_parser()
     args = parser.parse_args(argv)
+    if args.pruning_ratio == 0:
+        parser.error('--pruning-ratio 0 removes nothing; give a fraction removed in (0, 1)')
     check_sensitivity(parser, args)
     check_training(parser, args)
     check_dry_run(parser, args)
@@ -118,6 +121,9 @@ def check_training(parser: Parser, args: argparse.Namespace) -> None:
     for name in ('retrain', 'train'):
         if getattr(args, name) and not args.fine_tune:
             parser.error(f'--{name} goes with --fine-tune')
+    for name in ('fine_tune_epochs', 'amp'):
+        if getattr(args, name) and not args.fine_tune:
+            warnings.warn(f'{flag(name)} has no effect without --fine-tune', stacklevel=2)
 
 
 def check_dry_run(parser: Parser, args: argparse.Namespace) -> None:

@@ -30,6 +30,7 @@ def start(parse: Parse, main: Callable[[argparse.Namespace], None]) -> NoReturn:
     """Parse the command line, and only then import the plugin and run the tool; ends the process."""
     args = parse(None)
     sys.path.insert(0, str(ROOT))
+    import mm_prune  # noqa: F401  finds our projects where a package of that name hides it
     from projects.prune_plugin.workflows import cli
 
     cli.run(main, args)

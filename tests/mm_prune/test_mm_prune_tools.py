@@ -69,3 +69,14 @@ def test_a_family_of_ours_beside_theirs(driving_repo, tmp_path):
     path = [driving_repo, ROOT]
     said = bare_environment.run(sys.executable, '-c', code, config, path=path, cwd=tmp_path)
     assert 'projects.vit.' in said and 'projects.mmdet3d_plugin.' in said
+
+
+@pytest.mark.parametrize('first', [True, False], ids=['theirs first', 'ours first'])
+def test_our_tools_beside_a_package_projects(driving_repo, dense, tmp_path, first):
+    """With the repository on PYTHONPATH, as its own modules need."""
+    path = [driving_repo, ROOT] if first else [ROOT, driving_repo]
+    said = bare_environment.run(
+        sys.executable, ROOT / 'tools/analysis_struct.py', 'projects/configs/driver_prune.py', dense,
+        '--dry-run', path=path, cwd=driving_repo,
+    )  # fmt: skip
+    assert 'removed' in said

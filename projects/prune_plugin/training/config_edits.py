@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from mmengine import dist
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATA_SAMPLERS, DATASETS, OPTIMIZERS, init_default_scope
 
 from ..common.errors import UserError
+from ..common.validation import at_least
 from .settings import LR_SCHEDULES, RecoverySettings
 
 #: Hooks added to every training that the tools run.
@@ -181,6 +183,28 @@ def check_data(cfg: Config, key: str) -> None:
         DATASETS.build(cfg[key].dataset)
     except FileNotFoundError as error:
         raise UserError(f'{key}.dataset: {error}; give the path of the data') from error
+
+
+def check_training_parts(cfg: Config) -> None:
+    """Look for mistakes in what a Runner builds only when it trains, before anything is written.
+
+    Raises:
+        UserError: the training data is missing, its batch size is no positive whole number, or the
+            optimizer or the sampler isn't registered.
+    """
+    check_data(cfg, 'train_dataloader')
+    loader, wrapper = cfg.train_dataloader, cfg.get('optim_wrapper') or {}
+    if loader.get('batch_size') is not None:
+        at_least('train_dataloader.batch_size', loader.batch_size, 1)
+    for key, registry, block in (
+        ('optim_wrapper.optimizer', OPTIMIZERS, wrapper.get('optimizer')),
+        ('train_dataloader.sampler', DATA_SAMPLERS, loader.get('sampler')),
+    ):
+        name = block.get('type') if isinstance(block, Mapping) else None
+        if isinstance(name, str) and registry.get(name) is None:
+            close = get_close_matches(name, registry.module_dict, n=3)
+            similar = f'; similar are {", ".join(close)}' if close else ''
+            raise UserError(f'{key}.type is {name!r}, which is not registered{similar}')
 
 
 def recovery_config(

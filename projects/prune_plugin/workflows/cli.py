@@ -54,7 +54,11 @@ def read_config(path: str, options: Sequence[str] = ()) -> Config:
         write_error = find_write_error(error)
         if write_error is not None and write_error.errno != errno.EACCES:
             raise  # MMEngine copies a config into a temporary file
-        said = f'{type(error).__name__}: {first_line(error)}'
+        # Of a module that can't be imported, MMEngine tells all but the reason.
+        reason: BaseException = error
+        while isinstance(inner := reason.__cause__ or reason.__context__, ImportError):
+            reason = inner
+        said = f'{type(reason).__name__}: {first_line(reason)}'
         raise UserError(f'config {path} cannot be read: {said}') from error
     return cfg
 

@@ -199,7 +199,7 @@ def check_training(
             f'--train structured: a {type(pruner).__name__} makes no structured model; '
             'leave it out, or give unstructured'
         )
-    config_edits.check_data(cfg, 'train_dataloader')
+    config_edits.check_training_parts(cfg)
     if training.amp:
         use_amp(cfg)
 

@@ -18,9 +18,9 @@ from ..methods.pruners import Pruner
 from ..training.config_edits import (
     TRAINING_HOOKS,
     add_hooks,
-    check_data,
     check_teacher,
     check_trainable,
+    check_training_parts,
     fit_to_device,
     recovery_config,
     refuse_ema,
@@ -30,8 +30,10 @@ from ..training.hooks.mask_hook import unpack_masks, zero_share
 from ..training.runner_building import build_runner
 from ..training.settings import RecoverySettings
 from .iterate.runner_per_round import prune_in_rounds
+from .iterate.train_loop import check_same_targets, saved_state, targets_of
 from .options import PruneOptions, PruneResult
 from .prune import prune, pruner_from_config
+from .round_record import Record
 from .run_report import MaskedStage, RecoveredStage, RunReport
 from .save_results import read_report, write_report
 
@@ -187,7 +189,7 @@ def train(cfg: Config, launcher: str) -> RunReport | None:
     if resumed:
         cfg.load_from = resumed
     if cfg.get('train_dataloader'):
-        check_data(cfg, 'train_dataloader')
+        check_training_parts(cfg)
     add_hooks(cfg, *TRAINING_HOOKS)
     fit_to_device(cfg, launcher)
     build_runner(cfg).train()
@@ -201,10 +203,10 @@ def in_loop(cfg: Config) -> bool:
 
 def train_tickets(cfg: Config, launcher: str) -> None:
     """Train in pruning states: :class:`IterativePruneLoop` does the rest."""
-    if cfg.get('prune_cfg') is not None:  # else the loop itself says that it's missing
-        pruner_from_config(cfg)
+    # Without prune_cfg the loop itself says that it's missing.
+    pruner = None if cfg.get('prune_cfg') is None else pruner_from_config(cfg)
     refuse_ema(cfg, "train_cfg.type='IterativePruneLoop'")
-    check_data(cfg, 'train_dataloader')
+    check_training_parts(cfg)
     named = cfg.pop('resume_path', None)
     if cfg.get('resume'):
         if named and not Path(named).is_file():
@@ -214,7 +216,9 @@ def train_tickets(cfg: Config, launcher: str) -> None:
         if newest is None:
             print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')
         else:
-            load_file(newest)
+            state = saved_state(load_file(newest))
+            if state and pruner:  # before the Runner writes the config into the work directory
+                check_same_targets(Record.from_dict(state['record']), targets_of(pruner))
             cfg.load_from = str(newest)
     add_hooks(cfg, *TRAINING_HOOKS)
     fit_to_device(cfg, launcher)
@@ -238,7 +242,7 @@ def train_in_rounds(
     for round_ in pruner.rounds:
         check_trainable(cfg, round_.recovery)
         check_teacher(round_.recovery, options.checkpoint)
-    check_data(cfg, 'train_dataloader')
+    check_training_parts(cfg)
     return prune_in_rounds(cfg, pruner, options, train_round)
 
 
@@ -247,7 +251,7 @@ def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> RunRepor
     work_dir = Path(cfg.work_dir)
     pruner = pruner_from_config(cfg)
     check_trainable(cfg, pruner.recovery)
-    check_data(cfg, 'train_dataloader')
+    check_training_parts(cfg)
     teacher = cfg.get('load_from')
     if resumed is None:
         check_teacher(pruner.recovery, teacher)

@@ -10,7 +10,7 @@ import torch
 from cases import BY_NAME, CRITERIA_ROWS, HEADS, NEURONS
 from torch import nn
 
-from projects.prune_plugin import CRITERIA, StructuredPruner, UserError
+from projects.prune_plugin import CRITERIA, Criterion, StructuredPruner, UserError
 from projects.prune_plugin.calibration import collect as calibration
 from projects.prune_plugin.calibration import statistics
 from projects.prune_plugin.calibration.collect import collect
@@ -156,6 +156,27 @@ def test_scores_that_are_not_finite_are_refused():
         model.blocks[1].mlp.fc1.weight[3, 4] = float('nan')
     with pytest.raises(UserError, match=r'blocks\.1\.mlp are not finite'):
         StructuredPruner([NEURONS]).plan(model)
+
+
+@pytest.mark.parametrize(
+    ('found', 'message'),
+    [
+        (
+            lambda group: torch.ones(group.size - 1),
+            r'Mine gives \(3,\) as the scores of \S+; it must',
+        ),
+        (lambda group: torch.ones(group.size + 1), r'must be a tensor of shape \(4,\)'),
+        (lambda group: [1.0] * group.size, 'Mine gives list'),
+    ],
+)
+def test_scores_of_another_shape_are_refused(found, message):
+    class Mine(Criterion):
+        def score(self, group, tensors, statistics):
+            return found(group)
+
+    case = BY_NAME['vit']
+    with pytest.raises(UserError, match=message):
+        Mine().scores(case.groups(), dict(case.dense().named_parameters()))
 
 
 def test_wanda_refuses_units_that_nothing_reads():

@@ -254,8 +254,10 @@ def test_another_plan_cannot_be_resumed(tmp_path):
         run(config(tmp_path), Spy((3, 1)))
     cfg = config(tmp_path, schedule=dict(ROUNDS, rounds=3))
     cfg.resume = True
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
     with pytest.raises(UserError, match='other targets per state'):
         train(cfg, 'none')
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
 
 
 # Two processes

@@ -97,6 +97,12 @@ class Criterion:
         result = []
         raw = self.raw_scores(groups, tensors, statistics, ratio)
         for group, score in zip(groups, raw, strict=True):
+            if not isinstance(score, Tensor) or score.shape != (group.size,):
+                given = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+                raise UserError(
+                    f'prune_cfg.criterion {type(self).__name__} gives {given} as the scores of '
+                    f'{group.name}; it must be a tensor of shape ({group.size},), one number per unit'
+                )
             score = NORMALIZERS[self.normalize](score.cpu())
             if not bool(score.isfinite().all()):
                 raise UserError(

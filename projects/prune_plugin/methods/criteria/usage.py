@@ -30,6 +30,6 @@ class Usage(Criterion):
         if group.name not in statistics.usage:
             raise UserError(
                 f'prune_cfg.criterion: Usage cannot score {group.name}: its module does not report how '
-                f'a {group.kind} is used; use another criterion, or ByKind'
+                f'its {group.kind} units are used; use another criterion, or ByKind'
             )
         return statistics.usage[group.name]

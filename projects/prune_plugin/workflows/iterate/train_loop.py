@@ -1,5 +1,6 @@
 """Iterative pruning inside a Runner: one training loop goes through all rounds."""
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from ...common.model_interface import prune_state_on
 from ...common.model_wrappers import unwrapped
 from ...evaluation.profiling import profile
 from ...evaluation.test_set import as_metrics, headline
-from ...methods.pruners import build_pruner
+from ...methods.pruners import Pruner, build_pruner
 from ...methods.schedules import Round
 from ...training.hooks.mask_hook import MaskHook
 from ...training.hooks.penalty_hook import PenaltyHook
@@ -79,8 +80,7 @@ class IterativePruneLoop(EpochBasedTrainLoop):
             )
         self.epochs: int = self._max_epochs  # as the base class has checked it
         self.rounds = [Round(0, 0.0, pruner.calibration, pruner.recovery, 1.0), *pruner.rounds]
-        key = {'ratios': [round_.ratio for round_ in self.rounds]}
-        self.record = Record(key, len(self.rounds))
+        self.record = Record(targets_of(pruner), len(self.rounds))
         self.initial: dict[str, torch.Tensor] | None = None
         self.metrics: dict[str, float] = {}
         self.restored: dict[str, Any] | None = None
@@ -227,11 +227,7 @@ class IterativePruneLoop(EpochBasedTrainLoop):
             UserError: it is of another plan.
         """
         record = Record.from_dict(data['record'])
-        if record.key != self.record.key:
-            raise UserError(
-                'the checkpoint to resume from was trained with other targets per state than '
-                'prune_cfg.schedule says now; take the config that it was trained with'
-            )
+        check_same_targets(record, self.record.key)
         self.record, self.initial = record, data['initial']
         self.selection.restore(data['selection'])
         print_log(f'going on in pruning state {record.rows[-1].round}', 'current')
@@ -261,12 +257,31 @@ class IterativePruneHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Take the state of an earlier run when resuming; a checkpoint that is only loaded has none."""
         if runner._resume:
-            earlier = checkpoint.get(EARLIER_KEY)
-            self.loop.restored = checkpoint.get(KEY) or (earlier and from_ticket(earlier))
+            self.loop.restored = saved_state(checkpoint)
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         """Pass the metrics to the loop."""
         self.loop.metrics = dict(metrics or {})
+
+
+def targets_of(pruner: Pruner) -> dict[str, Any]:
+    """What two runs must have in common for one to resume the other: the states' ratios, dense first."""
+    return {'ratios': [0.0, *(round_.ratio for round_ in pruner.rounds)]}
+
+
+def saved_state(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What :meth:`IterativePruneLoop.to_dict` left in a checkpoint; None if nothing."""
+    earlier = checkpoint.get(EARLIER_KEY)
+    return checkpoint.get(KEY) or (earlier and from_ticket(earlier))
+
+
+def check_same_targets(record: Record, key: Mapping[str, Any]) -> None:
+    """Raise :class:`UserError` unless a record is of a run with the targets ``key``."""
+    if record.key != key:
+        raise UserError(
+            'the checkpoint to resume from was trained with other targets per state than '
+            'prune_cfg.schedule says now; take the config that it was trained with'
+        )
 
 
 def from_ticket(ticket: dict[str, Any]) -> dict[str, Any]:

@@ -158,7 +158,10 @@ def read_scores(
                     value = float(row['importance'])
                     if not math.isfinite(value):
                         raise ValueError(f'importance {value}')
-                    found[row['name']][int(row['group_idx'])] = value
+                    number = int(row['group_idx'])
+                    if number in found[row['name']]:
+                        raise ValueError(f'unit {number} of {row["name"]} stands there twice')
+                    found[row['name']][number] = value
     except OSError as error:
         raise UserError(f'--from-table {path} cannot be read: {error.strerror}') from error
     except UserError:

@@ -9,6 +9,7 @@ from torch import nn
 
 from projects.prune_plugin.common.errors import UserError
 from projects.prune_plugin.training.hooks import FiniteGradientsHook
+from projects.prune_plugin.training.skipped_steps import LIMIT
 
 
 def runner_of(model: nn.Module, **kwargs) -> SimpleNamespace:
@@ -52,9 +53,52 @@ def test_changes_nothing_else():
     assert models[0].weight.equal(models[1].weight)
 
 
-def test_a_gradient_scaler_is_left_alone():
-    runner, hook = runner_of(nn.Linear(1, 1)), FiniteGradientsHook()
-    runner.optim_wrapper.loss_scaler = object()
-    own = runner.optim_wrapper.step
-    hook.before_train_iter(runner, 0)
-    assert runner.optim_wrapper.step == own
+class Scaled:
+    """An optimizer wrapper with a gradient scaler, as AmpOptimWrapper is on a GPU."""
+
+    def __init__(self, parameters, fused: bool):
+        self.optimizer = torch.optim.SGD(parameters, lr=0.1, fused=fused or None)
+        self.loss_scaler, self.fused, self.overflow = object(), fused, True
+
+    def step(self) -> None:
+        """What GradScaler.step does."""
+        if self.fused:  # it skips by itself, and is told so on the device
+            self.optimizer.found_inf = torch.tensor(float(self.overflow))
+            self.optimizer.step()
+            del self.optimizer.found_inf
+        elif not self.overflow:
+            self.optimizer.step()
+
+
+@pytest.mark.parametrize('fused', [False, True])
+def test_under_a_gradient_scaler_skipped_steps_are_counted(fused):
+    """A few are normal; none but skipped ones end the training."""
+    model, hook = nn.Linear(1, 1), FiniteGradientsHook()
+    wrapper = Scaled(model.parameters(), fused)
+    runner = SimpleNamespace(model=model, epoch=2, optim_wrapper=wrapper)
+    hook.before_train(runner)
+
+    def steps(count: int, overflow: bool) -> None:
+        wrapper.overflow = overflow
+        for number in range(count):
+            hook.before_train_iter(runner, number)
+            model.weight.grad = torch.full((1, 1), float('nan'))  # left to the scaler
+            runner.optim_wrapper.step()
+
+    steps(LIMIT - 1, overflow=True)
+    steps(1, overflow=False)
+    with pytest.raises(UserError, match=f'in epoch 3, .* the last {LIMIT} steps were NaN'):
+        steps(2 * LIMIT, overflow=True)
+    hook.after_train(runner)
+    assert wrapper.step.__func__ is Scaled.step
+
+
+def test_float16_weights_do_not_go_with_a_gradient_scaler():
+    model = nn.Linear(1, 1).half()
+    runner = SimpleNamespace(model=model, optim_wrapper=Scaled(model.parameters(), False))
+    with pytest.raises(
+        UserError, match='weight is float16, and mixed precision .* load the model as'
+    ):
+        FiniteGradientsHook().before_train(runner)
+    model.requires_grad_(False)
+    FiniteGradientsHook().before_train(runner)
