@@ -1,0 +1,150 @@
+"""What launchers leave in the environment, and the process group that is started from it."""
+
+import os
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as torch_dist
+
+from projects.prune_plugin import UserError
+from projects.prune_plugin.common import distributed
+from projects.prune_plugin.common.launchers import first_of_nodelist, this_rank
+
+MPI = dict(OMPI_COMM_WORLD_RANK='3', OMPI_COMM_WORLD_SIZE='4', OMPI_COMM_WORLD_LOCAL_RANK='1')
+SLURM = dict(SLURM_PROCID='5', SLURM_NTASKS='8', SLURM_LOCALID='1', SLURM_NODELIST='gpu[07-10]')
+TORCH = dict(RANK='1', WORLD_SIZE='2', LOCAL_RANK='1')
+
+
+@pytest.fixture(autouse=True)
+def environ(monkeypatch):
+    """Without what this machine may have set; what is set is taken back."""
+    before = dict(os.environ)
+    for name in list(os.environ):
+        if name.startswith(('SLURM_', 'OMPI_', 'MASTER_')) or name in TORCH:
+            del os.environ[name]
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'variables', 'expected'),
+    [
+        ('pytorch', TORCH, (1, 2, 1, '127.0.0.1', '29500')),
+        ('pytorch', {**TORCH, 'MASTER_ADDR': 'a', 'MASTER_PORT': '7'}, (1, 2, 1, 'a', '7')),
+        ('slurm', SLURM, (5, 8, 1, 'gpu07', '29500')),
+        ('slurm', {**SLURM, 'SLURM_STEP_NODELIST': 'b1,b2'}, (5, 8, 1, 'b1', '29500')),
+        ('slurm', {**SLURM, 'MASTER_ADDR': 'a'}, (5, 8, 1, 'a', '29500')),
+        ('mpi', {**MPI, 'OMPI_COMM_WORLD_LOCAL_SIZE': '4'}, (3, 4, 1, '127.0.0.1', '29500')),
+        ('mpi', {**MPI, 'OMPI_COMM_WORLD_LOCAL_SIZE': '2', 'MASTER_ADDR': 'a'},
+         (3, 4, 1, 'a', '29500')),
+    ],
+)  # fmt: skip
+def test_ranks_are_read(launcher, variables, expected):
+    os.environ.update(variables)
+    rank = this_rank(launcher)
+    assert (rank.rank, rank.world_size, rank.local_rank, rank.address, rank.port) == expected
+    rank.export()
+    assert {name: os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')} == {
+        'RANK': str(expected[0]), 'WORLD_SIZE': str(expected[1]), 'LOCAL_RANK': str(expected[2]),
+    }  # fmt: skip
+    assert (os.environ['MASTER_ADDR'], os.environ['MASTER_PORT']) == expected[3:]
+
+
+@pytest.mark.parametrize(
+    ('nodes', 'first'),
+    [
+        ('node3', 'node3'),
+        ('node3,node4', 'node3'),
+        ('node[07-09,12],other', 'node07'),
+        ('node[3]', 'node3'),
+        ('rack[0-1]n[2,4]-ib,x', 'rack0n2-ib'),
+    ],
+)
+def test_the_first_host_of_a_node_list(nodes, first):
+    assert first_of_nodelist(nodes) == first
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'variables', 'message'),
+    [
+        ('mpi', {**MPI, 'OMPI_COMM_WORLD_LOCAL_SIZE': '2'}, 'needs the environment variable MASTER_ADDR'),
+        ('pytorch', {**TORCH, 'RANK': 'x'}, "RANK is 'x'; --launcher pytorch needs a whole number"),
+        ('pytorch', {**TORCH, 'RANK': '2'}, 'RANK is 2, but WORLD_SIZE is 2; valid are 0 to 1'),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(launcher, variables, message):
+    os.environ.update(variables)
+    with pytest.raises(UserError, match=message):
+        this_rank(launcher)
+
+
+# The process group
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What the process group would be started with, on a machine with two GPUs."""
+    found = {}
+
+    def init_process_group(backend, **kwargs):
+        found.update(backend=backend, **kwargs)
+
+    monkeypatch.setattr(torch_dist, 'init_process_group', init_process_group)
+    monkeypatch.setattr(distributed, 'cpu_group', lambda: found.update(side=True))
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(torch.cuda, 'set_device', lambda number: found.update(current=number))
+    return found
+
+
+def test_nccl_with_its_device_and_a_long_timeout(started):
+    os.environ.update(TORCH)
+    distributed.init('pytorch')
+    assert started == dict(
+        backend='nccl', rank=1, world_size=2, timeout=timedelta(minutes=30), current=1, side=True,
+        device_id=torch.device('cuda', 1),
+    )  # fmt: skip
+
+
+def test_the_config_decides(started):
+    os.environ.update(TORCH)
+    distributed.init('pytorch', dict(backend='gloo', timeout=60, port=1234, group_name='g'))
+    assert started['backend'] == 'gloo' and started['group_name'] == 'g'
+    assert started['timeout'] == timedelta(seconds=60) and os.environ['MASTER_PORT'] == '1234'
+
+
+def test_on_cpus_it_is_gloo_whatever_the_config_says(started, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    os.environ.update(TORCH)
+    distributed.init('pytorch', dict(backend='nccl'))
+    assert started['backend'] == 'gloo' and 'device_id' not in started
+
+
+def test_mpi_leaves_what_mmengine_reads(started):
+    os.environ.update(MPI)
+    distributed.init('mpi')
+    assert os.environ['LOCAL_RANK'] == '1' and started['current'] == 1
+
+
+def test_slurm_with_one_visible_gpu_per_task(started, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    os.environ.update({**SLURM, 'SLURM_GPUS_PER_TASK': '1'})
+    distributed.init('slurm')
+    assert started['current'] == 0 and os.environ['LOCAL_RANK'] == '0'
+
+
+@pytest.mark.parametrize(
+    ('variables', 'cfg', 'message'),
+    [
+        ({'LOCAL_RANK': '2'}, {}, r'rank 1 needs GPU 2 .*, but 2 can be used.*--nproc_per_node=2'),
+        ({}, dict(timeout=0), r'env_cfg\.dist_cfg\.timeout is 0; it must be a number > 0'),
+        ({}, dict(init_backend='x'), r"env_cfg\.dist_cfg\.init_backend is 'x'; valid are torch"),
+    ],
+)
+def test_bad_input_is_refused(started, variables, cfg, message):
+    os.environ.update({**TORCH, **variables})
+    with pytest.raises(UserError, match=message):
+        distributed.init('pytorch', cfg)
+    assert 'backend' not in started
