@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 0
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-vit demo-llm test test-properties test-slow test-faults test-torch audit lint types \
+.PHONY: help venv demo demo-vit demo-llm test test-properties test-slow test-faults test-gpu test-torch audit lint types \
 	format docs tutorials bench bench-full bench-tickets clean distclean
 
 help: ## this list
@@ -46,6 +46,10 @@ test-slow: venv ## the slow tests alone
 
 test-faults: venv ## kill, fill disks, damage files at every moment (docs/faults.md); half an hour or more
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/faults -n $(TEST_WORKERS) --dist loadfile --durations=15
+
+# On a bare machine: pip install torch mmengine rich greenlet pytest hypothesis, then this command.
+test-gpu: venv ## the tests that need a GPU; without one they are skipped
+	$(PY) -m pytest -q -m gpu -rs --durations=15 tests/gpu/test_real_gpu.py
 
 test-torch: ## the test suite with another torch, in a virtual environment of its own: TORCH=2.13.0
 	@test -n "$(TORCH)" || { echo 'test-torch: which version? make test-torch TORCH=2.13.0' >&2; exit 2; }

@@ -4,6 +4,7 @@ import pytest
 import tiny_models as tiny
 import torch
 from cases import ALLOCATOR_ROWS, BUDGET_ROWS, BY_NAME, GREEDY
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from projects.prune_plugin import BUDGETS, StructuredPruner, UserError, mask, slim
@@ -12,6 +13,7 @@ from projects.prune_plugin.evaluation.flops import module_flops
 from projects.prune_plugin.evaluation.profiling import count_params
 from projects.prune_plugin.methods.budgets import latency
 from projects.prune_plugin.methods.constraint import sizes
+from projects.prune_plugin.structure.units import UnitGroup
 
 PROFILE = dict(input_shape=(3, 32, 32), batch_size=2)
 FAMILIES = ('vit', 'resnet18-channel')
@@ -245,3 +247,46 @@ def test_latency_measured_for_real():
     assert (plan.cost > 0).all()
     assert plan.state.reduced
     assert torch.isfinite(case.run(mask(dense, plan.state))).all()
+
+
+@pytest.mark.parametrize(
+    ('size', 'least', 'points', 'round_to', 'expected'),
+    [
+        (9, 0, 5, 1, [1, 3, 5, 7, 9]),
+        (64, 1, 5, 8, [16, 32, 48, 64]),
+        (60, 1, 3, 8, [32, 60]),
+        (8, 1, 5, 8, [1, 8]),
+        (3, 0, 5, 8, [0, 3]),
+        (1, 0, 5, 1, [0, 1]),
+        (4, 4, 5, 1, [4]),
+    ],
+)
+def test_latency_is_measured_at_multiples(size, least, points, round_to, expected):
+    group = UnitGroup('g', 'mlp', size, (), least=least)
+    assert latency.measured_counts(group, points, round_to).tolist() == expected
+
+
+class Windows(nn.Module):
+    """A language model in another, with windows of tokens as an example input."""
+
+    def __init__(self, lm: nn.Module):
+        super().__init__()
+        self.lm = lm
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.lm(inputs, use_cache=False).logits
+
+    def dummy_inputs(self, batch_size: int = 1) -> dict[str, Tensor]:
+        return dict(inputs=torch.zeros(batch_size, 8, dtype=torch.long))
+
+
+@pytest.mark.parametrize('round_to', [1, 8])
+def test_latency_of_modules_that_are_replaced_when_they_are_empty(round_to):
+    """As transformers' attention is."""
+    case = BY_NAME['llama-gqa']
+    dense = Windows(case.dense()).eval()
+    budget = dict(type='latency', ratio=0.1, seconds=0.01, points=2)
+    pruner = StructuredPruner(case.units, dict(type='L1'), budget=budget, round_to=round_to)
+    plan = pruner.plan(dense)
+    assert any(group.emptied for group in plan.groups)
+    assert plan.result.achieved >= 0.1

@@ -99,6 +99,8 @@ class LatencyBudget(Budget):
             device = next(owner.parameters()).device.type
             calls = [partial(module, *args, **kwargs) for module in modules]
             times = interleaved_latency(calls, self.seconds, threads, device)
+        if len(counts) == 1:  # all units must stay, so nothing is saved
+            counts, times = torch.tensor([0, group.size]), times * 2
         # More units don't take less time; measurements that say so are noise.
         return counts.double(), torch.tensor(times, dtype=torch.float64).cummax(0).values
 
@@ -113,7 +115,9 @@ def measured_counts(group: UnitGroup, points: int, round_to: int) -> Tensor:
     steps = (steps / round_to).round() * round_to
     steps[-1] = group.size  # which may be no multiple
     counts = steps[(steps >= least) & (steps <= group.size)].unique().long()
-    return counts if len(counts) > 1 else torch.tensor([0, group.size])
+    if len(counts) > 1 or group.least == group.size:
+        return counts
+    return torch.tensor([group.least, group.size])
 
 
 def relative_to(group: UnitGroup, owner: str) -> UnitGroup:
