@@ -281,7 +281,7 @@ class Windows(nn.Module):
 
 
 @pytest.mark.parametrize('round_to', [1, 8])
-def test_latency_of_modules_that_are_replaced_when_they_are_empty(round_to):
+def test_latency_of_modules_that_are_replaced_when_they_are_empty(round_to, steady_clock):
     """As transformers' attention is."""
     case = BY_NAME['llama-gqa']
     dense = Windows(case.dense()).eval()
