@@ -193,19 +193,26 @@ class HFCausalLM(BaseModel):
             return {'loss': F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())}
         if mode == 'predict':
             lengths = [inputs.shape[1] - 1] * len(inputs) if scored is None else scored
-            return [
+            found = [
                 window_nll(*window)
                 for window in zip(logits, targets, map(int, lengths), strict=True)
             ]
+            sums = torch.stack([nll for nll, _ in found]).tolist()  # a GPU is waited for once
+            counts = [count for _, count in found]
+            return [dict(nll=n, tokens=c) for n, c in zip(sums, counts, strict=True)]
         raise ValueError(f"mode={mode!r} is unknown; 'tensor', 'loss' and 'predict' are valid")
 
 
-def window_nll(logits: Tensor, targets: Tensor, scored: int) -> dict[str, Any]:
-    """The cross entropy, in nats, of the last ``scored`` targets before the final ignored one."""
+def window_nll(logits: Tensor, targets: Tensor, scored: int) -> tuple[Tensor, int]:
+    """The cross entropy of the last ``scored`` targets before the final ignored one, and how many.
+
+    Returns:
+        The sum, float64 (), in nats; the number of targets.
+    """
     end = len(targets) - 1
     start = max(end - scored, 0)
     losses = F.cross_entropy(logits[start:end].float(), targets[start:end], reduction='none')
-    return {'nll': losses.double().sum().item(), 'tokens': end - start}
+    return losses.double().sum(), end - start
 
 
 def build_lm(

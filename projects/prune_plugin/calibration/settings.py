@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ..common.errors import UserError
 from ..common.patterns import check_pattern
-from ..common.validation import at_least, check_number
+from ..common.validation import at_least, check_number, one_of
 
 
 @dataclass
@@ -21,6 +21,9 @@ class CalibrationSettings:
         gradient_memory: Memory limit for gradient statistics (Taylor) on each rank, in GB (10^9 bytes).
             Units are then scored in several passes over the samples, with the same result. None: no
             limit, one pass.
+        precision: ``'float32'``: weights in half precision are float32 while units are scored, so that
+            the ranking is that of a float32 model; they take twice the memory meanwhile. ``'model'``:
+            scores come from the model's own precision, with the loss scaled for float16.
         loss_weights: Factors on the parts of the loss whose gradients score units: by task if the model
             defines tasks, else by regular expressions on names of losses. 1 for the others.
 
@@ -33,6 +36,7 @@ class CalibrationSettings:
     batch_size: int = 16
     recalibrate_bn: int = 0
     gradient_memory: float | None = None
+    precision: str = 'float32'
     loss_weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -40,6 +44,7 @@ class CalibrationSettings:
         at_least('seed', self.seed, 0)
         at_least('recalibrate_bn', self.recalibrate_bn, 0)
         at_least('batch_size', self.batch_size, 1)
+        one_of('precision', self.precision, ['float32', 'model'])
         if self.gradient_memory is not None:
             check_number('gradient_memory', self.gradient_memory, 0, float('inf'))
         if not isinstance(self.loss_weights, Mapping):

@@ -1,5 +1,6 @@
 """Where models run."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,6 +15,13 @@ GPUS_OF_DRIVER = Path('/proc/driver/nvidia/gpus')
 def best_device() -> str:
     """The device that the tools take: a GPU if there is one."""
     return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def free_unused_memory() -> None:
+    """Give the GPU's memory that nothing uses any more to what comes next."""
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def check_visible_gpus() -> None:

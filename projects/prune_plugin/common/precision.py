@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -13,6 +13,23 @@ HALF = (torch.float16, torch.bfloat16)
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Half-precision values as float32, others unchanged: sums and squares of many need the digits."""
     return tensor.float() if tensor.dtype in HALF else tensor
+
+
+@contextmanager
+def weights_in_float32(model: nn.Module) -> Iterator[None]:
+    """Have half-precision parameters and buffers be float32 for a while, which changes no value.
+
+    They must not be changed meanwhile.
+    """
+    tensors = [x for x in (*model.parameters(), *model.buffers()) if x.dtype in HALF]
+    types = [x.dtype for x in tensors]
+    for tensor in tensors:
+        tensor.data = tensor.data.float()
+    try:
+        yield
+    finally:
+        for tensor, dtype in zip(tensors, types, strict=True):
+            tensor.data = tensor.data.to(dtype)
 
 
 @contextmanager

@@ -61,9 +61,14 @@ def use_slim_model(cfg: Config, path: str) -> None:
 def fit_to_device(cfg: Config, launcher: str) -> None:
     """Set the launcher and, for distributed training on CPUs, the options that DDP needs there.
 
-    Under a launcher, running statistics of batch norms are averaged over ranks after each epoch.
+    Under a launcher, running statistics of batch norms are averaged over ranks after each epoch. On GPUs,
+    data loaders pin their memory unless the config says otherwise: copies then overlap the computation.
     """
     cfg.launcher = launcher
+    if torch.cuda.is_available():
+        for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            if cfg.get(key):
+                cfg[key].setdefault('pin_memory', True)
     if launcher != 'none':
         add_hooks(cfg, 'SyncBuffersHook')
     if launcher != 'none' and not torch.cuda.is_available() and not cfg.get('model_wrapper_cfg'):

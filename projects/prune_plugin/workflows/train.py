@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 
 from ..checkpoints.checkpoint_file import load_file, newest_checkpoint, prune_state_of
 from ..checkpoints.model_loading import load_model
-from ..common.device import best_device
+from ..common.device import best_device, free_unused_memory
 from ..common.distributed import barrier, on_rank_0
 from ..common.errors import UserError
 from ..evaluation.test_set import TestSet
@@ -110,6 +110,7 @@ def train_pruned(
     if resumed:
         trained.load_from, trained.resume = resumed, True
     fit_to_device(trained, launcher)
+    free_unused_memory()  # of the pruning
     build_runner(trained).train()
     barrier()  # rank 0 may still be naming the last checkpoint
 

@@ -205,6 +205,25 @@ def test_the_wrapper_fits_the_device():
         assert cfg.model_wrapper_cfg.find_unused_parameters
 
 
+def test_loaders_pin_their_memory_where_there_are_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    cfg = Config(dict(train_dataloader=dict(batch_size=1), test_dataloader=dict(pin_memory=False)))
+    fit_to_device(cfg, 'none')
+    assert cfg.train_dataloader.pin_memory and not cfg.test_dataloader.pin_memory
+
+
+def test_bits_of_weights_are_summed_where_they_lie():
+    """On GPUs: another value, or another place of it, gives another sum."""
+    tensor = torch.randn(3, 5)
+    expected = distributed.bit_sums(tensor).tolist()
+    assert distributed.bit_sums(tensor.clone()).tolist() == expected
+    bits = tensor.flatten().view(torch.int32).tolist()
+    assert expected[0] == sum(bits)
+    assert expected[1] == sum(b * (2 * i + 1) for i, b in enumerate(bits))
+    for half in (torch.float16, torch.bfloat16, torch.float64, torch.bool):
+        assert distributed.bit_sums(tensor.to(half)).shape == (2,)
+
+
 def test_weights_digest_sees_every_parameter():
     case = BY_NAME['resnet18-channel']
     digest = distributed.weights_digest(case.dense())

@@ -1,6 +1,7 @@
 """The pruner of whole units."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from copy import copy
 from functools import partial
 
@@ -12,6 +13,7 @@ from ...calibration.loss import LossFunction, mmengine_loss
 from ...calibration.statistics import GRADIENT_STATISTICS
 from ...common.distributed import assert_ranks_agree, on_rank_0
 from ...common.errors import UserError
+from ...common.precision import weights_in_float32
 from ...common.registry import (
     ALLOCATORS,
     BUDGETS,
@@ -305,7 +307,11 @@ class StructuredPruner(Pruner):
         with timed(seconds, 'calibrate'):
             batches = self.batches(data, self.data_users()[0])
         scores: list[Tensor] = []
-        with observable(model, groups):  # all groups in every pass, so that they compute the same
+        widened = self.calibration.precision == 'float32'
+        with (
+            weights_in_float32(model) if widened else nullcontext(),
+            observable(model, groups),  # all groups in every pass, so that they compute the same
+        ):
             for part in within_memory(model, groups, kinds, self.calibration.gradient_memory):
                 with timed(seconds, 'calibrate'):
                     statistics = collect(model, part, kinds, batches, loss)
