@@ -22,6 +22,7 @@ from ..methods.pruners import DataFactory, Plan, Pruner, ScoredUnits, UnitPlan, 
 from ..methods.pruners.layer_progress import LayerProgress
 from ..structure.prune_state import PruneState
 from ..training.distillation import targets_for
+from .latency_warnings import warn_of_missed_latency, warn_of_odd_widths
 from .options import PruneOptions, PruneResult, SearchResult
 from .ratio_search import Search, Trial, confirm
 from .report_building import start_report
@@ -167,6 +168,8 @@ class Stages:
         models = [dense, pruned.model] if pruner.removes_units else [dense]
         with timed(self.seconds, 'profile'):
             profiles = on_rank_0(lambda: profile(models, pruner.profile, not dry_run))
+        warn_of_odd_widths(pruned.model, pruned.state)
+        warn_of_missed_latency(plan.result, profiles)
         compared = None
         if not dry_run:
             with timed(self.seconds, 'slim'):  # the dense model isn't needed any more
