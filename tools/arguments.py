@@ -198,7 +198,8 @@ def check_inputs(parser: Parser, args: argparse.Namespace, *checkpoints: str | N
         parser.error(f'config {args.config} does not exist; give a .py config file')
     for path in checkpoints:
         if path and not os.path.isfile(path):
-            parser.error(f'checkpoint {path} does not exist; give a .pth file')
+            state = 'is a directory' if os.path.isdir(path) else 'does not exist'
+            parser.error(f'checkpoint {path} {state}; give a .pth file')
 
 
 def check_directory(parser: Parser, flag: str, path: str | None, new_files: bool = True) -> None:

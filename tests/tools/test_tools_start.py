@@ -51,6 +51,7 @@ MISTAKES = [
     ('generate', '{folder}/gone.py', 'config {folder}/gone.py does not exist'),
     ('visualize', '{folder}/gone.py --gt-only --out {out}', 'config {folder}/gone.py does not'),
     ('analysis_tools/analysis_struct', '{config} {folder}/gone.pth', 'gone.pth does not exist'),
+    (PRUNE, '{config} {folder}', 'checkpoint {folder} is a directory; give a .pth file'),
     (PRUNE, '{config} {folder}/gone.pth', 'gone.pth does not exist; give a .pth file'),
     ('test', '{config} {folder}/gone.pth', 'checkpoint {folder}/gone.pth does not exist'),
     ('compare', '{config} {file} {folder}/gone.pth', 'checkpoint {folder}/gone.pth does not exist'),
@@ -154,6 +155,7 @@ def refusal(capsys, tool: str, *words: object) -> str:
     [
         (('gone.py',), lambda: cli.read_config('gone.py')),
         ((CONFIG, 'gone.pth'), lambda: load_file('gone.pth')),
+        ((CONFIG, '.'), lambda: load_file('.')),
         ((CONFIG, '--launcher', 'mpi'), lambda: distributed.init('mpi')),
         ((CONFIG, '--from-table', 'gone.csv'), lambda: read_scores('gone.csv', [])),
         ((CONFIG, '--output-dir', 'file'), lambda: output_directory('file').__enter__()),

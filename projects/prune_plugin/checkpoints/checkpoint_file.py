@@ -66,7 +66,8 @@ def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, A
         UserError: the file is missing, truncated or damaged, contains code, or isn't a checkpoint.
     """
     if not os.path.isfile(path):
-        raise UserError(f'checkpoint {path} does not exist; give a .pth file')
+        state = 'is a directory' if os.path.isdir(path) else 'does not exist'
+        raise UserError(f'checkpoint {path} {state}; give a .pth file')
     try:
         check_archive(path)
         with torch.serialization.safe_globals(SAFE_GLOBALS):

@@ -12,6 +12,8 @@ from ..methods.pruners.selection import totals_by_kind
 from .run_fingerprint import RunFingerprint
 
 Metrics = dict[str, float] | None
+#: What parts of a run's key are called in messages, where that is another word.
+LABELS = {'rounds': 'ratio or schedule'}
 
 
 @dataclass
@@ -84,8 +86,8 @@ class Record:
         """
         for name in key.differing(self.key):
             raise UserError(
-                f'{what} is of a run with another {name}; take the one it had, or '
-                'leave --resume out to begin anew'
+                f'{what} is of a run with another {LABELS.get(name, name)}; resume with the one it '
+                'had, or leave --resume out to begin anew'
             )
 
     def save(self, path: Path) -> None:
