@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent
 # mmengine and mmcv are not here on purpose: the maintained fork of mmengine is another distribution
 # (onedl-mmengine) of the same module, and naming either would install it over the other one. With a
 # working OpenMMLab stack this is all there is to install; `make venv` adds `mm` and builds mmcv.
-REQUIRES = ['greenlet', 'numpy', 'rich', 'torch>=2.4']
+REQUIRES = ['greenlet', 'numpy', 'rich', 'torch>=2.6']
 
 FEATURES = {
     'vit': ['pillow', 'pyarrow', 'scikit-learn', 'timm>=1.0', 'torchvision'],

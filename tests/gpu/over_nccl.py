@@ -27,6 +27,9 @@ if __name__ == '__main__':
     suite.Batches = Share
     found = suite.findings('cuda')
     found['backend'] = torch.distributed.get_backend()
+    total = torch.ones(1, device='cuda')
+    torch.distributed.all_reduce(total)  # with one rank, too
+    found['sum'] = total.cpu()
     found['objects'] = distributed.from_all_ranks(dist.get_rank())
     distributed.assert_ranks_agree('equal', 'this')
     torch.save(found, f'{sys.argv[1]}/{dist.get_rank()}.pth')

@@ -213,6 +213,7 @@ def collect(
                         break
                     if backward:
                         backpropagate(value, samples, scale, sums, mask_gradients)
+                    del value  # under a scale it holds the graph
                     bar.advance(task)
         check_losses(bad_batch, data)
         if statistics.samples:  # a rank may have no batch

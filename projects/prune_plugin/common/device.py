@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -34,10 +35,10 @@ def check_visible_gpus() -> None:
         UserError: the variable names more GPUs than can be used.
     """
     named = os.environ.get('CUDA_VISIBLE_DEVICES', '')
-    wanted = [name for name in named.split(',') if name.strip() and name.strip() != '-1']
+    wanted = re.findall(r'(?:^|,)\s*(\d+|GPU-|MIG-)', named)
     there = len(list(GPUS_OF_DRIVER.iterdir())) if GPUS_OF_DRIVER.is_dir() else 0
     count = torch.cuda.device_count()
-    if there and count < len(wanted):
+    if there and torch.version.cuda and count < len(wanted):
         raise UserError(
             f'CUDA_VISIBLE_DEVICES, which --gpu-ids sets, is {named!r}, of which CUDA can use {count}; '
             f'this machine has the GPUs 0 to {there - 1}'

@@ -70,7 +70,9 @@ def init(launcher: str, dist_cfg: Mapping[str, Any] | None = None) -> None:
     timeout = options.pop('timeout', None)
     if timeout is not None:
         check_number('env_cfg.dist_cfg.timeout', timeout, 0, timedelta.max.total_seconds())
-    options['timeout'] = TIMEOUT if timeout is None else timedelta(seconds=timeout)
+    global _timeout
+    _timeout = TIMEOUT if timeout is None else timedelta(seconds=timeout)
+    options['timeout'] = _timeout
     backend = options.pop('backend', 'nccl')
     one_of('env_cfg.dist_cfg.init_backend', options.pop('init_backend', 'torch'), ['torch'])
     rank = this_rank(launcher, options.pop('port', None))
@@ -85,6 +87,10 @@ def init(launcher: str, dist_cfg: Mapping[str, Any] | None = None) -> None:
     cpu_group()  # starting it is collective: now, when all ranks are here
 
 
+#: Variables by which Slurm may give each task a GPU of its own, the only one that it sees.
+GPU_OF_TASK = ('SLURM_GPUS_PER_TASK', 'SLURM_NTASKS_PER_GPU', 'SLURM_GPU_BIND')
+
+
 def gpu_of(rank: Rank, launcher: str) -> int:
     """The number of the GPU of a process, among those that it can use.
 
@@ -94,20 +100,23 @@ def gpu_of(rank: Rank, launcher: str) -> int:
         UserError: there are fewer GPUs than processes on this machine.
     """
     count = torch.cuda.device_count()
-    number = rank.local_rank
-    if launcher == 'slurm' and count == 1 and os.environ.get('SLURM_GPUS_PER_TASK'):
-        number = 0
-    if number >= count:
+    if launcher == 'slurm' and count == 1 and any(os.environ.get(name) for name in GPU_OF_TASK):
+        return 0
+    needed = max(
+        rank.local_rank + 1, rank.local_size or 0
+    )  # all ranks say so, not the last ones alone
+    if needed > count:
         raise UserError(
-            f'rank {rank.rank} needs GPU {number} of this machine, but {count} can be used: start at most '
-            f'{count} processes per machine (--nproc_per_node={count}), or set CUDA_VISIBLE_DEVICES= to '
-            'run on CPUs'
+            f'{needed} processes on this machine need a GPU each, but {count} can be used: start at most '
+            f'{count} per machine (--nproc_per_node={count}), or set CUDA_VISIBLE_DEVICES= to run on CPUs'
         )
-    return number
+    return rank.local_rank
 
 
 #: The default process group, and the one beside it for the CPU.
 _groups: tuple[Any, Any] = (None, None)
+#: Timeout of the default group, and of the one beside it.
+_timeout = TIMEOUT
 
 
 def cpu_group() -> Any:
@@ -123,7 +132,7 @@ def cpu_group() -> Any:
         default._get_backend(torch.device('cpu'))
     except RuntimeError:
         if _groups[0] is not default:
-            _groups = default, torch_dist.new_group(backend='gloo', timeout=TIMEOUT)
+            _groups = default, torch_dist.new_group(backend='gloo', timeout=_timeout)
         return _groups[1]
     return None
 
@@ -134,7 +143,7 @@ def group_of(tensor: Tensor) -> Any:
 
 
 def barrier() -> None:
-    """Wait until all ranks are here, however long rank 0 computes alone."""
+    """Wait until all ranks are here; rank 0 may compute alone for as long as the timeout."""
     if dist.get_world_size() > 1:
         torch_dist.barrier(group=cpu_group())
 
@@ -165,7 +174,12 @@ def tensors_from_rank_0(
     if dist.get_world_size() == 1:
         return list(compute())
     tensors: list[Tensor] = []
-    on_rank_0(lambda: tensors.extend(compute()))
+
+    def compute_alike() -> None:
+        for tensor, model in zip(compute(), like, strict=True):
+            tensors.append(tensor.to(model).reshape(model.shape))
+
+    on_rank_0(compute_alike)
     if not dist.is_main_process():
         tensors = [torch.empty_like(tensor) for tensor in like]
     tensors = [tensor.contiguous() for tensor in tensors]

@@ -14,6 +14,8 @@ LAUNCHER_VARIABLES = {
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
 }
 PORT = '29500'
+#: Variables with the number of processes on this machine.
+LOCAL_SIZE = {'pytorch': 'LOCAL_WORLD_SIZE', 'mpi': 'OMPI_COMM_WORLD_LOCAL_SIZE'}
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Rank:
         local_rank: Its number on this machine.
         address: Host name or address of rank 0's machine.
         port: Port of rank 0.
+        local_size: How many there are on this machine; None: unknown.
     """
 
     rank: int
@@ -33,6 +36,7 @@ class Rank:
     local_rank: int
     address: str
     port: str
+    local_size: int | None = None
 
     def export(self) -> None:
         """Set the environment variables that PyTorch reads."""
@@ -50,7 +54,8 @@ def this_rank(launcher: str, port: int | None = None) -> Rank:
 
     Args:
         launcher: ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
-        port: Port of rank 0; None: that of the environment, else 29500.
+        port: Port of rank 0; None: that of the environment, else 29500. ``torch.distributed.run`` has a
+            port of its own.
 
     Raises:
         UserError: a variable is missing or no number, a rank is out of range, or there are several
@@ -78,8 +83,12 @@ def this_rank(launcher: str, port: int | None = None) -> Rank:
             f'valid are 0 to {world_size - 1}'
         )
     address = os.environ.get('MASTER_ADDR') or first_host(launcher, os.environ)
+    if os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True':
+        port = None  # torch.distributed.run has opened its own
     given = str(port) if port is not None else os.environ.get('MASTER_PORT') or PORT
-    return Rank(rank, world_size, local_rank, address, given)
+    size = os.environ.get(LOCAL_SIZE.get(launcher, ''), '')
+    local_size = int(size) if size.isdecimal() else None
+    return Rank(rank, world_size, local_rank, address, given, local_size)
 
 
 def first_host(launcher: str, environ: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -15,21 +16,51 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in HALF else tensor
 
 
+def needs_half(model: nn.Module) -> bool:
+    """Whether a model of transformers runs in half precision only, as FlashAttention does."""
+    configs = (getattr(module, 'config', None) for module in model.modules())
+    names = (str(getattr(config, '_attn_implementation', None)) for config in configs)
+    return any(name.startswith(('flash', 'kernels-community/flash')) for name in names)
+
+
 @contextmanager
 def weights_in_float32(model: nn.Module) -> Iterator[None]:
-    """Have half-precision parameters and buffers be float32 for a while, which changes no value.
+    """Have float32 copies stand in for half-precision parameters and buffers for a while.
 
-    They must not be changed meanwhile.
+    The originals come back untouched, with what else holds them: optimizers, and DDP, which hooks into
+    their gradients. Half-precision arguments of the model are widened, too.
     """
-    tensors = [x for x in (*model.parameters(), *model.buffers()) if x.dtype in HALF]
-    types = [x.dtype for x in tensors]
-    for tensor in tensors:
-        tensor.data = tensor.data.float()
+    copies: dict[int, Tensor] = {}
+    originals: list[tuple[nn.Module, str, Tensor]] = []
+
+    def widened(tensor: Tensor) -> Tensor:
+        if id(tensor) not in copies:  # tied ones stay tied
+            copy = tensor.detach().float()
+            is_parameter = isinstance(tensor, nn.Parameter)
+            copies[id(tensor)] = nn.Parameter(copy, tensor.requires_grad) if is_parameter else copy
+        return copies[id(tensor)]
+
+    handle = model.register_forward_pre_hook(widen_arguments, with_kwargs=True)
     try:
+        for module in model.modules():
+            for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if tensor is not None and tensor.dtype in HALF:
+                    originals.append((module, name, tensor))
+                    setattr(module, name, widened(tensor))
         yield
     finally:
-        for tensor, dtype in zip(tensors, types, strict=True):
-            tensor.data = tensor.data.to(dtype)
+        handle.remove()
+        for module, name, tensor in originals:
+            setattr(module, name, tensor)
+
+
+def widen_arguments(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """A forward pre-hook: half-precision tensors, also in lists and dicts, become float32."""
+
+    def widen(value: Any) -> Any:
+        return at_least_float32(value) if isinstance(value, Tensor) else value
+
+    return tree_map(widen, (args, kwargs))
 
 
 @contextmanager
@@ -37,17 +68,26 @@ def without_tf32() -> Iterator[None]:
     """Matrix products and convolutions of float32 in full precision, whatever the user has allowed.
 
     TF32 keeps 10 bits of a number's 23. That is little for the Gram matrices that a Cholesky
-    factorisation follows, and for coordinates.
+    factorisation follows, and for coordinates. For our own arithmetic alone: a user's model may ask for
+    the settings of older PyTorch, which raises within.
     """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    new = hasattr(matmul, 'fp32_precision')  # from PyTorch 2.9; the older switches don't go with it
-    settings: list[Any] = [matmul, cudnn.conv] if new else [matmul, cudnn]
-    name = 'fp32_precision' if new else 'allow_tf32'
-    before = [getattr(setting, name) for setting in settings]
+    if not hasattr(matmul, 'fp32_precision'):  # before PyTorch 2.9
+        precision, allowed = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+        torch.set_float32_matmul_precision('highest')
+        cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+            cudnn.allow_tf32 = allowed
+        return
+    settings: list[Any] = [matmul, cudnn.conv, cudnn.rnn]
+    before = [setting.fp32_precision for setting in settings]
     for setting in settings:
-        setattr(setting, name, 'ieee' if new else False)
+        setting.fp32_precision = 'ieee'
     try:
         yield
     finally:
         for setting, value in zip(settings, before, strict=True):
-            setattr(setting, name, value)
+            setting.fp32_precision = value

@@ -36,7 +36,14 @@ class WallClock:
 
 
 class GpuClock(WallClock):
-    """Times calls on the current GPU by its own events, back to back."""
+    """Times calls on a GPU by its own events, back to back.
+
+    Args:
+        device: The GPU.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
 
     warm_ups = 3  # libraries choose their kernels in the first calls
 
@@ -47,13 +54,14 @@ class GpuClock(WallClock):
 
     def seconds(self, call: Callable[[], Any], repeats: int) -> float:
         """See :class:`WallClock`."""
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        start.record()
-        for _ in range(repeats):
-            call()
-        end.record()
-        end.synchronize()
+        with torch.cuda.device(self.device):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
+            start.record()
+            for _ in range(repeats):
+                call()
+            end.record()
+            end.synchronize()
         return 1e-3 * start.elapsed_time(end) / repeats
 
 
@@ -61,7 +69,7 @@ def interleaved_latency(
     calls: Sequence[Callable[[], Any]],
     seconds: float = 2.0,
     num_threads: int = 1,
-    device: str = 'cpu',
+    device: str | torch.device = 'cpu',
 ) -> list[float]:
     """Median time of each call in milliseconds.
 
@@ -73,12 +81,13 @@ def interleaved_latency(
         seconds: Time to spend on all calls together, after some warm-up calls each. At least three rounds
             are measured, unless they would take more than twice this time.
         num_threads: CPU threads.
-        device: Type of the device that the calls run on.
+        device: The device that the calls run on.
 
     Returns:
         One median per call.
     """
-    clock = GpuClock() if device == 'cuda' else WallClock()
+    device = torch.device(device)
+    clock = GpuClock(device) if device.type == 'cuda' else WallClock()
     threads = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     times: list[list[float]] = [[] for _ in calls]
@@ -116,5 +125,5 @@ def model_latency(
     with ExitStack() as stack, torch.inference_mode():
         for model in models:
             stack.enter_context(evaluation_mode(model, fused=True))
-        device = next(models[0].parameters()).device.type
+        device = next(models[0].parameters()).device
         return interleaved_latency([forward(m) for m in models], seconds, num_threads, device)

@@ -140,4 +140,8 @@ def shut_down(together: bool) -> None:
         gc.collect()
         if together:
             distributed.barrier()
-        torch.distributed.destroy_process_group()
+        abort = getattr(torch.distributed.distributed_c10d, '_abort_process_group', None)
+        if not together and abort and torch.distributed.get_backend() == 'nccl':
+            abort()  # leaving it would wait for what the others are in
+        else:
+            torch.distributed.destroy_process_group()

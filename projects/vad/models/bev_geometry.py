@@ -162,6 +162,7 @@ def rotate_bev(
     return torch.stack(turned)
 
 
+@without_tf32()
 def rotated(image: Tensor, degrees: float, center: Sequence[int]) -> Tensor:
     """``(C, h, w)`` turned anticlockwise about a point (x, y) in cells; nearest cell, zero outside.
 
@@ -172,16 +173,12 @@ def rotated(image: Tensor, degrees: float, center: Sequence[int]) -> Tensor:
     x, y = center[0] - 0.5 * width, center[1] - 0.5 * height  # from the middle of the image
     # Where a cell's content comes from; what cells are counted in becomes [-1, 1].
     matrix = np.array([[cos, sin], [-sin, cos], [x - cos * x + sin * y, y - sin * x - cos * y]])
-    columns = torch.arange(width, dtype=image.dtype, device=image.device) - (0.5 * width - 0.5)
-    rows = torch.arange(height, dtype=image.dtype, device=image.device) - (0.5 * height - 0.5)
-    cells = torch.stack(
-        [
-            columns.repeat(height),
-            rows.repeat_interleave(width),
-            torch.ones_like(columns).repeat(height),
-        ],
-        -1,
-    )
-    matrix = sent(matrix, image) / constant((0.5 * width, 0.5 * height), image)
-    places = (cells @ matrix).view(1, height, width, 2)
-    return F.grid_sample(image[None], places, 'nearest', 'zeros', align_corners=False)[0]
+    exact = image.float()  # half floats would miss one cell in five
+    with torch.autocast(image.device.type, enabled=False):
+        columns = torch.arange(width, device=image.device) - (0.5 * width - 0.5)
+        rows = torch.arange(height, device=image.device) - (0.5 * height - 0.5)
+        x, y = columns.repeat(height), rows.repeat_interleave(width)
+        scaled = sent(matrix, exact) / constant((0.5 * width, 0.5 * height), exact)
+        places = (torch.stack([x, y, torch.ones_like(x)], -1) @ scaled).view(1, height, width, 2)
+        turned = F.grid_sample(exact[None], places, 'nearest', 'zeros', align_corners=False)[0]
+    return turned.to(image.dtype)

@@ -29,7 +29,7 @@ def constant(values: tuple[Any, ...], like: Tensor, dtype: torch.dtype | None = 
         # What inference mode makes could not be used in training afterwards.
         with torch.inference_mode(False):
             made = torch.tensor(values, dtype=dtype, device=like.device)
-        if isinstance(made, FakeTensor):  # a model is being traced
+        if isinstance(made, FakeTensor) or torch.compiler.is_compiling():  # it lives in that graph
             return made
         _constants[key] = made
     return _constants[key]

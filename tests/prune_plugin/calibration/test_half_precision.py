@@ -9,6 +9,7 @@ from torch import nn
 
 from projects.prune_plugin import StructuredPruner, UserError
 from projects.prune_plugin.calibration import loss_scale
+from projects.prune_plugin.common.precision import needs_half, weights_in_float32
 
 HALF = [torch.bfloat16, torch.float16]
 CRITERIA = [
@@ -56,7 +57,7 @@ def test_in_the_models_own_precision(dtype, criterion):
 
 def test_the_model_is_as_before():
     model, types = model_in(torch.float16), []
-    before = {name: p.clone() for name, p in model.named_parameters()}
+    before = {name: (p, p.clone()) for name, p in model.named_parameters()}
     data = brute.calibration_data(samples_for('llama-gqa'))
 
     def loss(model, batch):
@@ -65,8 +66,33 @@ def test_the_model_is_as_before():
 
     pruner_of(dict(type='Taylor')).score(model, lambda _: data, loss=loss)
     assert set(types) == {torch.float32}
-    for name, parameter in model.named_parameters():
-        assert parameter.dtype == torch.float16 and torch.equal(parameter, before[name])
+    for (
+        name,
+        parameter,
+    ) in model.named_parameters():  # the same objects, which DDP and optimizers hold
+        assert parameter is before[name][0] and torch.equal(parameter, before[name][1])
+
+
+def test_half_precision_arguments_are_widened():
+    model = nn.Linear(2, 2).half()
+    with weights_in_float32(model):
+        assert model(torch.ones(1, 2, dtype=torch.float16)).dtype == torch.float32
+    assert model.weight.dtype == torch.float16
+
+
+def test_tied_weights_stay_tied():
+    model = nn.ModuleList([nn.Linear(2, 2).half(), nn.Linear(2, 2).half()])
+    model[1].weight = model[0].weight
+    with weights_in_float32(model):
+        assert model[0].weight is model[1].weight and model[0].weight.dtype == torch.float32
+    assert model[0].weight is model[1].weight and model[0].weight.dtype == torch.float16
+
+
+def test_flash_attention_keeps_its_precision():
+    model = model_in(torch.float16)
+    assert not needs_half(model)
+    model.config._attn_implementation_internal = 'flash_attention_2'
+    assert needs_half(model)
 
 
 @pytest.mark.parametrize('criterion', [dict(type='Taylor'), dict(type='Fisher')])

@@ -45,6 +45,8 @@ def test_gpu_ids_are_set_before_cuda_starts(before):
         ('0,1', 2, 2, None),
         ('', 0, 2, None),
         ('-1', 0, 2, None),
+        ('NoDevFiles', 0, 2, None),
+        ('GPU-8932f937,GPU-1', 1, 2, 'of which CUDA can use 1'),
         ('3', 0, 0, None),
     ],
 )

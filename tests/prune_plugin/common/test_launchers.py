@@ -128,6 +128,22 @@ def test_mpi_leaves_what_mmengine_reads(started):
     assert os.environ['LOCAL_RANK'] == '1' and started['current'] == 1
 
 
+def test_torchrun_has_a_port_of_its_own():
+    os.environ.update({**TORCH, 'MASTER_PORT': '7', 'TORCHELASTIC_USE_AGENT_STORE': 'True'})
+    assert this_rank('pytorch', 1234).port == '7'
+
+
+def test_the_group_beside_has_the_same_timeout(started, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(torch_dist, 'init_process_group', lambda *_, **__: None)
+    monkeypatch.setattr(distributed, 'cpu_group', lambda: None)
+    os.environ.update(TORCH)
+    distributed.init('pytorch', dict(timeout=7200))
+    assert distributed._timeout == timedelta(hours=2)
+    distributed.init('pytorch')
+    assert distributed._timeout == distributed.TIMEOUT
+
+
 def test_slurm_with_one_visible_gpu_per_task(started, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     os.environ.update({**SLURM, 'SLURM_GPUS_PER_TASK': '1'})
@@ -138,7 +154,12 @@ def test_slurm_with_one_visible_gpu_per_task(started, monkeypatch):
 @pytest.mark.parametrize(
     ('variables', 'cfg', 'message'),
     [
-        ({'LOCAL_RANK': '2'}, {}, r'rank 1 needs GPU 2 .*, but 2 can be used.*--nproc_per_node=2'),
+        ({'LOCAL_RANK': '2'}, {}, r'3 processes on this machine .*, but 2 can be used: .*=2\)'),
+        (
+            {'LOCAL_RANK': '0', 'LOCAL_WORLD_SIZE': '4'},
+            {},
+            '4 processes on this machine need a GPU each',
+        ),
         ({}, dict(timeout=0), r'env_cfg\.dist_cfg\.timeout is 0; it must be a number > 0'),
         ({}, dict(init_backend='x'), r"env_cfg\.dist_cfg\.init_backend is 'x'; valid are torch"),
     ],

@@ -230,7 +230,7 @@ def test_latency_is_measured_where_the_model_is_as_the_profile_says(monkeypatch)
         BY_NAME['vit'].units, budget=dict(type='latency', ratio=0.3), profile=profile
     ).plan(dense)
     *modules, whole = seen
-    assert modules == [(3, 'cpu')] * 2, (
+    assert modules == [(3, torch.device('cpu'))] * 2, (
         'attention and MLPs, each timed once, as all layers are alike'
     )
     assert whole == ((5, 3, 32, 32), next(dense.parameters()).device, 3)

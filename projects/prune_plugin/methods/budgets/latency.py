@@ -96,7 +96,7 @@ class LatencyBudget(Budget):
             slim(holder, state).eval()
             modules.append(holder['m'])
         with torch.inference_mode():
-            device = next(owner.parameters()).device.type
+            device = next(owner.parameters()).device
             calls = [partial(module, *args, **kwargs) for module in modules]
             times = interleaved_latency(calls, self.seconds, threads, device)
         if len(counts) == 1:  # all units must stay, so nothing is saved

@@ -13,7 +13,7 @@ from ...calibration.loss import LossFunction, mmengine_loss
 from ...calibration.statistics import GRADIENT_STATISTICS
 from ...common.distributed import assert_ranks_agree, on_rank_0
 from ...common.errors import UserError
-from ...common.precision import weights_in_float32
+from ...common.precision import needs_half, weights_in_float32
 from ...common.registry import (
     ALLOCATORS,
     BUDGETS,
@@ -307,7 +307,7 @@ class StructuredPruner(Pruner):
         with timed(seconds, 'calibrate'):
             batches = self.batches(data, self.data_users()[0])
         scores: list[Tensor] = []
-        widened = self.calibration.precision == 'float32'
+        widened = self.calibration.precision == 'float32' and not needs_half(model)
         with (
             weights_in_float32(model) if widened else nullcontext(),
             observable(model, groups),  # all groups in every pass, so that they compute the same
