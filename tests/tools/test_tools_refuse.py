@@ -102,6 +102,10 @@ ROWS = [
      "train_dataloader.sampler.type is 'Foo', which is not registered"),
     (TRAIN, '{config} --work-dir {out}', ('train_dataloader.batch_size=-1',),
      'train_dataloader.batch_size is -1'),
+    (TRAIN, '{config} --work-dir {out}', ('train_cfg.max_epochs=abc',), "train_cfg.max_epochs is 'abc'"),
+    (TRAIN, '{config} --work-dir {out}', ('train_dataloadr.batch_size=3',),
+     'train_dataloadr.batch_size: there is no train_dataloadr; did you mean train_dataloader?'),
+    (PRUNE, GOOD, ('prun_cfg.min_keep=2',), 'there is no prun_cfg; did you mean prune_cfg?'),
     (TRAIN, '{config} --work-dir {folder}/file', (), '--work-dir'),
     (TRAIN, '{config} --amp --work-dir {out}', ('optim_wrapper=None',), 'no optim_wrapper'),
 ]  # fmt: skip

@@ -194,13 +194,16 @@ def check_training_parts(cfg: Config) -> None:
     """Look for mistakes in what a Runner builds only when it trains, before anything is written.
 
     Raises:
-        UserError: the training data is missing, its batch size is no positive whole number, or the
-            optimizer or the sampler isn't registered.
+        UserError: the training data is missing, its batch size or the number of epochs is no whole
+            number, or the optimizer or the sampler isn't registered.
     """
     check_data(cfg, 'train_dataloader')
     loader, wrapper = cfg.train_dataloader, cfg.get('optim_wrapper') or {}
     if loader.get('batch_size') is not None:
         at_least('train_dataloader.batch_size', loader.batch_size, 1)
+    epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
+    if epochs is not None:
+        at_least('train_cfg.max_epochs', epochs, 0)
     for key, registry, block in (
         ('optim_wrapper.optimizer', OPTIMIZERS, wrapper.get('optimizer')),
         ('train_dataloader.sampler', DATA_SAMPLERS, loader.get('sampler')),

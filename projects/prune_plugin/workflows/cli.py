@@ -5,7 +5,8 @@ import errno
 import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar
 
 from mmengine.config import Config, DictAction
@@ -34,6 +35,22 @@ def parse_cfg_options(words: Sequence[str]) -> dict[str, Any]:
     return read.options
 
 
+#: Keys that a config needn't have.
+OPTIONAL_KEYS = ('prune_cfg', 'load_from', 'resume', 'work_dir', 'randomness', 'model_wrapper_cfg')
+#: How alike a mistyped key and the one that was meant are, as difflib counts.
+ALIKE = 0.86
+
+
+def check_new_keys(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Raise :class:`UserError` for an option whose key is new and looks like a mistyped one."""
+    for key in options:
+        first = key.partition('.')[0]
+        known = [*cfg, *OPTIONAL_KEYS]
+        meant = () if first in known else get_close_matches(first, known, 1, ALIKE)
+        if meant:
+            raise UserError(f'--cfg-options {key}: there is no {first}; did you mean {meant[0]}?')
+
+
 def read_config(path: str, options: Sequence[str] = ()) -> Config:
     """Read a config file and apply ``--cfg-options``.
 
@@ -49,7 +66,11 @@ def read_config(path: str, options: Sequence[str] = ()) -> Config:
     try:
         cfg = Config.fromfile(path)
         if options:
-            cfg.merge_from_dict(parse_cfg_options(options))
+            parsed = parse_cfg_options(options)
+            check_new_keys(cfg, parsed)
+            cfg.merge_from_dict(parsed)
+    except UserError:
+        raise
     except Exception as error:  # a config is a program of the user's: whatever it raises is theirs
         write_error = find_write_error(error)
         if write_error is not None and write_error.errno != errno.EACCES:
