@@ -136,7 +136,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
             load_file(tmp_path / f'{number}.pth')
     with pytest.raises(UserError, match='gone.pth does not exist'):
         load_file(tmp_path / 'gone.pth')
-    with pytest.raises(UserError, match='does not exist'):
+    with pytest.raises(UserError, match='is a directory; give a .pth file'):
         load_file(tmp_path)
 
 
