@@ -22,8 +22,8 @@ class CalibrationSettings:
             Units are then scored in several passes over the samples, with the same result. None: no
             limit, one pass.
         precision: ``'float32'``: weights in half precision are float32 while units are scored, so that
-            the ranking is that of a float32 model; they take twice the memory meanwhile. ``'model'``:
-            scores come from the model's own precision, with the loss scaled for float16.
+            the ranking is that of a float32 model; with the copies they take three times the memory.
+            ``'model'``: scores come from the model's own precision, with the loss scaled for float16.
         loss_weights: Factors on the parts of the loss whose gradients score units: by task if the model
             defines tasks, else by regular expressions on names of losses. 1 for the others.
 

@@ -102,9 +102,8 @@ def gpu_of(rank: Rank, launcher: str) -> int:
     count = torch.cuda.device_count()
     if launcher == 'slurm' and count == 1 and any(os.environ.get(name) for name in GPU_OF_TASK):
         return 0
-    needed = max(
-        rank.local_rank + 1, rank.local_size or 0
-    )  # all ranks say so, not the last ones alone
+    # All ranks say so, not the last ones alone.
+    needed = max(rank.local_rank + 1, rank.local_size or 0)
     if needed > count:
         raise UserError(
             f'{needed} processes on this machine need a GPU each, but {count} can be used: start at most '

@@ -1,7 +1,7 @@
 """Floating-point precision: half floats, and TF32 on GPUs."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -21,6 +21,12 @@ def needs_half(model: nn.Module) -> bool:
     configs = (getattr(module, 'config', None) for module in model.modules())
     names = (str(getattr(config, '_attn_implementation', None)) for config in configs)
     return any(name.startswith(('flash', 'kernels-community/flash')) for name in names)
+
+
+def scoring_precision(model: nn.Module, precision: str) -> AbstractContextManager[None]:
+    """The context to score units in, by ``prune_cfg.calibration.precision``."""
+    widened = precision == 'float32' and not needs_half(model)
+    return weights_in_float32(model) if widened else nullcontext()
 
 
 @contextmanager

@@ -39,3 +39,9 @@ def with_ratio(budget: Mapping) -> dict[str, Any]:
 def is_searched(budget: Mapping) -> bool:
     """Whether a budget block is of a type that looks for its ratio."""
     return getattr(BUDGETS.module_dict.get(str(budget.get('type'))), 'searched', False)
+
+
+def other_budgets(name: str, searched: bool) -> list[str]:
+    """The registered budgets but ``name``; within a searched one also without those that search."""
+    kinds = BUDGETS.module_dict.items()
+    return [kind for kind, cls in kinds if kind != name and not (searched and cls.searched)]

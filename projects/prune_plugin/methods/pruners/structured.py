@@ -1,7 +1,6 @@
 """The pruner of whole units."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from copy import copy
 from functools import partial
 
@@ -13,10 +12,9 @@ from ...calibration.loss import LossFunction, mmengine_loss
 from ...calibration.statistics import GRADIENT_STATISTICS
 from ...common.distributed import assert_ranks_agree, on_rank_0
 from ...common.errors import UserError
-from ...common.precision import needs_half, weights_in_float32
+from ...common.precision import scoring_precision
 from ...common.registry import (
     ALLOCATORS,
-    BUDGETS,
     COMPENSATIONS,
     CRITERIA,
     PENALTIES,
@@ -38,6 +36,7 @@ from ..constraint import Cost, sizes
 from ..criteria import Random
 from ..sparsifiers import Magnitude
 from .base import DataFactory, DataUser, Pruner
+from .budget_block import other_budgets
 from .layer_depth import (
     DepthCost,
     check_range,
@@ -139,14 +138,9 @@ class StructuredPruner(Pruner):
             )
         key, quantity = self.limited
         if quantity == 'weights':
-            valid = [
-                name
-                for name, cls in BUDGETS.module_dict.items()
-                if name != quantity and not (self.searched and cls.searched)
-            ]
             raise UserError(
                 f"{key} is {quantity!r}, which a StructuredPruner can't use; valid are "
-                f'{", ".join(valid)}'
+                f'{", ".join(other_budgets(quantity, bool(self.searched)))}'
             )
         if self.searched and self.criterion.reads_ratio:
             raise UserError(
@@ -307,11 +301,8 @@ class StructuredPruner(Pruner):
         with timed(seconds, 'calibrate'):
             batches = self.batches(data, self.data_users()[0])
         scores: list[Tensor] = []
-        widened = self.calibration.precision == 'float32' and not needs_half(model)
-        with (
-            weights_in_float32(model) if widened else nullcontext(),
-            observable(model, groups),  # all groups in every pass, so that they compute the same
-        ):
+        # All groups are observable in every pass, so that all passes compute the same.
+        with scoring_precision(model, self.calibration.precision), observable(model, groups):
             for part in within_memory(model, groups, kinds, self.calibration.gradient_memory):
                 with timed(seconds, 'calibrate'):
                     statistics = collect(model, part, kinds, batches, loss)
