@@ -51,7 +51,7 @@ def findings(subject: Subject, gpu: bool) -> dict[str, dict[str, Tensor]]:
     plan = pruner.plan(model)
     slim = pruner.apply(model, plan, lambda _: data, loss=subject.loss).model
     found['refit'] = {name: p.detach() for name, p in slim.named_parameters()}
-    chosen = dict(include=[r'.*ffns.*']) if subject.name == 'vad' else {}
+    chosen = dict(include=[r'.*ffns.*']) if subject.name.startswith('vad') else {}
     weights = WeightPruner(
         sparsifier=dict(type='SparseGPT'), budget=dict(type='weights', ratio=0.5), **chosen
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,13 @@ import torch
 from cases import BOTH, BY_NAME, CHANNELS, flat
 from emulator import DEVICE, put
 from mmengine import dist
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 from refitting import Batches
 from torch import Tensor, nn
+
+VAD_NANO = Path(__file__).parents[2] / 'projects/configs/VAD/VAD_nano_toy.py'
 
 
 class BatchesOfRank(Batches):
@@ -88,21 +93,31 @@ def of_case(name: str, row: str, units: tuple[dict, ...]) -> Subject:
     return Subject(name, build, batch, loss, units)
 
 
-def vad() -> Subject:
-    """The tiny VAD."""
+def vad(nano: bool = False) -> Subject:
+    """The tiny VAD, or the toy drive's VAD_nano in full size, on six small images."""
     pytest.importorskip('mmdet3d')
     import tiny_vad
 
     from projects.prune_plugin.calibration.loss import mmengine_loss
 
+    def build() -> nn.Module:
+        if not nano:
+            return tiny_vad.build()
+        torch.manual_seed(0)
+        init_default_scope('mmdet3d')
+        return tiny_vad.wake(MODELS.build(Config.fromfile(VAD_NANO).model)).eval()
+
     def batch(number: int) -> dict:
-        frames = [tiny_vad.frame(i, lidar2img=tiny_vad.rig()) for i in (number, number + 1)]
+        rig = tiny_vad.rig(6) if nano else tiny_vad.rig()
+        frames = [tiny_vad.frame(i, lidar2img=rig) for i in (number, number + 1)]
         sample = tiny_vad.sample(tiny_vad.relative(frames), truth=True)
         images = tiny_vad.images(1, 2, number)[0]
+        if nano:
+            images = torch.cat([images, images.flip(-1)], 1)
         return dict(inputs=dict(img=[images]), data_samples=[sample])
 
     units = (dict(type='DeformableHeads'), *BOTH, dict(type='BranchNeurons'))
-    return Subject('vad', tiny_vad.build, batch, mmengine_loss, units)
+    return Subject('vad_nano' if nano else 'vad', build, batch, mmengine_loss, units)
 
 
 def subjects() -> dict[str, Callable[[], Subject]]:
@@ -112,7 +127,8 @@ def subjects() -> dict[str, Callable[[], Subject]]:
         'resnet': lambda: of_case('resnet', 'mmdet_resnet18', (CHANNELS,)),
         'llama': lambda: of_case('llama', 'llama-gqa', BOTH),
         'vad': vad,
+        'vad_nano': lambda: vad(nano=True),
     }
 
 
-NAMES = list(subjects())
+NAMES = [name for name in subjects() if name != 'vad_nano']
