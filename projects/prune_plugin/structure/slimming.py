@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from .attribute_paths import get, put
 from .modules import CONVERTERS
 from .prune_state import PruneState
 from .unit_group import Cut, UnitGroup, named_tensors
@@ -39,7 +40,7 @@ def slim(model: nn.Module, state: PruneState) -> nn.Module:
     for group in groups:
         for attr in group.attrs:
             module = model.get_submodule(attr.module)
-            setattr(module, attr.name, len(state.kept[group.name]) * attr.per_unit)
+            put(module, attr.name, len(state.kept[group.name]) * attr.per_unit)
         for name, converter in group.emptied if not len(state.kept[group.name]) else ():
             replace_module(model, name, CONVERTERS[converter](model.get_submodule(name)))
     for module in model.modules():
@@ -138,7 +139,8 @@ def check_fits(model: nn.Module, state: PruneState) -> None:
             if module not in modules:
                 raise UserError(f'{where}: the model has no module {module!r} for {converter}')
         for attr in group.attrs:
-            value = getattr(modules.get(attr.module), attr.name, None)
+            holder = modules.get(attr.module)
+            value = None if holder is None else get(holder, attr.name)
             if not isinstance(value, int) or value != group.size * attr.per_unit:
                 raise UserError(
                     f'{where}: {attr.module}.{attr.name} is {value!r} in this model, '

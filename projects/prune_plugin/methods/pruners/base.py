@@ -220,8 +220,15 @@ class Pruner:
         """The name of the method that says what is removed: a criterion, or a sparsifier."""
         raise NotImplementedError
 
-    def discover(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
-        """The unit groups of a model, and ``{module: reason}`` for modules that can't be pruned."""
+    def discover(
+        self, model: nn.Module, example_inputs: Any = None
+    ) -> tuple[list[UnitGroup], dict[str, str]]:
+        """The unit groups of a model, and ``{module: reason}`` for modules that can't be pruned.
+
+        Args:
+            model: The model.
+            example_inputs: See :meth:`plan`.
+        """
         return [], {}
 
     def floors(self, groups: list[UnitGroup], scores: list[Tensor]) -> Tensor:
@@ -275,6 +282,7 @@ class Pruner:
         data: DataFactory | None = None,
         table: list[Tensor] | None = None,
         loss: LossFunction = mmengine_loss,
+        example_inputs: Any = None,
     ) -> ScoredUnits:
         """Find out what plans for all ratios share; the model isn't changed.
 
@@ -283,6 +291,7 @@ class Pruner:
             data: Gives calibration batches, for methods that need them.
             table: Scores from an earlier run instead of computing them, one vector per group.
             loss: Gives the loss of the model on a batch.
+            example_inputs: See :meth:`plan`.
 
         Raises:
             UserError: nothing can be pruned, or there is no data.
@@ -295,9 +304,18 @@ class Pruner:
         data: DataFactory | None = None,
         table: list[Tensor] | None = None,
         loss: LossFunction = mmengine_loss,
+        example_inputs: Any = None,
     ) -> Plan:
-        """:meth:`score`, then :meth:`plan_from`; the model isn't changed. Arguments as there."""
-        return self.plan_from(model, self.score(model, data, table, loss))
+        """:meth:`score`, then :meth:`plan_from`; the model isn't changed. Arguments as there, and:
+
+        Args:
+            example_inputs: What the model can be called with, for units that no layout knows: a tensor, a
+                tuple of positional arguments or a dict of keyword arguments. None: the model's
+                ``dummy_inputs``, or zeros of ``profile.input_shape`` or of the size in timm's
+                ``pretrained_cfg``; without any, only units of known classes are found.
+        """
+        scored = self.score(model, data, table, loss, example_inputs)
+        return self.plan_from(model, scored)
 
     def plan_from(self, model: nn.Module, scored: ScoredUnits) -> Plan:
         """Decide what is removed by this pruner's budget; the model isn't changed.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from ...structure.prunable_weights import prunable_weights, select_weights
 from ...structure.prune_state import PruneState
 from ...structure.slimming import slim
 from ...structure.unit_group import UnitGroup, named_tensors
-from ...structure.units.finder import UnitFinder, discover, discover_known
+from ...structure.units.finder import UnitFinder
 from ..allocators.base import fill_back
 from ..budgets.base import BudgetResult
 from ..compensation import Compensation
@@ -49,6 +50,7 @@ from .layer_depth import (
 from .layer_progress import LayerProgress
 from .plan import Pruned, ScoredUnits, UnitPlan
 from .sparsify import sparsify_by_weight
+from .unit_discovery import FoundUnits, example_call, find_units
 from .unit_selection import UnitSelection
 
 
@@ -213,16 +215,20 @@ class StructuredPruner(Pruner):
         pruner.criterion = Random()
         return pruner, f'random, in the place of {name}, which reads weights or data'
 
-    def discover(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
-        """The model's unit groups in the layers asked for, and the modules that can't be pruned."""
-        if self.finders is None:
-            groups, refused = discover_known(model, self.include, self.exclude)
-        else:
-            groups, refused = discover(model, self.finders, self.include, self.exclude)
-        groups = in_range(groups, *self.layers)
+    def discover(
+        self, model: nn.Module, example_inputs: Any = None
+    ) -> tuple[list[UnitGroup], dict[str, str]]:
+        """See :meth:`Pruner.discover`."""
+        found = self.find(model, example_inputs)
+        groups, refused = in_range(found.groups, *self.layers), found.refused
         if self.remove_empty_layers:
             refused = {**refused, **find_blocks(model, groups)[1]}
         return groups, refused
+
+    def find(self, model: nn.Module, example_inputs: Any = None) -> FoundUnits:
+        """The model's units in all layers, and how each group was proven."""
+        example = example_call(model, example_inputs, self.profile.input_shape)
+        return find_units(model, self.finders, self.include, self.exclude, example)
 
     def score(
         self,
@@ -230,11 +236,12 @@ class StructuredPruner(Pruner):
         data: DataFactory | None = None,
         table: list[Tensor] | None = None,
         loss: LossFunction = mmengine_loss,
+        example_inputs: Any = None,
     ) -> ScoredUnits:
         """See :meth:`Pruner.score`."""
         seconds: dict[str, float] = {}
         with timed(seconds, 'discover'):
-            groups, refused = self.discover(model)
+            groups, refused = self.discover(model, example_inputs)
         scores = table if table is not None else self.scores(model, groups, data, loss, seconds)
         return ScoredUnits(groups, scores, refused, seconds)
 

@@ -1,6 +1,7 @@
 """The pruner of single weights."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -156,6 +157,7 @@ class WeightPruner(Pruner):
         data: DataFactory | None = None,
         table: list[Tensor] | None = None,
         loss: LossFunction = mmengine_loss,
+        example_inputs: Any = None,
     ) -> ScoredUnits:
         """See :meth:`Pruner.score`; a sequential sparsifier observes its inputs only while it prunes."""
         weights, scored = self.chosen(model), ScoredUnits()

@@ -72,10 +72,20 @@ class UnitFinder:
             except NotPrunable as reason:
                 refused[name] = str(reason)
                 continue
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                # Another library's class of the same name, laid out otherwise.
+                kind = f'{type(module).__module__}.{type(module).__qualname__}'
+                refused[name] = f'{kind} is not laid out as the known {kind_of(module, self)} ({error})'
+                continue
             groups += [group for group in candidates if group.size]
             empty = [group.name for group in candidates if not group.size]
             refused.update(dict.fromkeys(empty, 'no units are left'))
         return groups, refused
+
+
+def kind_of(module: nn.Module, finder: UnitFinder) -> str:
+    """The name by which a finder knows a module's class."""
+    return next(c.__name__ for c in type(module).__mro__ if c.__name__ in finder.layouts)
 
 
 def join(prefix: str, name: str) -> str:
@@ -119,7 +129,7 @@ def discover(
     include: Sequence[str] = ('.*',),
     exclude: Sequence[str] = (),
 ) -> tuple[list[UnitGroup], dict[str, str]]:
-    """Find all unit groups that may be pruned.
+    """Find all unit groups that may be pruned, by the names of classes.
 
     Args:
         model: The model; meta tensors are sufficient.
@@ -133,6 +143,18 @@ def discover(
     Raises:
         UserError: a finder or a pattern matches nothing, or two groups overlap (:func:`check_disjoint`).
     """
+    found, refused = find_all(model, finders)
+    return selected(model, found, include, exclude), refused
+
+
+def find_all(
+    model: nn.Module, finders: Sequence[UnitFinder]
+) -> tuple[list[UnitGroup], dict[str, str]]:
+    """What each of the finders finds.
+
+    Raises:
+        UserError: a finder finds nothing.
+    """
     found: list[UnitGroup] = []
     refused: dict[str, str] = {}
     for finder in finders:
@@ -145,44 +167,46 @@ def discover(
             )
         found += groups
         refused.update(reasons)
+    return found, refused
+
+
+def find_known(model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
+    """What the finders of all default kinds of units find, if anything."""
+    found: list[UnitGroup] = []
+    refused: dict[str, str] = {}
+    for finder in default_finders():
+        groups, reasons = finder.find(model)
+        found += groups
+        refused.update(reasons)
+    return found, refused
+
+
+def default_finders() -> list[UnitFinder]:
+    """One of each default kind, in an order that doesn't depend on imports."""
+    return [cls() for _, cls in sorted(UNITS.module_dict.items()) if cls.default]
+
+
+def selected(
+    model: nn.Module,
+    found: Sequence[UnitGroup],
+    include: Sequence[str] = ('.*',),
+    exclude: Sequence[str] = (),
+) -> list[UnitGroup]:
+    """The groups that the patterns leave, with their layers counted.
+
+    Raises:
+        UserError: see :func:`discover`.
+    """
     found = with_layer_indices(model, found)
     names = [group.name for group in found]
     check_matches('prune_cfg.include', include, names, 'unit groups')
     check_matches('prune_cfg.exclude', exclude, names, 'unit groups')
-    selected = set(select(names, include, exclude))
-    chosen = [group for group in found if group.name in selected]
+    left = set(select(names, include, exclude))
+    chosen = [group for group in found if group.name in left]
     if not chosen:
         raise UserError('prune_cfg.exclude leaves no unit group; remove a pattern')
     check_disjoint(model, chosen)
-    return chosen, refused
-
-
-def discover_known(
-    model: nn.Module, include: Sequence[str], exclude: Sequence[str]
-) -> tuple[list[UnitGroup], dict[str, str]]:
-    """:func:`discover` with the finders of all default kinds of units that the model has.
-
-    Raises:
-        UserError: it has none; the message says why a module of a known class can't be pruned.
-    """
-    kinds = sorted(UNITS.module_dict.items())  # whatever was imported first
-    candidates = [cls() for _, cls in kinds if cls.default]
-    finders, reasons = [], {}
-    for finder in candidates:
-        groups, refused = finder.find(model)
-        reasons.update(refused)
-        finders += [finder] if groups else []
-    if not finders:
-        names = ', '.join(type(c).__name__ for c in candidates)
-        why = ''.join(f'; {module}: {reason}' for module, reason in list(reasons.items())[:1])
-        if any(isinstance(module, nn.Conv2d) for module in model.modules()):
-            why += (
-                "; for convolutional nets try prune_cfg.units=[dict(type='CoupledChannels', "
-                'input_shape=(3, 224, 224))]'
-            )
-        raise UserError(f'the model has no units of the known kinds ({names}) to prune{why}')
-    groups, _ = discover(model, finders, include, exclude)
-    return groups, reasons
+    return chosen
 
 
 def check_disjoint(model: nn.Module, groups: Sequence[UnitGroup]) -> None:

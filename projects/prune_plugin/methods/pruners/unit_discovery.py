@@ -1,0 +1,172 @@
+"""Which units a model has: known by the names of classes, or discovered by what it computes; and proven."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from ...common.errors import UserError, first_line
+from ...common.eval_mode import evaluation_mode
+from ...common.random_state import kept_random_state
+from ...evaluation.example_inputs import data_sample_kwargs, example_input
+from ...structure.discovery.discover import discover_units, without_cache
+from ...structure.discovery.known import proven_groups
+from ...structure.unit_group import UnitGroup
+from ...structure.units.finder import (
+    UnitFinder,
+    default_finders,
+    find_all,
+    find_known,
+    selected,
+)
+
+#: Positional and keyword arguments of a call.
+Example = tuple[tuple, dict[str, Any]]
+#: Share of the weights in known units from which on a model counts as known.
+WELL_KNOWN = 0.9
+
+
+@dataclass
+class FoundUnits:
+    """What is known of a model's units.
+
+    Attributes:
+        groups: The groups that may be pruned.
+        refused: ``{module: reason}`` for modules that can't.
+        proofs: How each group was proven, by name; groups that are missing weren't tried.
+    """
+
+    groups: list[UnitGroup] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    proofs: dict[str, str] = field(default_factory=dict)
+
+
+def find_units(
+    model: nn.Module,
+    finders: Sequence[UnitFinder] | None,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    example: Example | None,
+) -> FoundUnits:
+    """Find the units of a model.
+
+    Args:
+        model: The model.
+        finders: Those of the config; None: all known kinds, and what is discovered besides.
+        include: See :func:`projects.prune_plugin.structure.units.finder.discover`.
+        exclude: The same.
+        example: Arguments of a call; None: nothing is proven or discovered.
+
+    Raises:
+        UserError: there are no units, or none are left.
+    """
+    groups, refused = find_known(model) if finders is None else find_all(model, finders)
+    proofs: dict[str, str] = {}
+    if example is not None:
+        groups, failed, proofs = proven_groups(model, groups, *example)
+        refused = {**refused, **failed}
+        if finders is None and (failed or reach(model, groups) < WELL_KNOWN):
+            found = discover_units(model, *example, groups)
+            groups = [*groups, *found.groups]
+            refused = {**refused, **found.refused}
+            proofs = {**proofs, **found.proofs}
+    if not groups:
+        raise UserError(nothing_found(model, refused, example is not None))
+    return FoundUnits(selected(model, groups, include, exclude), refused, proofs)
+
+
+def nothing_found(model: nn.Module, refused: dict[str, str], tried: bool) -> str:
+    """The message for a model without units."""
+    names = ', '.join(type(finder).__name__ for finder in default_finders())
+    why = ''.join(f'; {module}: {reason}' for module, reason in list(refused.items())[:1])
+    if tried:
+        return f'the model has no units that can be pruned: none of the known kinds ({names}), and none that a run on the example input shows{why}'
+    return (
+        f'the model has no units of the known kinds ({names}) to prune{why}; to discover units of other '
+        'classes set prune_cfg.profile.input_shape, e.g. (3, 224, 224), or give '
+        'plan(model, example_inputs=...)'
+    )
+
+
+def reach(model: nn.Module, groups: Sequence[UnitGroup]) -> float:
+    """The share of the weights, embeddings aside, that units own something of."""
+    cut = {c.name for group in groups for c in group.cuts}
+    tables = {
+        id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
+    }
+    total = owned = 0
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1 and id(parameter) not in tables:
+            total += parameter.numel()
+            owned += parameter.numel() if name in cut else 0
+    return owned / total if total else 1.0
+
+
+def example_call(
+    model: nn.Module, example_inputs: Any, input_shape: Sequence[int] | None
+) -> Example | None:
+    """Arguments of a call that the model runs with, or None if there are none to be had.
+
+    Args:
+        model: The model.
+        example_inputs: What the user gave: a tensor, a tuple, a dict or None.
+        input_shape: ``prune_cfg.profile.input_shape``.
+
+    Raises:
+        UserError: what the user gave is of another type, or the model doesn't run with it.
+    """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return None
+    if example_inputs is not None:
+        call = as_call(model, example_inputs)
+        if reason := failure(model, call):
+            raise UserError(
+                f'example_inputs: the forward pass of {type(model).__name__} fails on them ({reason})'
+            )
+        return call
+    shape = input_shape or (getattr(model, 'pretrained_cfg', None) or {}).get('input_size')
+    example = example_input(model, 1, shape)
+    if example is None:
+        return None
+    args, kwargs = tree_map(lifelike, example)
+    return None if failure(model, (args, kwargs)) else (args, kwargs)
+
+
+def lifelike(value: Any) -> Any:
+    """Noise in the place of zeros: a proof on zeros says little."""
+    if isinstance(value, Tensor) and value.is_floating_point() and not value.any():
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(value.shape, generator=generator).to(value)
+    return value
+
+
+@torch.no_grad()
+def failure(model: nn.Module, call: Example) -> str:
+    """Why a call fails; empty if it doesn't."""
+    try:
+        with evaluation_mode(model), kept_random_state(), without_cache(model):
+            model(*call[0], **call[1])
+    except Exception as error:  # the model's own code may raise anything
+        return ': '.join(dict.fromkeys((type(error).__name__, first_line(error))))
+    return ''
+
+
+def as_call(model: nn.Module, example_inputs: Any) -> Example:
+    """A tensor, tuple or dict as the arguments of a call.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if isinstance(example_inputs, Tensor):
+        return (example_inputs,), data_sample_kwargs(model, example_inputs)
+    if isinstance(example_inputs, tuple | list):
+        return tuple(example_inputs), {}
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    raise UserError(
+        f'example_inputs is a {type(example_inputs).__name__}; it must be a tensor, a tuple of '
+        'positional arguments or a dict of keyword arguments'
+    )

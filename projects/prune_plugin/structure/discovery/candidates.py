@@ -1,0 +1,230 @@
+"""From labels and their relations to groups of units."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from ..unit_group import Cut
+from .labels import Ids, Labels
+
+
+@dataclass
+class Candidate:
+    """Slices that seem to go together, unit by unit.
+
+    Attributes:
+        size: Number of units.
+        cuts: What each unit owns.
+        attended: Whether the units stay apart in a softmax: heads.
+        added: Whether several layers write them into a sum: a width that layers share.
+        norms: ``(module, converter)`` of norms over the units.
+    """
+
+    size: int
+    cuts: tuple[Cut, ...]
+    attended: bool = False
+    added: bool = False
+    norms: tuple[tuple[str, str], ...] = field(default=())
+
+
+class Relations:
+    """The relations between labels, with tied ones as one."""
+
+    def __init__(self, labels: Labels):
+        self.labels = labels
+        first, second = pairs(labels.ties)
+        graph = coo_matrix((np.ones(len(first)), (first, second)), (labels.count, labels.count))
+        _, self.tied = connected_components(graph, directed=False)
+        self.count = int(self.tied.max()) + 1
+        before, after = pairs(labels.consequences)
+        edges = np.unique(np.stack([self.tied[before], self.tied[after]]), axis=1)
+        edges = edges[:, edges[0] != edges[1]]
+        self.targets = edges[1]
+        self.starts = np.searchsorted(edges[0], np.arange(self.count + 1))
+        self.pinned: dict[int, str] = {}
+        for ids, why in labels.pins:
+            for tied in np.unique(self.tied[ids]):
+                self.pinned.setdefault(int(tied), why)
+        self.marked = {
+            what: self.set_of(np.concatenate(ids)) for what, ids in labels.marks.items() if ids
+        }
+        order = np.argsort(self.tied, kind='stable')
+        self.members = order
+        self.member_starts = np.searchsorted(self.tied[order], np.arange(self.count + 1))
+        self.origin_starts = np.array([o.start for o in labels.origins])
+        self.read_atoms = np.zeros(labels.count, bool)
+        for ids in labels.marks.get('read', ()):
+            self.read_atoms[ids] = True
+        self.norms = [(self.set_of(ids), name, kind) for ids, name, kind in labels.norms]
+
+    def set_of(self, ids: Ids) -> np.ndarray:
+        """Mask of the tied sets that contain any of the labels."""
+        mask = np.zeros(self.count, bool)
+        mask[self.tied[ids]] = True
+        return mask
+
+    def is_marked(self, what: str, nodes: Ids) -> bool:
+        """Whether any of these has the mark."""
+        mask = self.marked.get(what)
+        return mask is not None and bool(mask[nodes].any())
+
+    def reach(self, drivers: Ids) -> tuple[Ids, Ids] | None:
+        """What goes when each of the drivers goes.
+
+        Returns:
+            Nodes, and the index of the driver of each; None if two drivers reach the same node.
+        """
+        owner = np.full(self.count, -1)
+        owner[drivers] = np.arange(len(drivers))
+        frontier = drivers
+        reached = [drivers]
+        while len(frontier):
+            lengths = self.starts[frontier + 1] - self.starts[frontier]
+            offsets = np.repeat(self.starts[frontier] - np.cumsum(lengths) + lengths, lengths)
+            targets = self.targets[offsets + np.arange(len(offsets))]
+            owners = np.repeat(owner[frontier], lengths)
+            old = owner[targets] >= 0
+            if (owner[targets[old]] != owners[old]).any():
+                return None
+            targets, owners = targets[~old], owners[~old]
+            owner[targets] = owners
+            if (owner[targets] != owners).any():
+                return None
+            frontier = np.unique(targets)
+            reached.append(frontier)
+        nodes = np.concatenate(reached)
+        return nodes, owner[nodes]
+
+    def atoms(self, nodes: Ids, owners: Ids) -> tuple[Ids, Ids]:
+        """The labels in tied sets, with the owner of each."""
+        lengths = self.member_starts[nodes + 1] - self.member_starts[nodes]
+        offsets = np.repeat(self.member_starts[nodes] - np.cumsum(lengths) + lengths, lengths)
+        return self.members[offsets + np.arange(len(offsets))], np.repeat(owners, lengths)
+
+
+def pairs(edges: list[tuple[Ids, Ids]]) -> tuple[Ids, Ids]:
+    """All pairs in one."""
+    if not edges:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    return np.concatenate([a for a, _ in edges]), np.concatenate([b for _, b in edges])
+
+
+def candidates(labels: Labels) -> tuple[list[Candidate], dict[tuple[str, int], str]]:
+    """Groups of units, the likeliest first; they may overlap.
+
+    Returns:
+        The candidates, and why the slices of a tensor along a dimension are in none.
+    """
+    relations = Relations(labels)
+    found, seen = [], set()
+    refused: dict[tuple[str, int], str] = {}
+    for vector in labels.vectors:
+        nodes = np.unique(relations.tied[vector[vector > 0]])
+        key = nodes.tobytes()
+        if len(nodes) < 2 or key in seen or relations.is_marked('spent', nodes):
+            continue
+        seen.add(key)
+        candidate = of_drivers(relations, in_order(relations, vector))
+        if isinstance(candidate, Candidate):
+            found.append(candidate)
+        elif candidate:
+            origin = labels.origins[
+                int(np.searchsorted(relations.origin_starts, vector[vector > 0][0], 'right')) - 1
+            ]
+            refused[origin.name, origin.dim] = candidate
+    found.sort(key=lambda c: (not c.attended, -c.size, sum(cut.per_unit > 1 for cut in c.cuts)))
+    return found, refused
+
+
+def in_order(relations: Relations, vector: Ids) -> Ids:
+    """The tied sets of a vector's labels, in order of first occurrence."""
+    nodes = relations.tied[vector[vector > 0]]
+    _, first = np.unique(nodes, return_index=True)
+    return nodes[np.sort(first)]
+
+
+def of_drivers(relations: Relations, drivers: Ids) -> Candidate | str:
+    """The candidate whose units are what goes with each driver, or why there is none."""
+    reached = relations.reach(drivers)
+    if reached is None:
+        return 'its slices share others'
+    nodes, owners = reached
+    for node in nodes:
+        if int(node) in relations.pinned:
+            return relations.pinned[int(node)]
+    atoms, of_unit = relations.atoms(nodes, owners)
+    cuts = to_cuts(relations, atoms, of_unit, len(drivers))
+    if isinstance(cuts, str):
+        return cuts
+    sides = {cut.side for cut in cuts}
+    if sides != {'in', 'out'}:
+        return ''
+    return Candidate(
+        len(drivers),
+        cuts,
+        relations.is_marked('attended', nodes),
+        relations.is_marked('added', nodes),
+        tuple(dict.fromkeys((n, k) for mask, n, k in relations.norms if mask[nodes].any())),
+    )
+
+
+def to_cuts(relations: Relations, atoms: Ids, units: Ids, size: int) -> tuple[Cut, ...] | str:
+    """Indices by tensor and dimension, as cuts; or why there are none."""
+    labels = relations.labels
+    place = np.searchsorted(relations.origin_starts, atoms, 'right') - 1
+    starts = relations.origin_starts[np.maximum(place, 0)]
+    lengths = np.array([o.length for o in labels.origins])[np.maximum(place, 0)]
+    real = (place >= 0) & (atoms - starts < lengths)
+    atoms, units, place = atoms[real], units[real], place[real]
+    cuts = []
+    for number in np.unique(place):
+        origin = labels.origins[number]
+        own = place == number
+        index, unit = atoms[own] - origin.start, units[own]
+        order = np.lexsort((index, unit))
+        index, unit = index[order], unit[order]
+        counts = np.bincount(unit, minlength=size)
+        if not (counts == counts[0]).all() or not counts[0]:
+            return f'its units own different numbers of slices of {origin.name}'
+        side = 'out' if relations.read_atoms[origin.start + index[0]] else 'in'
+        table = index.reshape(size, -1)
+        if counts[0] * size == 1:
+            return ''
+        cuts.append(compact(origin.name, origin.dim, table, side))
+    return tuple(cuts)
+
+
+def compact(name: str, dim: int, table: np.ndarray, side: str) -> Cut:
+    """A cut by width and sections, as few as possible, where the table follows such a pattern."""
+    size, count = table.shape
+    for width in reversed(divisors(count)):
+        first = table[0].reshape(-1, width)
+        shifted = table[0] + np.arange(size)[:, None] * width
+        if (np.diff(first, axis=1) == 1).all() and (table == shifted).all():
+            return Cut(name, dim, width, tuple(int(s) for s in first[:, 0]), side)
+    return Cut(name, dim, side=side, table=tuple(tuple(int(i) for i in row) for row in table))
+
+
+def divisors(number: int) -> list[int]:
+    """Divisors in ascending order."""
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def disjoint(found: Iterable[Candidate]) -> list[Candidate]:
+    """Of candidates that own the same slices, the first."""
+    taken: dict[tuple[str, int | None], set[int]] = {}
+    chosen = []
+    for candidate in found:
+        own = {
+            (c.name, c.dim): set(c.indices(candidate.size).flatten().tolist())
+            for c in candidate.cuts
+        }
+        if any(taken.get(key, set()) & indices for key, indices in own.items()):
+            continue
+        for key, indices in own.items():
+            taken.setdefault(key, set()).update(indices)
+        chosen.append(candidate)
+    return chosen

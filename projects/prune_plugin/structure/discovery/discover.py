@@ -1,0 +1,280 @@
+"""Unit groups of modules that no layout knows."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from os.path import commonprefix
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...common.eval_mode import evaluation_mode
+from ..unit_group import Attr, Cut, UnitGroup
+from . import rules as rules  # registers them
+from .attributes import Reads, recorded
+from .attributes import candidates as attribute_candidates
+from .candidates import Candidate, candidates, disjoint
+from .proof import Call, Subject, proven
+from .tracer import run
+
+
+@dataclass
+class Discovery:
+    """What was found.
+
+    Attributes:
+        groups: Proven groups.
+        refused: ``{module: reason}`` for what was tried in vain.
+        proofs: How each group was proven: tried itself, or like another one.
+    """
+
+    groups: list[UnitGroup] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    proofs: dict[str, str] = field(default_factory=dict)
+
+
+def discover_units(
+    model: nn.Module, args: tuple, kwargs: dict[str, Any], known: Sequence[UnitGroup] = ()
+) -> Discovery:
+    """Find groups of units by what a model computes, and prove each on a copy.
+
+    Args:
+        model: The model.
+        args: Positional arguments of an example call.
+        kwargs: Its keyword arguments.
+        known: Groups that are there already: what they own isn't looked at.
+    """
+    result = Discovery()
+    with evaluation_mode(model), without_cache(model), recorded(model) as reads:
+        tracer = run(model, args, kwargs)
+    found, why = candidates(tracer.labels)
+    for (name, _), reason in why.items():
+        if name.endswith('.weight'):
+            result.refused[name.removesuffix('.weight')] = reason
+    chosen = offered(model, disjoint([*map(as_candidate, known), *found])[len(known) :], known)
+    groups = named(model, chosen, {group.name for group in known})
+    owners = {group.owner for group in groups}
+    calls = captured(model, args, kwargs, owners)
+    groups = [replace(g, owner=called(g.owner, calls)) for g in groups]
+    calls |= captured(model, args, kwargs, {g.owner for g in groups} - calls.keys())
+    prove(model, groups, calls, reads, result)
+    return result
+
+
+def as_candidate(group: UnitGroup) -> Candidate:
+    """A known group among candidates."""
+    return Candidate(group.size, tuple(c for c in group.cuts if c.dim is not None))
+
+
+def offered(
+    model: nn.Module, found: list[Candidate], known: Sequence[UnitGroup]
+) -> list[Candidate]:
+    """The units inside of blocks, and of the widths that blocks share those of weights mostly out of reach."""
+    sizes = {name: p.numel() for name, p in model.named_parameters(remove_duplicate=False)}
+    inner = [c for c in found if not c.added]
+    reached = {cut.name for group in (*known, *inner) for cut in group.cuts}
+    kept = list(inner)
+    for candidate in found:
+        if candidate.added:
+            names = {cut.name for cut in candidate.cuts}
+            total = sum(sizes.get(n, 0) for n in names)
+            if sum(sizes.get(n, 0) for n in names - reached) > total / 2:
+                kept.append(candidate)
+    return kept
+
+
+def named(model: nn.Module, found: list[Candidate], taken: set[str]) -> list[UnitGroup]:
+    """Candidates as groups, in module order, each with a name and an owner."""
+    modules = dict(model.named_modules())
+    order = {name: i for i, name in enumerate(modules)}
+    groups = []
+    for candidate in found:
+        holders = {cut.name.rpartition('.')[0] for cut in candidate.cuts}
+        producers = [
+            cut.name.rpartition('.')[0]
+            for cut in candidate.cuts
+            if cut.side == 'in' and dict_tensor(model, cut.name).dim() > 1
+        ]
+        producer = min(producers or holders, key=order.__getitem__)
+        owner = common_module(holders)
+        kind = kind_of(candidate, modules, holders)
+        cut_names = {cut.name for cut in candidate.cuts}
+        whole = all(
+            f'{owner}.{name}' in cut_names or name in cut_names or p.dim() < 2
+            for name, p in modules[owner].named_parameters()
+        )
+        name = owner if kind == 'attention' or (kind == 'mlp' and whole and owner) else producer
+        groups.append(
+            UnitGroup(
+                name, kind, candidate.size, candidate.cuts, owner,
+                converts=candidate.norms, least=0 if kind == 'mlp' else 1,
+            )
+        )  # fmt: skip
+    groups.sort(key=lambda g: order[g.name])
+    result = []
+    for group in groups:
+        name, number = group.name or 'model', 2
+        while name in taken:
+            name, number = f'{group.name}#{number}', number + 1
+        taken.add(name)
+        result.append(replace(group, name=name))
+    return result
+
+
+def dict_tensor(model: nn.Module, name: str) -> torch.Tensor:
+    """A parameter or buffer by name."""
+    path, _, own = name.rpartition('.')
+    return getattr(model.get_submodule(path), own)
+
+
+def common_module(names: set[str]) -> str:
+    """The innermost module that contains all of these."""
+    parts = commonprefix([name.split('.') for name in names])
+    return '.'.join(parts)
+
+
+def kind_of(candidate: Candidate, modules: dict[str, nn.Module], holders: set[str]) -> str:
+    """The kind of unit, for reports."""
+    if candidate.attended:
+        return 'attention'
+    if candidate.added:
+        return 'coupled'
+    convolutions = any('Conv' in type(modules[h]).__name__ for h in holders)
+    return 'channel' if convolutions else 'mlp'
+
+
+class without_cache:
+    """Hugging Face's models don't keep keys and values in the block."""
+
+    def __init__(self, model: nn.Module):
+        self.configs = {
+            id(config): config
+            for module in model.modules()
+            if (config := getattr(module, 'config', None)) is not None
+            and getattr(config, 'use_cache', None) is True
+        }
+
+    def __enter__(self) -> None:
+        for config in self.configs.values():
+            config.use_cache = False
+
+    def __exit__(self, *error: Any) -> None:
+        for config in self.configs.values():
+            config.use_cache = True
+
+
+@torch.no_grad()
+def captured(
+    model: nn.Module, args: tuple, kwargs: dict[str, Any], owners: set[str]
+) -> dict[str, Call]:
+    """The arguments of the first call of each of these modules and those around them."""
+    calls: dict[str, Call] = {}
+    wanted = set()
+    for owner in owners:
+        parts = owner.split('.') if owner else []
+        wanted |= {'.'.join(parts[:i]) for i in range(len(parts) + 1)}
+    handles = []
+    for name in wanted:
+
+        def keep(module: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
+            if name not in calls:
+                calls[name] = (args, kwargs) if name not in owners else deepcopy((args, kwargs))
+
+        handles.append(
+            model.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True)
+        )
+    try:
+        with evaluation_mode(model), without_cache(model):
+            model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def called(owner: str, calls: dict[str, Call]) -> str:
+    """The innermost module around the owner, or it itself, that is called."""
+    while owner and owner not in calls:
+        owner = owner.rpartition('.')[0]
+    return owner
+
+
+def inside(group: UnitGroup) -> UnitGroup:
+    """A group with names relative to its owner."""
+    start = f'{group.owner}.' if group.owner else ''
+
+    def own(name: str) -> str:
+        return '' if name == group.owner else name.removeprefix(start)
+
+    return replace(
+        group,
+        cuts=tuple(replace(cut, name=own(cut.name)) for cut in group.cuts),
+        converts=tuple((own(m), c) for m, c in group.converts),
+        emptied=(),
+        attrs=tuple(replace(a, module=own(a.module)) for a in group.attrs),
+        owner='',
+    )
+
+
+def outside(attrs: Sequence[Attr], owner: str) -> tuple[Attr, ...]:
+    """Attributes with their modules' names in the model."""
+    return tuple(
+        replace(a, module='.'.join(part for part in (owner, a.module) if part)) for a in attrs
+    )
+
+
+def layout_of(model: nn.Module, group: UnitGroup) -> tuple:
+    """Groups of equal layout are cut alike."""
+    owner = model.get_submodule(group.owner)
+    shapes = tuple((n, tuple(p.shape)) for n, p in owner.named_parameters())
+    relative = inside(group)
+    return type(owner), shapes, relative.kind, relative.size, relative.cuts, relative.converts
+
+
+def prove(
+    model: nn.Module,
+    groups: list[UnitGroup],
+    calls: dict[str, Call],
+    reads: Reads,
+    result: Discovery,
+) -> None:
+    """Try each layout on a copy of its owner, then all groups together on a copy of the model."""
+    subjects: dict[str, Subject] = {}
+    known: dict[tuple, tuple[UnitGroup, str] | str] = {}
+    for group in groups:
+        key = layout_of(model, group)
+        if key not in known:
+            if group.owner not in subjects:
+                subjects.clear()
+                subjects[group.owner] = Subject(model.get_submodule(group.owner), calls[group.owner])
+            attrs = attribute_candidates(model, group.owner, group.size, reads)
+            own = inside(replace(group, attrs=tuple(attrs)))
+            found = proven(subjects[group.owner], replace(own, attrs=()), own.attrs)
+            known[key] = found if isinstance(found, str) else (found, group.name)
+        answer = known[key]
+        if isinstance(answer, str):
+            result.refused[group.name] = answer
+            continue
+        trial, of = answer
+        result.groups.append(replace(group, attrs=outside(trial.attrs, group.owner)))
+        result.proofs[group.name] = 'tried' if of == group.name else f'as {of}'
+    subject = Subject(model, calls[''])
+    prove_together(subject, result)
+
+
+def prove_together(subject: Subject, result: Discovery) -> None:
+    """All groups at once on the whole model; where that fails, those that fail alone are refused."""
+    if not result.groups or not (reason := subject.difference(result.groups, 0)):
+        return
+    for group in result.groups:
+        if own := subject.difference([group], 0):
+            result.refused[group.name] = own
+    good = [g for g in result.groups if g.name not in result.refused]
+    if good and subject.difference(good, 0):  # none of them can be told apart
+        result.refused |= {g.name: reason for g in good}
+        good = []
+    result.groups = good
+
+
+_ = Cut

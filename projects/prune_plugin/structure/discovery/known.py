@@ -1,0 +1,55 @@
+"""Proving groups that layouts know by the names of classes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from ..unit_group import UnitGroup
+from .discover import called, captured, inside, layout_of
+from .proof import Subject
+
+#: Cuts that stand for something else than slices of a tensor.
+PLAIN = ('in', 'out', 'index')
+
+
+def proven_groups(
+    model: nn.Module, groups: Sequence[UnitGroup], args: tuple, kwargs: dict[str, Any]
+) -> tuple[list[UnitGroup], dict[str, str], dict[str, str]]:
+    """Try each distinct layout on a copy of its module.
+
+    Args:
+        model: The model.
+        groups: Groups that layouts gave.
+        args: Positional arguments of an example call.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        The groups that pass or that weren't reached by the call, why the others don't pass, and how those
+        that pass were proven.
+    """
+    plain = [g for g in groups if all(c.side in PLAIN and c.dim is not None for c in g.cuts)]
+    plain = [g for g in plain if not g.repeated and g.owner]
+    calls = captured(model, args, kwargs, {g.owner for g in plain})
+    subjects: dict[str, Subject] = {}
+    known: dict[tuple, tuple[str, str]] = {}
+    failed: dict[str, str] = {}
+    proofs: dict[str, str] = {}
+    for group in plain:
+        if called(group.owner, calls) != group.owner:
+            continue
+        key = layout_of(model, group)
+        if key not in known:
+            if group.owner not in subjects:
+                subjects.clear()
+                subjects[group.owner] = Subject(model.get_submodule(group.owner), calls[group.owner])
+            own = replace(inside(group), least=max(1, group.least))
+            reasons = (subjects[group.owner].difference([own], seed) for seed in range(3))
+            known[key] = next((r for r in reasons if r), ''), group.name
+        reason, of = known[key]
+        if reason:
+            failed[group.name] = reason
+        else:
+            proofs[group.name] = 'tried' if of == group.name else f'as {of}'
+    return [g for g in groups if g.name not in failed], failed, proofs

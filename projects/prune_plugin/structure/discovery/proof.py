@@ -1,0 +1,174 @@
+"""Trying on a copy whether units can go: the slim module must compute what the masked one does."""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ...common.errors import first_line
+from ..prune_state import PruneState
+from ..slimming import mask, slim
+from ..unit_group import Attr, UnitGroup
+from .tracer import output_tensors
+
+TOLERANCE = 1e-5
+#: Most combinations of attributes that are tried.
+TRIALS = 40
+Call = tuple[tuple, dict[str, Any]]
+
+
+class Subject:
+    """A module to try things on, with one call of it.
+
+    Args:
+        module: The module; left as it is.
+        call: Its arguments.
+        seed: Of the noise that makes zeros and ones tell.
+    """
+
+    def __init__(self, module: nn.Module, call: Call, seed: int = 0):
+        self.module = stirred(deepcopy(module), seed)
+        self.module.eval()
+        self.call = call
+        self.double = True
+        self.masked: dict[tuple, list[Tensor]] = {}
+        try:
+            self.run(as_double(deepcopy(self.module)))
+            as_double(self.module)
+        except Exception:  # the module's own code may insist on float32
+            self.double = False
+
+    @torch.no_grad()
+    def run(self, module: nn.Module) -> list[Tensor]:
+        """All tensors that a call gives."""
+        args, kwargs = deepcopy(self.call)
+        if self.double:
+            args, kwargs = tree_map(widened, (args, kwargs))
+        out = module(*args, **kwargs)
+        return [x for x in output_tensors(out) if x.is_floating_point()]
+
+    def masked_outputs(self, state: PruneState, seed: int) -> list[Tensor]:
+        """What the masked module gives; it doesn't depend on attributes."""
+        key = seed, *((g.name, g.size, g.cuts) for g in state.groups.values())
+        if key not in self.masked:
+            self.masked[key] = self.run(mask(deepcopy(self.module), without_attrs(state)))
+        return self.masked[key]
+
+    def difference(self, groups: Sequence[UnitGroup], seed: int) -> str:
+        """Cut and mask a copy; why they aren't equal, or nothing."""
+        generator = torch.Generator().manual_seed(seed)
+        kept = {g.name: subset(g, seed, generator) for g in groups}
+        state = PruneState({g.name: g for g in groups}, kept)
+        masked = self.masked_outputs(state, seed)
+        try:
+            slimmed = self.run(slim(deepcopy(self.module), state))
+        except Exception as error:  # whatever the module raises with smaller tensors
+            return f'cut, it fails ({type(error).__name__}: {first_line(error)[:120]})'
+        if [x.shape for x in slimmed] != [x.shape for x in masked]:
+            return 'cut, its output has another shape'
+        worst = max((relative(a, b) for a, b in zip(slimmed, masked, strict=True)), default=0.0)
+        limit = TOLERANCE if self.double else 1e-4
+        return '' if worst <= limit else f'cut, it computes something else (by {worst:.1g})'
+
+
+def without_attrs(state: PruneState) -> PruneState:
+    """The same units; masks don't change attributes."""
+    groups = {name: replace(group, attrs=()) for name, group in state.groups.items()}
+    return PruneState(groups, state.kept)
+
+
+def as_double(module: nn.Module) -> nn.Module:
+    """All floating-point tensors of a module in float64."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.double()
+    return module
+
+
+def widened(value: Any) -> Any:
+    """Floating-point tensors in float64."""
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def relative(first: Tensor, second: Tensor) -> float:
+    """The largest difference, relative to the largest value; NaN and infinity must be alike."""
+    if not second.numel():
+        return 0.0
+    finite = second.isfinite()
+    if not torch.equal(finite, first.isfinite()):
+        return float('inf')
+    first, second = first[finite], second[finite]
+    if not second.numel():
+        return 0.0
+    return float((first - second).abs().max() / second.abs().max().clamp(min=1e-30))
+
+
+def subset(group: UnitGroup, seed: int, generator: torch.Generator) -> Tensor:
+    """Units to keep: half of them, the fewest, or all but one, by turns."""
+    least = max(1, group.least)
+    count = (max(least, group.size // 2), least, max(least, group.size - 1))[seed % 3]
+    return torch.randperm(group.size, generator=generator)[:count].sort().values
+
+
+@torch.no_grad()
+def stirred(module: nn.Module, seed: int) -> nn.Module:
+    """With noise on parameters and statistics: what is zero or one at the start hides mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        if parameter.is_floating_point() and parameter.numel():
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+            scale = float(parameter.float().std()) if parameter.numel() > 1 else 0.0
+            parameter.add_(noise * max(0.1 * scale, 0.01))
+    for name, buffer in module.named_buffers():
+        if name.endswith('running_mean'):
+            buffer.add_(torch.randn(buffer.shape, generator=generator).to(buffer) * 0.1)
+        elif name.endswith('running_var'):
+            buffer.mul_(torch.rand(buffer.shape, generator=generator).to(buffer) + 0.5)
+    return module
+
+
+def proven(subject: Subject, group: UnitGroup, attrs: Sequence[Attr]) -> UnitGroup | str:
+    """The group with the attributes that must follow it, or why no choice of them is right.
+
+    Args:
+        subject: The group's owner; names in the group are relative to it.
+        group: The group.
+        attrs: Integers that may follow the number of units.
+    """
+    reasons: list[str] = []
+    for chosen in choices(attrs):
+        trial = replace(group, attrs=tuple(chosen))
+        reason = subject.difference([trial], 0)
+        if reason:
+            reasons.append(reason)
+            continue
+        for seed in (1, 2, 3):
+            if reason := subject.difference([trial], seed):
+                break
+        if not reason:
+            return trial
+        reasons.append(reason)
+    return reasons[0]
+
+
+def choices(attrs: Sequence[Attr]) -> Iterator[tuple[Attr, ...]]:
+    """All of them, none, each alone, and so on."""
+    made = 0
+    seen = set()
+    lengths = [len(attrs), *range(len(attrs))]
+    for length in lengths:
+        for chosen in combinations(attrs, length):
+            if chosen not in seen:
+                seen.add(chosen)
+                made += 1
+                if made > TRIALS:
+                    return
+                yield chosen
+
+
+_ = tree_leaves
