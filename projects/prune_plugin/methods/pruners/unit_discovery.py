@@ -12,8 +12,9 @@ from ...common.errors import UserError, first_line
 from ...common.eval_mode import evaluation_mode
 from ...common.random_state import kept_random_state
 from ...evaluation.example_inputs import data_sample_kwargs, example_input
-from ...structure.discovery.discover import discover_units, without_cache
+from ...structure.discovery.discover import discover_units
 from ...structure.discovery.known import proven_groups
+from ...structure.discovery.proof import without_cache
 from ...structure.unit_group import UnitGroup
 from ...structure.units.finder import (
     UnitFinder,

@@ -1,7 +1,8 @@
 """The integers that a forward pass reads from modules: some of them follow the number of units."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -12,7 +13,7 @@ from ..unit_group import Attr
 #: Attributes that slimming itself sets after the shapes of weights.
 OWN_WIDTHS = {
     'in_features', 'out_features', 'in_channels', 'out_channels', 'num_features', 'num_channels',
-    'num_embeddings', 'embedding_dim',
+    'num_embeddings', 'embedding_dim', 'normalized_shape',
 }  # fmt: skip
 Reads = dict[str, set[str]]
 
@@ -23,44 +24,75 @@ def recorded(model: nn.Module) -> Iterator[Reads]:
 
     Yields:
         ``{module: paths}``, filled in the block. A path is ``num_heads``, or ``config.num_heads`` for what
-        is read from an object, mapping or sequence that the module holds.
+        is read from an object, mapping or sequence that the module holds. What is read from a config counts
+        for every module that holds it.
     """
     reads: Reads = {}
-    classes = {}
+    swapped: list[tuple[Any, type]] = []
+    configs: dict[int, set[str]] = {}
     for name, module in model.named_modules():
-        classes[module] = type(module)
-        if not isinstance(module, nn.ModuleList | nn.ModuleDict | nn.Sequential):
-            module.__class__ = reading_class(type(module), name, reads)
+        if isinstance(module, nn.ModuleList | nn.ModuleDict | nn.Sequential):
+            continue
+        for value in vars(module).values():
+            if is_config(value) and id(value) not in configs:
+                configs[id(value)] = set()
+                swap(swapped, value, partial(note_config, configs[id(value)]))
+        swap(swapped, module, partial(note_module, reads, configs, name))
     try:
         yield reads
     finally:
-        for module, kind in classes.items():
-            module.__class__ = kind
+        for thing, kind in swapped:
+            thing.__class__ = kind
+    for paths in reads.values():
+        for path in [path for path in paths if path.endswith('.*')]:
+            paths.remove(path)
+            key, _, number = path.removesuffix('.*').rpartition('.')
+            paths.update(f'{key}.{inner}' for inner in configs[int(number)])
 
 
-def reading_class(kind: type, name: str, reads: Reads) -> type:
-    """A subclass that notes which integers are read."""
+def is_config(value: Any) -> bool:
+    """Whether this is an object with settings, such as Hugging Face's."""
+    return hasattr(type(value), 'to_dict') and hasattr(value, '__dict__')
 
-    def read(self: nn.Module, key: str) -> Any:
+
+def swap(swapped: list[tuple[Any, type]], thing: Any, note: Callable[[str, Any], None]) -> None:
+    """Let an object tell which attributes are read."""
+    kind = type(thing)
+
+    def read(self: Any, key: str) -> Any:
         value = kind.__getattribute__(self, key)
-        if is_count(value):
-            reads.setdefault(name, set()).add(key)
-        elif isinstance(value, Mapping | tuple | list) or hasattr(value, 'to_dict'):
-            if key not in ('__dict__', '_modules', '_parameters', '_buffers'):
-                reads.setdefault(name, set()).update(f'{key}.{inner}' for inner in inside(value))
+        note(key, value)
         return value
 
-    return type(kind.__name__, (kind,), {'__getattribute__': read})
+    try:
+        thing.__class__ = type(kind.__name__, (kind,), {'__getattribute__': read})
+    except TypeError:  # of a class that can't be extended
+        return
+    swapped.append((thing, kind))
+
+
+def note_config(found: set[str], key: str, value: Any) -> None:
+    """Note an integer read from a config."""
+    if is_count(value):
+        found.add(key)
+
+
+def note_module(reads: Reads, configs: dict[int, set[str]], name: str, key: str, value: Any) -> None:
+    """Note an integer read from a module, or a holder of integers."""
+    if is_count(value):
+        reads.setdefault(name, set()).add(key)
+    elif id(value) in configs:
+        reads.setdefault(name, set()).add(f'{key}.{id(value)}.*')
+    elif isinstance(value, dict | tuple | list) and not key.startswith('_'):
+        reads.setdefault(name, set()).update(f'{key}.{inner}' for inner in inside(value))
 
 
 def inside(value: Any) -> list[str]:
-    """Keys of the integers in a config, mapping or sequence."""
+    """Keys of the integers in a mapping or sequence."""
     if isinstance(value, Mapping):
         items = list(value.items())
-    elif isinstance(value, tuple | list):
-        items = list(enumerate(value)) if len(value) <= 16 else []
     else:
-        items = list(vars(value).items())
+        items = list(enumerate(value)) if len(value) <= 16 else []
     return [str(key) for key, item in items if is_count(item)]
 
 
@@ -71,6 +103,6 @@ def candidates(model: nn.Module, owner: str, size: int, reads: Reads) -> list[At
         name = name.removeprefix('.')
         for path in sorted(reads.get(name, ())):
             value = get(module, path)
-            if path not in OWN_WIDTHS and is_count(value) and value % size == 0:
+            if path.split('.')[0] not in OWN_WIDTHS and is_count(value) and value % size == 0:
                 found.append(Attr(name, path, value // size))
     return found

@@ -55,6 +55,7 @@ class Relations:
         self.members = order
         self.member_starts = np.searchsorted(self.tied[order], np.arange(self.count + 1))
         self.origin_starts = np.array([o.start for o in labels.origins])
+        self.origin_lengths = np.array([o.length for o in labels.origins])
         self.read_atoms = np.zeros(labels.count, bool)
         for ids in labels.marks.get('read', ()):
             self.read_atoms[ids] = True
@@ -147,23 +148,37 @@ def in_order(relations: Relations, vector: Ids) -> Ids:
 
 
 def of_drivers(relations: Relations, drivers: Ids) -> Candidate | str:
-    """The candidate whose units are what goes with each driver, or why there is none."""
+    """The candidate whose units are what goes with each driver, or why there is none.
+
+    Drivers that are pinned, or that own something else than most, aren't units: keys and values that all
+    heads share lie in the same weight as the queries.
+    """
     reached = relations.reach(drivers)
     if reached is None:
         return 'its slices share others'
     nodes, owners = reached
-    for node in nodes:
-        if int(node) in relations.pinned:
-            return relations.pinned[int(node)]
-    atoms, of_unit = relations.atoms(nodes, owners)
-    cuts = to_cuts(relations, atoms, of_unit, len(drivers))
-    if isinstance(cuts, str):
-        return cuts
-    sides = {cut.side for cut in cuts}
-    if sides != {'in', 'out'}:
+    pins = {int(o): relations.pinned[int(n)] for n, o in zip(nodes, owners, strict=True)
+            if int(n) in relations.pinned}  # fmt: skip
+    if len(drivers) - len(pins) < 2:
+        return next(iter(pins.values()), '')
+    owned = indices_by_tensor(relations, *relations.atoms(nodes, owners), len(drivers))
+    unlike: dict[tuple, list[int]] = {}
+    for unit in range(len(drivers)):
+        if unit not in pins:
+            signature = tuple((key, len(rows[unit])) for key, rows in owned.items() if rows[unit])
+            unlike.setdefault(signature, []).append(unit)
+    units = max(unlike.values(), key=len)
+    cuts = tuple(
+        compact(name, dim, np.array([rows[u] for u in units]), side)
+        for (name, dim, side), rows in owned.items()
+        if rows[units[0]]
+    )
+    if {cut.side for cut in cuts} != {'in', 'out'} or len(units) < 2:
         return ''
+    alive = np.isin(owners, units)
+    nodes = nodes[alive]
     return Candidate(
-        len(drivers),
+        len(units),
         cuts,
         relations.is_marked('attended', nodes),
         relations.is_marked('added', nodes),
@@ -171,30 +186,38 @@ def of_drivers(relations: Relations, drivers: Ids) -> Candidate | str:
     )
 
 
-def to_cuts(relations: Relations, atoms: Ids, units: Ids, size: int) -> tuple[Cut, ...] | str:
-    """Indices by tensor and dimension, as cuts; or why there are none."""
+def indices_by_tensor(
+    relations: Relations, atoms: Ids, units: Ids, size: int
+) -> dict[tuple[str, int, str], list[list[int]]]:
+    """For each tensor and dimension the indices of each unit, sorted.
+
+    Args:
+        relations: The relations.
+        atoms: Labels; those of families are left out.
+        units: The unit that owns each of them.
+        size: Number of units.
+
+    Returns:
+        ``{(name, dimension, side): [indices of unit 0, ...]}``.
+    """
     labels = relations.labels
     place = np.searchsorted(relations.origin_starts, atoms, 'right') - 1
+    real = place >= 0
     starts = relations.origin_starts[np.maximum(place, 0)]
-    lengths = np.array([o.length for o in labels.origins])[np.maximum(place, 0)]
-    real = (place >= 0) & (atoms - starts < lengths)
+    lengths = relations.origin_lengths[np.maximum(place, 0)]
+    real &= atoms - starts < lengths
     atoms, units, place = atoms[real], units[real], place[real]
-    cuts = []
+    owned = {}
     for number in np.unique(place):
         origin = labels.origins[number]
         own = place == number
         index, unit = atoms[own] - origin.start, units[own]
         order = np.lexsort((index, unit))
         index, unit = index[order], unit[order]
-        counts = np.bincount(unit, minlength=size)
-        if not (counts == counts[0]).all() or not counts[0]:
-            return f'its units own different numbers of slices of {origin.name}'
         side = 'out' if relations.read_atoms[origin.start + index[0]] else 'in'
-        table = index.reshape(size, -1)
-        if counts[0] * size == 1:
-            return ''
-        cuts.append(compact(origin.name, origin.dim, table, side))
-    return tuple(cuts)
+        parts = np.split(index, np.searchsorted(unit, np.arange(1, size)))
+        owned[origin.name, origin.dim, side] = [part.tolist() for part in parts]
+    return owned
 
 
 def compact(name: str, dim: int, table: np.ndarray, side: str) -> Cut:

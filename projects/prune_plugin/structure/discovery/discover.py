@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from ...common.eval_mode import evaluation_mode
-from ..unit_group import Attr, Cut, UnitGroup
+from ..modules.eager_experts import has_experts_kernel
+from ..unit_group import Cut, UnitGroup
 from . import rules as rules  # registers them
 from .attributes import Reads, recorded
 from .attributes import candidates as attribute_candidates
 from .candidates import Candidate, candidates, disjoint
-from .proof import Call, Subject, proven
+from .proof import Call, Subject, proven, without_cache
 from .tracer import run
 
 
@@ -144,26 +145,6 @@ def kind_of(candidate: Candidate, modules: dict[str, nn.Module], holders: set[st
     return 'channel' if convolutions else 'mlp'
 
 
-class without_cache:
-    """Hugging Face's models don't keep keys and values in the block."""
-
-    def __init__(self, model: nn.Module):
-        self.configs = {
-            id(config): config
-            for module in model.modules()
-            if (config := getattr(module, 'config', None)) is not None
-            and getattr(config, 'use_cache', None) is True
-        }
-
-    def __enter__(self) -> None:
-        for config in self.configs.values():
-            config.use_cache = False
-
-    def __exit__(self, *error: Any) -> None:
-        for config in self.configs.values():
-            config.use_cache = True
-
-
 @torch.no_grad()
 def captured(
     model: nn.Module, args: tuple, kwargs: dict[str, Any], owners: set[str]
@@ -200,35 +181,40 @@ def called(owner: str, calls: dict[str, Call]) -> str:
     return owner
 
 
-def inside(group: UnitGroup) -> UnitGroup:
-    """A group with names relative to its owner."""
-    start = f'{group.owner}.' if group.owner else ''
+def held(group: UnitGroup) -> UnitGroup:
+    """A group with the names that it has on trial (see :class:`Subject`)."""
 
     def own(name: str) -> str:
-        return '' if name == group.owner else name.removeprefix(start)
+        inner = name[len(group.owner) :].removeprefix('.')
+        return f'held.{inner}' if inner else 'held'
 
     return replace(
         group,
         cuts=tuple(replace(cut, name=own(cut.name)) for cut in group.cuts),
         converts=tuple((own(m), c) for m, c in group.converts),
-        emptied=(),
         attrs=tuple(replace(a, module=own(a.module)) for a in group.attrs),
-        owner='',
+        emptied=(),
     )
 
 
-def outside(attrs: Sequence[Attr], owner: str) -> tuple[Attr, ...]:
-    """Attributes with their modules' names in the model."""
-    return tuple(
-        replace(a, module='.'.join(part for part in (owner, a.module) if part)) for a in attrs
-    )
+def released(name: str, owner: str) -> str:
+    """The name in the model of what is called ``name`` on trial."""
+    inner = name.removeprefix('held').removeprefix('.')
+    return '.'.join(part for part in (owner, inner) if part)
+
+
+def experts_in(model: nn.Module, group: UnitGroup) -> list[tuple[str, str]]:
+    """Experts that a group cuts and that may run one by one."""
+    modules = dict(model.named_modules())
+    holders = dict.fromkeys(cut.name.rpartition('.')[0] for cut in group.cuts)
+    return [(name, 'EagerExperts') for name in holders if has_experts_kernel(modules[name])]
 
 
 def layout_of(model: nn.Module, group: UnitGroup) -> tuple:
     """Groups of equal layout are cut alike."""
     owner = model.get_submodule(group.owner)
     shapes = tuple((n, tuple(p.shape)) for n, p in owner.named_parameters())
-    relative = inside(group)
+    relative = held(group)
     return type(owner), shapes, relative.kind, relative.size, relative.cuts, relative.converts
 
 
@@ -247,31 +233,37 @@ def prove(
         if key not in known:
             if group.owner not in subjects:
                 subjects.clear()
-                subjects[group.owner] = Subject(model.get_submodule(group.owner), calls[group.owner])
+                owner = model.get_submodule(group.owner)
+                subjects[group.owner] = Subject(owner, calls[group.owner], not group.owner)
             attrs = attribute_candidates(model, group.owner, group.size, reads)
-            own = inside(replace(group, attrs=tuple(attrs)))
+            own = held(replace(group, attrs=tuple(attrs)))
             found = proven(subjects[group.owner], replace(own, attrs=()), own.attrs)
+            if isinstance(found, str) and (experts := experts_in(model, group)):
+                other = held(replace(group, attrs=(), converts=(*group.converts, *experts)))
+                found = proven(subjects[group.owner], other, own.attrs)
             known[key] = found if isinstance(found, str) else (found, group.name)
         answer = known[key]
         if isinstance(answer, str):
             result.refused[group.name] = answer
             continue
         trial, of = answer
-        result.groups.append(replace(group, attrs=outside(trial.attrs, group.owner)))
+        converts = tuple((released(m, group.owner), c) for m, c in trial.converts)
+        attrs = tuple(replace(a, module=released(a.module, group.owner)) for a in trial.attrs)
+        result.groups.append(replace(group, attrs=attrs, converts=converts))
         result.proofs[group.name] = 'tried' if of == group.name else f'as {of}'
-    subject = Subject(model, calls[''])
-    prove_together(subject, result)
+    prove_together(Subject(model, calls[''], strict=True), result)
 
 
 def prove_together(subject: Subject, result: Discovery) -> None:
     """All groups at once on the whole model; where that fails, those that fail alone are refused."""
-    if not result.groups or not (reason := subject.difference(result.groups, 0)):
+    whole = {group.name: held(replace(group, owner='')) for group in result.groups}
+    if not whole or not (reason := subject.difference(list(whole.values()), 0)):
         return
-    for group in result.groups:
+    for name, group in whole.items():
         if own := subject.difference([group], 0):
-            result.refused[group.name] = own
+            result.refused[name] = own
     good = [g for g in result.groups if g.name not in result.refused]
-    if good and subject.difference(good, 0):  # none of them can be told apart
+    if good and subject.difference([whole[g.name] for g in good], 0):  # none of them can be told apart
         result.refused |= {g.name: reason for g in good}
         good = []
     result.groups = good

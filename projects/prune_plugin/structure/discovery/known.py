@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..unit_group import UnitGroup
-from .discover import called, captured, inside, layout_of
+from .discover import called, captured, held, layout_of
 from .proof import Subject
 
 #: Cuts that stand for something else than slices of a tensor.
@@ -44,7 +44,7 @@ def proven_groups(
             if group.owner not in subjects:
                 subjects.clear()
                 subjects[group.owner] = Subject(model.get_submodule(group.owner), calls[group.owner])
-            own = replace(inside(group), least=max(1, group.least))
+            own = replace(held(group), least=max(1, group.least))
             reasons = (subjects[group.owner].difference([own], seed) for seed in range(3))
             known[key] = next((r for r in reasons if r), ''), group.name
         reason, of = known[key]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from ...common.errors import first_line
 from ..prune_state import PruneState
@@ -22,19 +22,37 @@ TRIALS = 40
 Call = tuple[tuple, dict[str, Any]]
 
 
+class Holder(nn.Module):
+    """Holds a module, so that it can be replaced.
+
+    Args:
+        held: The module.
+    """
+
+    def __init__(self, held: nn.Module):
+        super().__init__()
+        self.held = held
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module."""
+        return self.held(*args, **kwargs)
+
+
 class Subject:
     """A module to try things on, with one call of it.
 
     Args:
-        module: The module; left as it is.
+        module: The module; left as it is. On trial its name is ``held``.
         call: Its arguments.
+        strict: Whether all outputs must keep their shapes; else those that don't aren't compared, as the
+            attention weights that some modules return.
         seed: Of the noise that makes zeros and ones tell.
     """
 
-    def __init__(self, module: nn.Module, call: Call, seed: int = 0):
-        self.module = stirred(deepcopy(module), seed)
+    def __init__(self, module: nn.Module, call: Call, strict: bool = False, seed: int = 0):
+        self.module = Holder(stirred(deepcopy(module), seed))
         self.module.eval()
-        self.call = call
+        self.call, self.strict = call, strict
         self.double = True
         self.masked: dict[tuple, list[Tensor]] = {}
         try:
@@ -49,7 +67,8 @@ class Subject:
         args, kwargs = deepcopy(self.call)
         if self.double:
             args, kwargs = tree_map(widened, (args, kwargs))
-        out = module(*args, **kwargs)
+        with without_cache(module):
+            out = module(*args, **kwargs)
         return [x for x in output_tensors(out) if x.is_floating_point()]
 
     def masked_outputs(self, state: PruneState, seed: int) -> list[Tensor]:
@@ -69,11 +88,32 @@ class Subject:
             slimmed = self.run(slim(deepcopy(self.module), state))
         except Exception as error:  # whatever the module raises with smaller tensors
             return f'cut, it fails ({type(error).__name__}: {first_line(error)[:120]})'
-        if [x.shape for x in slimmed] != [x.shape for x in masked]:
+        pairs = [(a, b) for a, b in zip(slimmed, masked, strict=False) if a.shape == b.shape]
+        if not pairs or (self.strict and not len(pairs) == len(slimmed) == len(masked)):
             return 'cut, its output has another shape'
-        worst = max((relative(a, b) for a, b in zip(slimmed, masked, strict=True)), default=0.0)
+        worst = max(relative(a, b) for a, b in pairs)
         limit = TOLERANCE if self.double else 1e-4
         return '' if worst <= limit else f'cut, it computes something else (by {worst:.1g})'
+
+
+class without_cache:
+    """Hugging Face's models don't keep keys and values in the block."""
+
+    def __init__(self, model: nn.Module):
+        self.configs = {
+            id(config): config
+            for module in model.modules()
+            if (config := getattr(module, 'config', None)) is not None
+            and getattr(config, 'use_cache', None) is True
+        }
+
+    def __enter__(self) -> None:
+        for config in self.configs.values():
+            config.use_cache = False
+
+    def __exit__(self, *error: Any) -> None:
+        for config in self.configs.values():
+            config.use_cache = True
 
 
 def without_attrs(state: PruneState) -> PruneState:
@@ -140,20 +180,20 @@ def proven(subject: Subject, group: UnitGroup, attrs: Sequence[Attr]) -> UnitGro
         group: The group.
         attrs: Integers that may follow the number of units.
     """
-    reasons: list[str] = []
+    reasons: dict[tuple, str] = {}
     for chosen in choices(attrs):
         trial = replace(group, attrs=tuple(chosen))
         reason = subject.difference([trial], 0)
         if reason:
-            reasons.append(reason)
+            reasons[chosen] = reason
             continue
         for seed in (1, 2, 3):
             if reason := subject.difference([trial], seed):
                 break
         if not reason:
             return trial
-        reasons.append(reason)
-    return reasons[0]
+        reasons[chosen] = reason
+    return reasons.get((), next(iter(reasons.values())))
 
 
 def choices(attrs: Sequence[Attr]) -> Iterator[tuple[Attr, ...]]:
@@ -170,5 +210,3 @@ def choices(attrs: Sequence[Attr]) -> Iterator[tuple[Attr, ...]]:
                     return
                 yield chosen
 
-
-_ = tree_leaves

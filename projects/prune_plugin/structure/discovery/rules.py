@@ -266,19 +266,23 @@ def write_through(tracer: Tracer, view: Tensor, tracks: list[Track]) -> None:
     """Labels written into a view reach the tensor that it is a view of."""
     base = view._base
     assert base is not None
-    before = tracer.of(base).tracks
+    before = list(tracer.of(base).tracks)
     found: list[Track] = []
     size = base.untyped_storage().nbytes() // base.element_size()
     with off(tracer):
-        for place, track in enumerate(tracks):
+        for track in tracks:
             storage = torch.zeros(size, dtype=torch.float64)
             whole = storage.as_strided(base.shape, base.stride(), base.storage_offset())
-            if place < len(before):
-                whole.copy_(spread(before[place], base))
             part = storage.as_strided(view.shape, view.stride(), view.storage_offset())
             part.copy_(spread(track, view))
-            found += gathered(tracer.labels, whole)
-    tracer.note(base, found)
+            written = gathered(tracer.labels, whole)
+            for old in [b for b in before if b.dim in {t.dim for t in written}][:1]:
+                whole.copy_(spread(old, base))
+                part.copy_(spread(track, view))
+                written = gathered(tracer.labels, whole)
+                before.remove(old)
+            found += written
+    tracer.note(base, [*before, *found])
 
 
 # Contractions

@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 from torch import nn
 
+from .eager_experts import to_eager_experts
 from .empty_attention import EmptyAttention
 from .skip_layer import SkipLayer, cache_layer_index
 from .slim_attention import SlimMultiheadAttention
 from .slim_layer_norm import SlimLayerNorm
+from .slim_rms_norm import SlimRMSNorm, to_slim_rms_norm
 
 
 def to_slim_attention(module: nn.Module) -> SlimMultiheadAttention:
@@ -34,6 +36,8 @@ def to_skip_layer(module: nn.Module) -> SkipLayer:
 CONVERTERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     'SlimMultiheadAttention': to_slim_attention,
     'SlimLayerNorm': to_slim_layer_norm,
+    'SlimRMSNorm': to_slim_rms_norm,
+    'EagerExperts': to_eager_experts,
     'SkipLayer': to_skip_layer,
     'EmptyAttention': EmptyAttention,
 }
@@ -47,5 +51,6 @@ __all__ = [
     'EmptyAttention',
     'SkipLayer',
     'SlimLayerNorm',
+    'SlimRMSNorm',
     'SlimMultiheadAttention',
 ]
