@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..attribute_paths import get, is_count
-from ..unit_group import Attr
+from ..unit_group import Attr, UnitGroup
 
 #: Attributes that slimming itself sets after the shapes of weights.
 OWN_WIDTHS = {
@@ -96,13 +96,20 @@ def inside(value: Any) -> list[str]:
     return [str(key) for key, item in items if is_count(item)]
 
 
-def candidates(model: nn.Module, owner: str, size: int, reads: Reads) -> list[Attr]:
-    """Integers read in a module and those in it that are multiples of the number of units."""
+def candidates(model: nn.Module, group: UnitGroup, reads: Reads) -> list[Attr]:
+    """Integers read in a group's owner and the modules in it that are multiples of the number of units.
+
+    Of layers only those count of which the group cuts a tensor.
+    """
+    cut = {c.name.rpartition('.')[0] for c in group.cuts if c.side == 'in'}
     found = []
-    for name, module in model.get_submodule(owner).named_modules(prefix=owner):
-        name = name.removeprefix('.')
+    for name, module in model.get_submodule(group.owner).named_modules(prefix=group.owner):
+        layer = next(module.parameters(recurse=False), None) is not None
+        if layer and not next(module.children(), None) and name not in cut:
+            continue
         for path in sorted(reads.get(name, ())):
             value = get(module, path)
-            if path.split('.')[0] not in OWN_WIDTHS and is_count(value) and value % size == 0:
-                found.append(Attr(name, path, value // size))
+            if path.split('.')[0] not in OWN_WIDTHS and is_count(value):
+                if value % group.size == 0:
+                    found.append(Attr(name, path, value // group.size))
     return found

@@ -210,12 +210,12 @@ def experts_in(model: nn.Module, group: UnitGroup) -> list[tuple[str, str]]:
     return [(name, 'EagerExperts') for name in holders if has_experts_kernel(modules[name])]
 
 
-def layout_of(model: nn.Module, group: UnitGroup) -> tuple:
-    """Groups of equal layout are cut alike."""
-    owner = model.get_submodule(group.owner)
+def layout_of(model: nn.Module, groups: Sequence[UnitGroup]) -> tuple:
+    """Blocks of equal layout are cut alike."""
+    owner = model.get_submodule(groups[0].owner)
     shapes = tuple((n, tuple(p.shape)) for n, p in owner.named_parameters())
-    relative = held(group)
-    return type(owner), shapes, relative.kind, relative.size, relative.cuts, relative.converts
+    cuts = tuple((g.kind, g.size, g.cuts, g.converts) for g in map(held, groups))
+    return type(owner), shapes, cuts
 
 
 def prove(
@@ -226,38 +226,55 @@ def prove(
     result: Discovery,
 ) -> None:
     """Try each layout on a copy of its owner, then all groups together on a copy of the model."""
-    subjects: dict[str, Subject] = {}
-    known: dict[tuple, tuple[UnitGroup, str] | str] = {}
+    by_owner: dict[str, list[UnitGroup]] = {}
     for group in groups:
-        key = layout_of(model, group)
+        by_owner.setdefault(group.owner, []).append(group)
+    known: dict[tuple, tuple[str, list[UnitGroup | str]]] = {}
+    for name, own in by_owner.items():
+        key = layout_of(model, own)
         if key not in known:
-            if group.owner not in subjects:
-                subjects.clear()
-                owner = model.get_submodule(group.owner)
-                subjects[group.owner] = Subject(owner, calls[group.owner], not group.owner)
-            attrs = attribute_candidates(model, group.owner, group.size, reads)
-            own = held(replace(group, attrs=tuple(attrs)))
-            found = proven(subjects[group.owner], replace(own, attrs=()), own.attrs)
-            if isinstance(found, str) and (experts := experts_in(model, group)):
-                other = held(replace(group, attrs=(), converts=(*group.converts, *experts)))
-                found = proven(subjects[group.owner], other, own.attrs)
-            known[key] = found if isinstance(found, str) else (found, group.name)
-        answer = known[key]
-        if isinstance(answer, str):
-            result.refused[group.name] = answer
-            continue
-        trial, of = answer
-        converts = tuple((released(m, group.owner), c) for m, c in trial.converts)
-        attrs = tuple(replace(a, module=released(a.module, group.owner)) for a in trial.attrs)
-        result.groups.append(replace(group, attrs=attrs, converts=converts))
-        result.proofs[group.name] = 'tried' if of == group.name else f'as {of}'
-    prove_together(Subject(model, calls[''], strict=True), result)
+            subject = Subject(model.get_submodule(name), calls[name], strict=not name)
+            known[key] = name, tried(model, subject, own, reads)
+        first, answers = known[key]
+        for group, answer in zip(own, answers, strict=True):
+            if isinstance(answer, str):
+                result.refused[group.name] = answer
+                continue
+            converts = tuple((released(m, name), c) for m, c in answer.converts)
+            attrs = tuple(replace(a, module=released(a.module, name)) for a in answer.attrs)
+            result.groups.append(replace(group, attrs=attrs, converts=converts))
+            result.proofs[group.name] = 'tried' if first == name else f'as in {first}'
+    if result.groups:
+        prove_together(Subject(model, calls[''], strict=True), result)
+    order = {group.name: place for place, group in enumerate(groups)}
+    result.groups.sort(key=lambda group: order[group.name])
+
+
+def tried(
+    model: nn.Module, subject: Subject, groups: list[UnitGroup], reads: Reads
+) -> list[UnitGroup | str]:
+    """Each group of an owner as on trial, with its attributes; or why it can't be cut.
+
+    All are tried at once with every attribute that may follow them; where that fails, one by one.
+    """
+    attrs = [attribute_candidates(model, group, reads) for group in groups]
+    guesses = [held(replace(g, attrs=tuple(a))) for g, a in zip(groups, attrs, strict=True)]
+    if len(groups) > 1 and not subject.fails(guesses):
+        return list(guesses)
+    answers: list[UnitGroup | str] = []
+    for group, guess in zip(groups, guesses, strict=True):
+        found = proven(subject, replace(guess, attrs=()), guess.attrs)
+        if isinstance(found, str) and (experts := experts_in(model, group)):
+            other = held(replace(group, converts=(*group.converts, *experts)))
+            found = proven(subject, other, guess.attrs)
+        answers.append(found)
+    return answers
 
 
 def prove_together(subject: Subject, result: Discovery) -> None:
     """All groups at once on the whole model; where that fails, those that fail alone are refused."""
     whole = {group.name: held(replace(group, owner='')) for group in result.groups}
-    if not whole or not (reason := subject.difference(list(whole.values()), 0)):
+    if not (reason := subject.difference(list(whole.values()), 0)):
         return
     for name, group in whole.items():
         if own := subject.difference([group], 0):

@@ -39,14 +39,13 @@ def proven_groups(
     for group in plain:
         if called(group.owner, calls) != group.owner:
             continue
-        key = layout_of(model, group)
+        key = layout_of(model, [group])
         if key not in known:
             if group.owner not in subjects:
                 subjects.clear()
                 subjects[group.owner] = Subject(model.get_submodule(group.owner), calls[group.owner])
             own = replace(held(group), least=max(1, group.least))
-            reasons = (subjects[group.owner].difference([own], seed) for seed in range(3))
-            known[key] = next((r for r in reasons if r), ''), group.name
+            known[key] = subjects[group.owner].fails([own]), group.name
         reason, of = known[key]
         if reason:
             failed[group.name] = reason

@@ -281,6 +281,14 @@ def off(tracer: Tracer) -> Iterator[None]:
             tracer.suspended -= 1
 
 
+def in_storage(tensor: Tensor, values: Tensor) -> Tensor:
+    """Values laid out in memory as a tensor's elements are."""
+    size = tensor.untyped_storage().nbytes() // tensor.element_size()
+    storage = torch.zeros(size, dtype=values.dtype)
+    storage.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).copy_(values)
+    return storage
+
+
 def moved(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Any) -> None:
     """An operation that only moves elements of its first argument: it is run on labels too."""
     source = next(x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
@@ -296,6 +304,8 @@ def moved(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Any) -> Non
                 results = values.reshape(outs[0].shape)
             elif name in COPIES:
                 results = values
+            elif name == 'as_strided':
+                results = in_storage(source, values).as_strided(*args[1:], **kwargs)
             else:
                 labels = {id(source): values}
                 results = func(*with_labels(args, labels), **with_labels(kwargs, labels))
