@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import UserError, first_line, format_value
-from .modules import CONVERTERS
+from .modules import CONVERTERS, converter_of
 from .unit_group import Attr, Cut, UnitGroup
 
 VERSION = 1
@@ -161,7 +161,7 @@ def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
         for key in ('converts', 'emptied')
     )
     for _, converter in (*converts, *emptied):
-        if converter not in CONVERTERS:
+        if converter_of(converter) is None:
             raise ValueError(f'no converter {converter!r}; valid are {", ".join(CONVERTERS)}')
     attrs = tuple(Attr(as_name(m), as_name(a), as_natural(n)) for m, a, n in entry['attrs'])
     return UnitGroup(

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from .attribute_paths import get, put
-from .modules import CONVERTERS
+from .modules import converter_of
 from .prune_state import PruneState
 from .unit_group import Cut, UnitGroup, named_tensors
 
@@ -30,7 +30,7 @@ def slim(model: nn.Module, state: PruneState) -> nn.Module:
     for group in groups:
         for name, converter in group.converts:
             module = model.get_submodule(name)
-            replace_module(model, name, CONVERTERS[converter](module))
+            replace_module(model, name, converted(module, converter))
     removed: dict[int, dict[int, Tensor]] = {}
     tensors = named_tensors(model)
     for (name, dim), indices in state.removed_indices().items():
@@ -42,10 +42,18 @@ def slim(model: nn.Module, state: PruneState) -> nn.Module:
             module = model.get_submodule(attr.module)
             put(module, attr.name, len(state.kept[group.name]) * attr.per_unit)
         for name, converter in group.emptied if not len(state.kept[group.name]) else ():
-            replace_module(model, name, CONVERTERS[converter](model.get_submodule(name)))
+            replace_module(model, name, converted(model.get_submodule(name), converter))
     for module in model.modules():
         sync_widths(module)
     return model
+
+
+def converted(module: nn.Module, converter: str) -> nn.Module:
+    """The module that a converter makes of one."""
+    convert = converter_of(converter)
+    if convert is None:
+        raise UserError(f'prune_state names an unknown converter {converter!r}')
+    return convert(module)
 
 
 def without_removed_layers(state: PruneState) -> list[UnitGroup]:

@@ -77,7 +77,9 @@ def note_config(found: set[str], key: str, value: Any) -> None:
         found.add(key)
 
 
-def note_module(reads: Reads, configs: dict[int, set[str]], name: str, key: str, value: Any) -> None:
+def note_module(
+    reads: Reads, configs: dict[int, set[str]], name: str, key: str, value: Any
+) -> None:
     """Note an integer read from a module, or a holder of integers."""
     if is_count(value):
         reads.setdefault(name, set()).add(key)

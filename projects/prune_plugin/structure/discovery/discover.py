@@ -1,6 +1,6 @@
 """Unit groups of modules that no layout knows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from os.path import commonprefix
@@ -15,7 +15,7 @@ from ..unit_group import Cut, UnitGroup
 from . import rules as rules  # registers them
 from .attributes import Reads, recorded
 from .attributes import candidates as attribute_candidates
-from .candidates import Candidate, candidates, disjoint
+from .candidates import Candidate, candidates, compact, disjoint
 from .proof import Call, Subject, proven, without_cache
 from .tracer import run
 
@@ -162,9 +162,7 @@ def captured(
             if name not in calls:
                 calls[name] = (args, kwargs) if name not in owners else deepcopy((args, kwargs))
 
-        handles.append(
-            model.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True)
-        )
+        handles.append(model.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True))
     try:
         with evaluation_mode(model), without_cache(model):
             model(*args, **kwargs)
@@ -242,7 +240,8 @@ def prove(
                 continue
             converts = tuple((released(m, name), c) for m, c in answer.converts)
             attrs = tuple(replace(a, module=released(a.module, name)) for a in answer.attrs)
-            result.groups.append(replace(group, attrs=attrs, converts=converts))
+            whole = coarser(group, group.size // answer.size)
+            result.groups.append(replace(whole, attrs=attrs, converts=converts))
             result.proofs[group.name] = 'tried' if first == name else f'as in {first}'
     if result.groups:
         prove_together(Subject(model, calls[''], strict=True), result)
@@ -263,12 +262,43 @@ def tried(
         return list(guesses)
     answers: list[UnitGroup | str] = []
     for group, guess in zip(groups, guesses, strict=True):
-        found = proven(subject, replace(guess, attrs=()), guess.attrs)
-        if isinstance(found, str) and (experts := experts_in(model, group)):
-            other = held(replace(group, converts=(*group.converts, *experts)))
-            found = proven(subject, other, guess.attrs)
+        found: UnitGroup | str = ''
+        for trial in variants(model, group):
+            found = proven(subject, held(trial), coarser(guess, guess.size // trial.size).attrs)
+            if not isinstance(found, str):
+                break
         answers.append(found)
     return answers
+
+
+def variants(model: nn.Module, group: UnitGroup) -> Iterator[UnitGroup]:
+    """A group as it is, and in sets of units that odd kernels can do with."""
+    yield group
+    experts = experts_in(model, group)
+    for factor in (8,) if experts else (2, 4):
+        if group.size % factor == 0 and group.size >= 8 * factor:
+            yield coarser(group, factor)
+    if experts:
+        yield replace(group, converts=(*group.converts, *experts))
+
+
+def coarser(group: UnitGroup, factor: int) -> UnitGroup:
+    """A group whose units are sets of ``factor`` neighbours each."""
+    if factor == 1:
+        return group
+
+    def merged(cut: Cut) -> Cut:
+        if cut.table is None and len(cut.sections) == 1:
+            return replace(cut, width=cut.width * factor)
+        rows = cut.indices(group.size).reshape(group.size // factor, -1).sort(dim=1).values
+        return compact(cut.name, cut.dim or 0, rows.numpy(), cut.side)
+
+    return replace(
+        group,
+        size=group.size // factor,
+        cuts=tuple(map(merged, group.cuts)),
+        attrs=tuple(replace(a, per_unit=a.per_unit * factor) for a in group.attrs),
+    )
 
 
 def prove_together(subject: Subject, result: Discovery) -> None:
@@ -280,7 +310,9 @@ def prove_together(subject: Subject, result: Discovery) -> None:
         if own := subject.difference([group], 0):
             result.refused[name] = own
     good = [g for g in result.groups if g.name not in result.refused]
-    if good and subject.difference([whole[g.name] for g in good], 0):  # none of them can be told apart
+    if good and subject.difference(
+        [whole[g.name] for g in good], 0
+    ):  # none of them can be told apart
         result.refused |= {g.name: reason for g in good}
         good = []
     result.groups = good

@@ -43,7 +43,9 @@ def proven_groups(
         if key not in known:
             if group.owner not in subjects:
                 subjects.clear()
-                subjects[group.owner] = Subject(model.get_submodule(group.owner), calls[group.owner])
+                subjects[group.owner] = Subject(
+                    model.get_submodule(group.owner), calls[group.owner]
+                )
             own = replace(held(group), least=max(1, group.least))
             known[key] = subjects[group.owner].fails([own]), group.name
         reason, of = known[key]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from ...common.errors import first_line
+from ..modules.inferred_sizes import failing_calls, parse, spec
 from ..prune_state import PruneState
 from ..slimming import mask, slim
 from ..unit_group import Attr, UnitGroup
@@ -21,6 +22,8 @@ TOLERANCE = 1e-5
 CLEAR = 0.01
 #: Most combinations of attributes that are tried.
 TRIALS = 40
+#: Most reshapes of a block that are mended.
+DEPTH = 4
 Call = tuple[tuple, dict[str, Any]]
 
 
@@ -57,6 +60,9 @@ class Subject:
         self.call, self.strict = call, strict
         self.double: Holder | None = None
         self.masked: dict[tuple, list[Tensor]] = {}
+        self.error: Exception | None = None
+        self.slim: nn.Module | None = None
+        self.trials = 0
 
     def as_double(self) -> Holder | None:
         """The module in float64; None if its own code insists on another type."""
@@ -81,7 +87,11 @@ class Subject:
 
     def masked_outputs(self, module: nn.Module, state: PruneState, seed: int) -> list[Tensor]:
         """What the masked module gives; it doesn't depend on attributes."""
-        key = seed, module is self.module, *((g.name, g.size, g.cuts) for g in state.groups.values())
+        key = (
+            seed,
+            module is self.module,
+            *((g.name, g.size, g.cuts) for g in state.groups.values()),
+        )
         if key not in self.masked:
             self.masked[key] = self.run(mask(deepcopy(module), without_attrs(state)))
         return self.masked[key]
@@ -109,12 +119,16 @@ class Subject:
     def compare(self, module: nn.Module, state: PruneState, seed: int) -> float | str:
         """The largest relative difference of the slim and the masked module, or what fails."""
         masked = self.masked_outputs(module, state, seed)
+        self.error = None
+        slimmed = deepcopy(module)
+        self.slim = slimmed
         try:
-            slimmed = self.run(slim(deepcopy(module), state))
+            outputs = self.run(slim(slimmed, state))
         except Exception as error:  # whatever the module raises with smaller tensors
+            self.error = error
             return f'cut, it fails ({type(error).__name__}: {first_line(error)[:120]})'
-        pairs = [(a, b) for a, b in zip(slimmed, masked, strict=False) if a.shape == b.shape]
-        if not pairs or (self.strict and not len(pairs) == len(slimmed) == len(masked)):
+        pairs = [(a, b) for a, b in zip(outputs, masked, strict=False) if a.shape == b.shape]
+        if not pairs or (self.strict and not len(pairs) == len(outputs) == len(masked)):
             return 'cut, its output has another shape'
         return max(relative(a, b) for a, b in pairs)
 
@@ -208,25 +222,54 @@ def proven(subject: Subject, group: UnitGroup, attrs: Sequence[Attr]) -> UnitGro
         attrs: Integers that may follow the number of units.
     """
     reasons: dict[tuple, str] = {}
+    subject.trials = 0
     for chosen in choices(attrs):
         trial = replace(group, attrs=tuple(chosen))
-        if not (reason := subject.fails([trial])):
-            return trial
-        reasons[chosen] = reason
+        found = repaired(subject, trial)
+        if not isinstance(found, str):
+            return found
+        reasons[chosen] = found
+        if subject.trials > TRIALS:
+            break
     return reasons.get((), next(iter(reasons.values())))
+
+
+def repaired(subject: Subject, group: UnitGroup, depth: int = 0) -> UnitGroup | str:
+    """The group if it passes; else with sizes inferred where a reshape fails; or why it doesn't pass."""
+    subject.trials += 1
+    reason = subject.fails([group])
+    if not reason:
+        return group
+    if depth >= DEPTH or subject.trials > TRIALS or subject.error is None:
+        return reason
+    if (calls := failing_calls(subject.error)) is None or subject.slim is None:
+        return reason
+    module, method, places = calls
+    name = next((n for n, m in subject.slim.named_modules() if m is module), None)
+    for place in places if name else ():
+        found = repaired(subject, with_inferred(group, name, method, place), depth + 1)
+        if not isinstance(found, str):
+            return found
+    return reason
+
+
+def with_inferred(
+    group: UnitGroup, module: str, method: str, place: tuple[int, int]
+) -> UnitGroup:
+    """A group with one more size to infer in a method of a module."""
+    converts = []
+    places = [place]
+    for name, converter in group.converts:
+        known = parse(converter)
+        if name == module and known is not None and known[0] == method:
+            places = [*known[1], place]
+        else:
+            converts.append((name, converter))
+    return replace(group, converts=(*converts, (module, spec(method, places))))
 
 
 def choices(attrs: Sequence[Attr]) -> Iterator[tuple[Attr, ...]]:
     """All of them, none, each alone, and so on."""
-    made = 0
-    seen = set()
-    lengths = [len(attrs), *range(len(attrs))]
-    for length in lengths:
-        for chosen in combinations(attrs, length):
-            if chosen not in seen:
-                seen.add(chosen)
-                made += 1
-                if made > TRIALS:
-                    return
-                yield chosen
-
+    yield tuple(attrs)
+    for length in range(len(attrs)):
+        yield from combinations(attrs, length)

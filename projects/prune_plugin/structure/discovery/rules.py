@@ -158,7 +158,9 @@ def without_mixed(tracer: Tracer, tensor: Tensor, dims: Iterable[int]) -> list[T
     return rest
 
 
-@rule('_softmax', '_log_softmax', 'softmax', 'log_softmax', 'sort', 'topk', 'argsort', '_safe_softmax')
+@rule(
+    '_softmax', '_log_softmax', 'softmax', 'log_softmax', 'sort', 'topk', 'argsort', '_safe_softmax'
+)
 def normalised(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Any) -> None:
     """Along a dimension each element depends on all others."""
     x = args[0]
@@ -348,6 +350,9 @@ def multiplied(tracer: Tracer, first: Tensor, second: Tensor, out: Tensor) -> No
     for d in range(batch):
         joined = tracer.labels.joined([*a.along(d), *b.along(d)])
         tracks += [Track(d, ids) for ids in joined]
+        if not a.weight and not b.weight:
+            for ids in joined:
+                tracer.labels.mark('attended', ids)
     if first.dim() > 1:
         tracks += [Track(batch, ids) for ids in a.along(batch)]
     if second.dim() > 1:

@@ -214,7 +214,7 @@ def norm_tracks(
 
 # Moving elements
 
-VIEWS = ('view', '_unsafe_view', '_reshape_alias', 'reshape')
+VIEWS = ('view', '_unsafe_view', 'unsafe_view', '_reshape_alias', 'reshape')
 COPIES = ('clone', 'contiguous', 'alias', 'detach', 'lift_fresh')
 
 
@@ -296,7 +296,7 @@ def moved(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Any) -> Non
     outs = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
     found: list[list[Track]] = [[] for _ in outs]
     kwargs = {k: v for k, v in kwargs.items() if k not in ('dtype', 'device', 'layout')}
-    name = func._schema.name.removeprefix('aten::')
+    name = func._schema.name.removeprefix('aten::').removesuffix('_')
     with off(tracer):
         for track in shadow.tracks:
             values = spread(track, source)

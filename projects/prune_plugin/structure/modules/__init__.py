@@ -5,11 +5,13 @@ Model families add theirs with ``CONVERTERS['Name'] = function``.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
 from .eager_experts import to_eager_experts
 from .empty_attention import EmptyAttention
+from .inferred_sizes import parse, to_inferred_sizes
 from .skip_layer import SkipLayer, cache_layer_index
 from .slim_attention import SlimMultiheadAttention
 from .slim_layer_norm import SlimLayerNorm
@@ -42,11 +44,20 @@ CONVERTERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     'EmptyAttention': EmptyAttention,
 }
 
+
+def converter_of(name: str) -> Callable[[nn.Module], nn.Module] | None:
+    """The converter of that name, or None."""
+    if parse(name) is not None:
+        return partial(to_inferred_sizes, name=name)
+    return CONVERTERS.get(name)
+
+
 #: Converters whose result is equivalent to the original module before anything is cut.
 EQUIVALENT = frozenset({'SlimMultiheadAttention'})
 
 __all__ = [
     'CONVERTERS',
+    'converter_of',
     'EQUIVALENT',
     'EmptyAttention',
     'SkipLayer',

@@ -75,7 +75,9 @@ class UnitFinder:
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
                 # Another library's class of the same name, laid out otherwise.
                 kind = f'{type(module).__module__}.{type(module).__qualname__}'
-                refused[name] = f'{kind} is not laid out as the known {kind_of(module, self)} ({error})'
+                refused[name] = (
+                    f'{kind} is not laid out as the known {kind_of(module, self)} ({error})'
+                )
                 continue
             groups += [group for group in candidates if group.size]
             empty = [group.name for group in candidates if not group.size]
