@@ -1,7 +1,7 @@
 """From labels and their relations to groups of units."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -56,10 +56,16 @@ class Relations:
         self.member_starts = np.searchsorted(self.tied[order], np.arange(self.count + 1))
         self.origin_starts = np.array([o.start for o in labels.origins])
         self.origin_lengths = np.array([o.length for o in labels.origins])
-        self.read_atoms = np.zeros(labels.count, bool)
-        for ids in labels.marks.get('read', ()):
-            self.read_atoms[ids] = True
+        self.read_atoms = self.mask_of('read')
+        self.directions = self.mask_of('direction')
         self.norms = [(self.set_of(ids), name, kind) for ids, name, kind in labels.norms]
+
+    def mask_of(self, what: str) -> np.ndarray:
+        """Mask of the labels with a mark."""
+        mask = np.zeros(self.labels.count, bool)
+        for ids in self.labels.marks.get(what, ()):
+            mask[ids] = True
+        return mask
 
     def set_of(self, ids: Ids) -> np.ndarray:
         """Mask of the tied sets that contain any of the labels."""
@@ -169,8 +175,8 @@ def of_drivers(relations: Relations, drivers: Ids) -> Candidate | str:
             unlike.setdefault(signature, []).append(unit)
     units = max(unlike.values(), key=len)
     cuts = tuple(
-        compact(name, dim, np.array([rows[u] for u in units]), side)
-        for (name, dim, side), rows in owned.items()
+        replace(compact(name, dim, np.array([rows[u] for u in units]), side), fill=fill)
+        for (name, dim, side, fill), rows in owned.items()
         if rows[units[0]]
     )
     if {cut.side for cut in cuts} != {'in', 'out'} or len(units) < 2:
@@ -188,7 +194,7 @@ def of_drivers(relations: Relations, drivers: Ids) -> Candidate | str:
 
 def indices_by_tensor(
     relations: Relations, atoms: Ids, units: Ids, size: int
-) -> dict[tuple[str, int, str], list[list[int]]]:
+) -> dict[tuple[str, int, str, float], list[list[int]]]:
     """For each tensor and dimension the indices of each unit, sorted.
 
     Args:
@@ -198,7 +204,7 @@ def indices_by_tensor(
         size: Number of units.
 
     Returns:
-        ``{(name, dimension, side): [indices of unit 0, ...]}``.
+        ``{(name, dimension, side, value of masked elements): [indices of unit 0, ...]}``.
     """
     labels = relations.labels
     place = np.searchsorted(relations.origin_starts, atoms, 'right') - 1
@@ -216,7 +222,8 @@ def indices_by_tensor(
         index, unit = index[order], unit[order]
         side = 'out' if relations.read_atoms[origin.start + index[0]] else 'in'
         parts = np.split(index, np.searchsorted(unit, np.arange(1, size)))
-        owned[origin.name, origin.dim, side] = [part.tolist() for part in parts]
+        fill = float(relations.directions[origin.start + index[0]])
+        owned[origin.name, origin.dim, side, fill] = [part.tolist() for part in parts]
     return owned
 
 

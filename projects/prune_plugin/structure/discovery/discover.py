@@ -117,7 +117,7 @@ def named(model: nn.Module, found: list[Candidate], taken: set[str]) -> list[Uni
     for group in groups:
         name, number = group.name or 'model', 2
         while name in taken:
-            name, number = f'{group.name}#{number}', number + 1
+            name, number = f'{group.name or "model"}#{number}', number + 1
         taken.add(name)
         result.append(replace(group, name=name))
     return result
@@ -291,7 +291,7 @@ def coarser(group: UnitGroup, factor: int) -> UnitGroup:
         if cut.table is None and len(cut.sections) == 1:
             return replace(cut, width=cut.width * factor)
         rows = cut.indices(group.size).reshape(group.size // factor, -1).sort(dim=1).values
-        return compact(cut.name, cut.dim or 0, rows.numpy(), cut.side)
+        return replace(compact(cut.name, cut.dim or 0, rows.numpy(), cut.side), fill=cut.fill)
 
     return replace(
         group,

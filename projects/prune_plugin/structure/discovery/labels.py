@@ -101,31 +101,32 @@ class Labels:
             members: (n,) the labels in them; 0 is ignored.
 
         Returns:
-            The label of each class, of shape (largest class + 1,); None where a label is in several classes.
+            The label of each class, of shape (largest class + 1,); None where sets overlap that aren't equal.
         """
         known = members > 0
         size = int(classes.max()) + 1
         pairs = np.unique(np.stack([classes[known], members[known]]), axis=1)
-        if len(np.unique(pairs[1])) < pairs.shape[1]:
-            return None
-        result = np.zeros(size, np.int64)
         starts = np.searchsorted(pairs[0], np.arange(size + 1))
-        found = []
-        for i in range(size):
-            own = pairs[1, starts[i] : starts[i + 1]]
-            if len(own) == 1:
-                result[i] = own[0]
-            elif len(own):
-                key = own.tobytes()
-                if key not in self._families:
-                    self._families[key] = int(self.new(1)[0])
-                    self.imply(np.full(len(own), self._families[key]), own)
-                    self.mark('spent', own)
-                    found.append(i)
-                result[i] = self._families[key]
-        if found:
+        sets = [pairs[1, starts[i] : starts[i + 1]] for i in range(size)]
+        distinct = {own.tobytes(): own for own in sets}
+        if sum(map(len, distinct.values())) > len(np.unique(pairs[1])):
+            return None
+        labels = {key: self._label_of_set(own) for key, own in distinct.items()}
+        result = np.array([labels[own.tobytes()] for own in sets])
+        if any(len(own) > 1 for own in distinct.values()):
             self.vectors.append(result)
         return result
+
+    def _label_of_set(self, members: Ids) -> int:
+        """The label of a set of labels; 0 for none."""
+        if len(members) < 2:
+            return int(members[0]) if len(members) else 0
+        key = members.tobytes()
+        if key not in self._families:
+            self._families[key] = int(self.new(1)[0])
+            self.imply(np.full(len(members), self._families[key]), members)
+            self.mark('spent', members)
+        return self._families[key]
 
     def partition(self, ids: Ids) -> Ids:
         """Class of each index, counted by first occurrence."""
@@ -137,7 +138,7 @@ class Labels:
             self._partitions[key] = rank[inverse]
         return self._partitions[key]
 
-    def joined(self, vectors: Iterable[Ids], consumer: bool = False) -> list[Ids]:
+    def joined(self, vectors: Iterable[Ids]) -> list[Ids]:
         """Combine labels of the same dimension of several tensors that an operation works on index by index.
 
         Equal partitions are tied; of a coarse and a fine one, the fine one is taken in the coarse one's
@@ -145,32 +146,31 @@ class Labels:
 
         Args:
             vectors: Labels of equal length.
-            consumer: Whether the last vector is a weight's and only follows.
+
+        Returns:
+            Labels of the result: one vector, or several that cross.
         """
         result: list[Ids] = []
-        pending = list(vectors)
-        while pending:
-            ids = pending.pop(0)
-            if not is_varied(ids):
-                continue
-            for place, other in enumerate(result):
-                if np.array_equal(other, ids):
-                    break
-                order = self.compare(other, ids)
-                if order == 'equal':
-                    self.tie(other, ids)
-                    break
-                if order == 'coarser':
-                    self.join_classes(other, ids)
-                    break
-                if order == 'finer':
-                    self.join_classes(ids, other)
-                    result.pop(place)
-                    pending.insert(0, ids)
-                    break
-            else:
-                result.append(ids)
+        for ids in vectors:
+            if is_varied(ids):
+                result = self._joined_to(result, ids)
         return result
+
+    def _joined_to(self, result: list[Ids], ids: Ids) -> list[Ids]:
+        """:meth:`joined` with one vector more."""
+        rest, represented = [], False
+        for other in result:
+            order = 'equal' if np.array_equal(other, ids) else self.compare(other, ids)
+            if order == 'equal':
+                self.tie(other, ids)
+            elif order == 'coarser':
+                self.join_classes(other, ids)
+            elif order == 'finer':
+                self.join_classes(ids, other)
+                continue
+            represented = represented or order in ('equal', 'coarser')
+            rest.append(other)
+        return rest if represented else [*rest, ids]
 
     def compare(self, first: Ids, second: Ids) -> str:
         """Whether the first's classes are ``equal`` to, ``coarser`` or ``finer`` than the second's; they

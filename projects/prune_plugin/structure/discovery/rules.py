@@ -135,6 +135,20 @@ def solved(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Any) -> No
             tracer.note(tensor, tracks)
 
 
+@rule('_weight_norm_interface', '_weight_norm')
+def weight_norm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Any) -> None:
+    """A direction, row by row of unit length, times the length of each row."""
+    v, g = args[0], args[1]
+    dim = argument(func, args, kwargs, 'dim', 0)
+    result = first_tensor(out)
+    for ids in tracer.of(v).along(dim):  # masked rows keep a direction, of length zero
+        tracer.labels.mark('direction', ids)
+    joined = tracer.labels.joined([*tracer.of(v).along(dim), *tracer.of(g).along(dim)])
+    tracks = [Track(dim, ids) for ids in joined]
+    others = [d for d in range(v.dim()) if d != dim]
+    tracer.note(result, [*tracks, *(t for t in without_mixed(tracer, v, others) if t.dim != dim)], True)
+
+
 @rule('glu')
 def gated(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Tensor) -> None:
     """One half of a dimension, times the sigmoid of the other half."""
@@ -376,46 +390,44 @@ def convolved(
     """Tracks of a convolution's output."""
     labels, shadow = tracer.labels, tracer.of(weight)
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
-    entering = tracer.of(x).along(1)
-    written, read = shadow.along(out_dim), shadow.along(in_dim)
+    vectors = list(tracer.of(bias).along(0)) if bias is not None else []
     if groups == 1:
         contract(tracer, tracer.of(x), 1, Shadow(shadow.tracks, True), in_dim)
+        vectors = [*shadow.along(out_dim), *vectors]
     else:
-        entering = [ids for v in entering for ids in in_groups(labels, v, groups)]
-        full = 0 if not transposed else in_dim  # the dimension over all groups
-        across = shadow.along(full)
-        whole = [ids for v in across for ids in in_groups(labels, v, groups)]
-        per_group = weight.shape[1]
-        within = shadow.along(1)
-        for ids in entering:  # by group: the weight's rows go with them; within: its columns
-            rows = x.shape[1] // groups
-            if is_by_group(ids, groups):
-                for other in whole:
-                    if is_by_group(other, groups):
-                        step = len(other) // groups
-                        labels.tie(ids[::rows], other[::step])
-            elif not transposed:
-                for columns in within:
-                    labels.consume(ids[:rows], columns)
-            else:
-                labels.joined([ids, *whole])
-        if transposed:
-            written = [np.tile(v, groups) for v in within] if per_group > 1 else []
-            if x.shape[1] == groups and per_group == 1:
-                written = across
-        else:
-            written = across
-        if out.shape[1] != groups:
-            written = [ids for v in written for ids in in_groups(labels, v, groups)]
-        for ids in entering:
-            if is_by_group(ids, groups):
-                step = out.shape[1] // groups
-                written = [*written, np.repeat(ids[:: x.shape[1] // groups], step)]
-    vectors = [*written, *(tracer.of(bias).along(0) if bias is not None else ())]
+        vectors = [*grouped(tracer, x, shadow, groups, transposed, out.shape[1]), *vectors]
     tracks = [t for t in tracer.of(x).tracks if t.dim == 0]
-    tracks += [Track(1, ids) for ids in labels.joined(vectors)]
-    del read
-    tracer.note(out, tracks)
+    tracer.note(out, [*tracks, *(Track(1, ids) for ids in labels.joined(vectors))])
+
+
+def grouped(
+    tracer: Tracer, x: Tensor, weight: Shadow, groups: int, transposed: bool, width: int
+) -> list[Ids]:
+    """Labels of the output channels of a grouped convolution.
+
+    A weight's first dimension runs over all groups, of outputs or, transposed, of inputs; its second is
+    within a group. Whole groups go with their part of the first dimension; what goes within each group alike
+    goes with a part of the second.
+    """
+    labels = tracer.labels
+    entering = [v for ids in tracer.of(x).along(1) for v in in_groups(labels, ids, groups)]
+    across = [v for ids in weight.along(0) for v in in_groups(labels, ids, groups)]
+    within = weight.along(1)
+    rows, step = x.shape[1] // groups, width // groups
+    by_group = [ids[::rows] for ids in entering if is_by_group(ids, groups)]
+    for ids in across:
+        if is_by_group(ids, groups):
+            by_group.append(ids[:: len(ids) // groups])
+    found = [np.repeat(ids, step) for ids in labels.joined(by_group)]
+    inner = [ids[:rows] for ids in entering if not is_by_group(ids, groups)]
+    inner_weight = [ids[: len(ids) // groups] for ids in across if not is_by_group(ids, groups)]
+    read, made = (inner_weight, within) if transposed else (within, inner_weight)
+    for ids in inner:
+        for columns in read:
+            labels.consume(ids, columns)
+    if step > 1:
+        found += [np.tile(ids, groups) for ids in made]
+    return found
 
 
 def in_groups(labels: Any, ids: Ids, groups: int) -> list[Ids]:

@@ -215,6 +215,7 @@ def norm_tracks(
 # Moving elements
 
 VIEWS = ('view', '_unsafe_view', 'unsafe_view', '_reshape_alias', 'reshape')
+SPLITS = ('split', 'split_with_sizes', 'chunk', 'unsafe_split', 'unsafe_chunk')
 COPIES = ('clone', 'contiguous', 'alias', 'detach', 'lift_fresh')
 
 
@@ -313,3 +314,15 @@ def moved(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Any) -> Non
                 found[place] += gathered(tracer.labels, values)
     for tensor, tracks in zip(outs, found, strict=True):
         tracer.note(tensor, tracks, shadow.weight)
+    if name in SPLITS and len({tensor.shape for tensor in outs}) == 1:
+        tie_pieces(tracer, outs)
+
+
+def tie_pieces(tracer: Tracer, pieces: Sequence[Tensor]) -> None:
+    """Equal pieces stay equal: what goes from one goes from all."""
+    for dim in range(pieces[0].dim()):
+        columns = [tracer.of(piece).along(dim) for piece in pieces]
+        for place in range(min(map(len, columns))):
+            vectors = [column[place] for column in columns]
+            if all(len(np.intersect1d(v, vectors[0])) == 0 for v in vectors[1:]):
+                tracer.labels.joined(vectors)

@@ -143,7 +143,10 @@ def failing_calls(error: BaseException) -> tuple[nn.Module, str, list[tuple[int,
         frame: FrameType = traceback.tb_frame
         module = frame.f_locals.get('self')
         if isinstance(module, nn.Module) and not frame.f_code.co_filename.endswith('nn/modules/module.py'):
-            found = module, frame.f_code.co_name, traceback.tb_lineno
+            name = frame.f_code.co_name
+            if name.startswith('<') and found is not None:  # a comprehension inside of a method
+                name = found[1]
+            found = module, name, traceback.tb_lineno
         traceback = traceback.tb_next
     if found is None:
         return None
