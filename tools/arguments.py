@@ -20,6 +20,12 @@ LAUNCHERS = {
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
 }
+#: How each starts several processes.
+STARTED_BY = {
+    'pytorch': 'python -m torch.distributed.run --nproc_per_node=N ... --launcher pytorch',
+    'slurm': 'srun --ntasks=N python ... --launcher slurm',
+    'mpi': 'mpirun -np N python ... --launcher mpi',
+}
 #: Flags that save a traced forward pass, and how the files' names end.
 ENDINGS = {'--save-onnx': '.onnx', '--save-exported': '.pt2'}
 
@@ -29,20 +35,34 @@ Parse = Callable[[Sequence[str] | None], argparse.Namespace]
 def start(parse: Parse, main: Callable[[argparse.Namespace], None]) -> NoReturn:
     """Parse the command line, and only then import the plugin and run the tool; ends the process."""
     args = parse(None)
-    sys.path.insert(0, str(ROOT))
-    import mm_prune  # noqa: F401  finds our projects where a package of that name hides it
+    import_plugin()
     from projects.prune_plugin.workflows import cli
 
     cli.run(main, args)
+
+
+def import_plugin() -> None:
+    """Have our ``projects`` found, also where a package of that name hides it."""
+    sys.path.insert(0, str(ROOT))
+    import mm_prune  # noqa: F401
 
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, without the usage, and exits with 2."""
 
     def error(self, message: str) -> NoReturn:
-        """See :class:`argparse.ArgumentParser`; only rank 0 prints."""
-        first = os.environ.get('RANK', '0') == '0'
-        self.exit(2, f'error: {message}\n' if first else None)
+        """See :class:`argparse.ArgumentParser`; says which rank it is, if there are several."""
+        if (
+            os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
+        ):  # ranks can ask what rank 0 says
+            import_plugin()
+            from projects.prune_plugin.common.rank_errors import say
+
+            say(message, 'pytorch')
+            self.exit(2)
+        ranks = (os.environ.get(names[0], '0') for names in LAUNCHERS.values() if names)
+        rank = next((rank for rank in ranks if rank.isdecimal() and int(rank)), None)
+        self.exit(2, f'error: rank {rank}: {message}\n' if rank else f'error: {message}\n')
 
 
 class CfgOptions(argparse.Action):
@@ -168,13 +188,24 @@ def choose_devices(parser: Parser, args: argparse.Namespace) -> None:
                 stacklevel=2,
             )
         os.environ['CUDA_VISIBLE_DEVICES'] = chosen
-    wanted = max(args.gpus, len(args.gpu_ids or []))
-    if wanted > 1 and args.launcher == 'none':
+    wanted, count = max(args.gpus, len(args.gpu_ids or [])), processes(args.launcher)
+    if count is not None and wanted > count:
+        runs = 'none runs' if args.launcher == 'none' else f'{args.launcher} has'
+        runs += ' one process' if count == 1 else f' {count} processes'
+        start_with = STARTED_BY.get(args.launcher, STARTED_BY['pytorch'])
         warnings.warn(
-            f'{wanted} devices asked for, but --launcher none runs one process: going on with one. '
-            'Start with "python -m torch.distributed.run --nproc_per_node=N ... --launcher pytorch"',
+            f'{wanted} devices asked for, but --launcher {runs}: going on with '
+            f'{"one" if count == 1 else count}. Start with "{start_with}"',
             stacklevel=2,
         )
+
+
+def processes(launcher: str) -> int | None:
+    """How many processes run; None in all but the first of them, or if the launcher doesn't say."""
+    if launcher == 'none':
+        return 1
+    rank, count = (os.environ.get(name, '') for name in LAUNCHERS[launcher][:2])
+    return int(count) if rank == '0' and count.isdecimal() else None
 
 
 # Checks; each ends with the sentence that the same mistake gets where a file is read or written
@@ -192,7 +223,7 @@ def check_inputs(parser: Parser, args: argparse.Namespace, *checkpoints: str | N
         if name not in os.environ:
             parser.error(
                 f'--launcher {args.launcher} needs the environment variable {name}; start with '
-                '"python -m torch.distributed.run --nproc_per_node=N ... --launcher pytorch"'
+                f'"{STARTED_BY[args.launcher]}"'
             )
     if not os.path.isfile(args.config):
         parser.error(f'config {args.config} does not exist; give a .py config file')

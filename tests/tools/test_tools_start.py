@@ -4,17 +4,19 @@ import argparse
 import importlib.util
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 from mmengine.config import DictAction
 from tool_runs import CONFIG, ROOT
+from torch.distributed import TCPStore
 
 from projects.prune_plugin.checkpoints.checkpoint_file import load_file
 from projects.prune_plugin.common import distributed
 from projects.prune_plugin.common.errors import UserError
 from projects.prune_plugin.common.fileio import output_directory
-from projects.prune_plugin.common.launchers import LAUNCHER_VARIABLES
+from projects.prune_plugin.common.launchers import LAUNCHER_VARIABLES, STARTED_BY
 from projects.prune_plugin.workflows import cli, compare
 from projects.prune_plugin.workflows.reports import read_scores
 
@@ -181,8 +183,9 @@ def test_labels_are_refused_as_by_the_comparison(labels, capsys):
 
 
 def test_launchers_are_those_that_can_be_started_by():
-    launchers = sys.modules[load_tool(PRUNE).Parser.__module__].LAUNCHERS
-    assert {'none': (), **LAUNCHER_VARIABLES} == launchers
+    arguments = sys.modules[load_tool(PRUNE).Parser.__module__]
+    assert {'none': (), **LAUNCHER_VARIABLES} == arguments.LAUNCHERS
+    assert arguments.STARTED_BY == STARTED_BY
 
 
 # What is let through
@@ -220,9 +223,50 @@ def test_checkpoints_that_are_no_files_of_this_machine():
     load_tool('visualize').parse([CONFIG, 'gone.pth', '--gt-only', '--out', 'out'])
 
 
-def test_only_the_first_rank_speaks(capsys, monkeypatch):
-    monkeypatch.setenv('RANK', '1')
-    assert refusal(capsys, PRUNE, 'gone.py') == ''
+def test_every_rank_speaks(capsys, monkeypatch):
+    """Nothing shows here that the others are wrong, too."""
+    for name, value, rank in (
+        ('RANK', 'zero', ''),
+        ('RANK', '0', ''),
+        ('SLURM_PROCID', '2', 'rank 2: '),
+        ('RANK', '1', 'rank 1: '),
+    ):
+        monkeypatch.setenv(name, value)
+        assert refusal(capsys, PRUNE, 'gone.py').startswith(f'{rank}config gone.py does not exist')
+
+
+def test_under_torchrun_ranks_say_the_same_once(capsys, monkeypatch):
+    store = TCPStore('127.0.0.1', 0, is_master=True)
+    monkeypatch.setenv('TORCHELASTIC_USE_AGENT_STORE', 'True')
+    monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
+    monkeypatch.setenv('MASTER_PORT', str(store.port))
+    said = []
+    for rank, path in (('0', 'gone.py'), ('1', 'gone.py'), ('2', 'lost.py')):
+        monkeypatch.setenv('RANK', rank)
+        said.append(refusal(capsys, PRUNE, path).partition(' does')[0])
+    assert said == ['config gone.py', '', 'rank 2: config lost.py']
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'environ', 'said'),
+    [
+        ('none', {}, '4 devices asked for, but --launcher none runs one process: going on with one. '),
+        ('pytorch', dict(RANK='0', WORLD_SIZE='2', LOCAL_RANK='0'),
+         '4 devices asked for, but --launcher pytorch has 2 processes: going on with 2. Start with "py'),
+        ('slurm', dict(SLURM_PROCID='0', SLURM_NTASKS='1', SLURM_LOCALID='0'),
+         '--launcher slurm has one process: going on with one. Start with "srun --ntasks=N '),
+        ('pytorch', dict(RANK='1', WORLD_SIZE='2', LOCAL_RANK='1'), None),
+        ('pytorch', dict(RANK='0', WORLD_SIZE='4', LOCAL_RANK='0'), None),
+        ('pytorch', dict(RANK='0', WORLD_SIZE='x', LOCAL_RANK='0'), None),
+    ],
+)  # fmt: skip
+def test_more_gpus_than_processes(launcher, environ, said, monkeypatch):
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter('always')
+        load_tool(PRUNE).parse([CONFIG, '--gpus', '4', '--launcher', launcher])
+    assert [said in str(warning.message) for warning in found] == [True] * (said is not None)
 
 
 @pytest.mark.parametrize(

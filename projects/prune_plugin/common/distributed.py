@@ -3,9 +3,9 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,12 +16,9 @@ from torch.distributed.tensor import DTensor
 
 from .errors import UserError, first_line
 from .glibc_memory import keep_freed_memory
-from .launchers import Rank, this_rank
-from .validation import check_number, one_of
+from .group_settings import TIMEOUT, GroupSettings
+from .launchers import Rank, check_host, this_rank
 
-#: Timeout of collectives. It must exceed what rank 0 computes alone (metrics of a whole data set, latency
-#: tables); a rank that exits is detected at once.
-TIMEOUT = timedelta(minutes=30)
 #: Messages of the backends when another rank has exited or doesn't respond.
 LOST_RANK_PATTERN = re.compile(
     r'(?:gloo|NCCL|c10d).*?(closed by peer|reset by peer|Broken pipe|timed out|timeout|remote process)',
@@ -45,7 +42,7 @@ def lost_rank_message(error: BaseException) -> str:
     )
 
 
-def init(launcher: str, dist_cfg: Mapping[str, Any] | None = None) -> None:
+def init(launcher: str, dist_cfg: Any = None) -> None:
     """Start the process group of ``launcher``: nccl where there are GPUs, gloo on CPUs.
 
     Each process takes the GPU of its number on the machine. On CPUs freed memory is kept for the next
@@ -54,41 +51,57 @@ def init(launcher: str, dist_cfg: Mapping[str, Any] | None = None) -> None:
 
     Args:
         launcher: ``'none'`` (no process group), ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
-        dist_cfg: The config's ``env_cfg.dist_cfg``: ``backend`` (on GPUs), ``timeout`` in seconds
-            (default: 1800), ``port``; other keys go to ``torch.distributed.init_process_group``.
+        dist_cfg: The config's ``env_cfg.dist_cfg``, see :class:`.GroupSettings`; checked in any case.
 
     Raises:
-        UserError: the launcher's environment variables are not set, or this machine has fewer GPUs than
-            processes.
+        UserError: the launcher's environment variables are not set or make no sense, ``dist_cfg`` doesn't,
+            rank 0's machine or port can't be used, or this machine has fewer GPUs than processes.
     """
+    settings = GroupSettings.read(dist_cfg)
     cuda = torch.cuda.is_available()
     if not cuda:
         keep_freed_memory()
     if launcher == 'none' or dist.is_distributed():
         return
-    options = dict(dist_cfg or {})
-    timeout = options.pop('timeout', None)
-    if timeout is not None:
-        check_number('env_cfg.dist_cfg.timeout', timeout, 0, timedelta.max.total_seconds())
     global _timeout
-    _timeout = TIMEOUT if timeout is None else timedelta(seconds=timeout)
-    options['timeout'] = _timeout
-    backend = options.pop('backend', 'nccl')
-    one_of('env_cfg.dist_cfg.init_backend', options.pop('init_backend', 'torch'), ['torch'])
-    rank = this_rank(launcher, options.pop('port', None))
+    _timeout = settings.timeout
+    options = settings.options
+    rank = this_rank(launcher, settings.port)
+    check_host(rank, launcher)
     if cuda:
         rank = replace(rank, local_rank=gpu_of(rank, launcher))  # MMEngine's DDP goes by LOCAL_RANK
         options['device_id'] = torch.device('cuda', rank.local_rank)
         torch.cuda.set_device(rank.local_rank)
     rank.export()
-    torch_dist.init_process_group(
-        backend if cuda else 'gloo', rank=rank.rank, world_size=rank.world_size, **options
-    )
+    with port_errors(rank):
+        torch_dist.init_process_group(
+            settings.backend if cuda else 'gloo',
+            rank=rank.rank,
+            world_size=rank.world_size,
+            **options,
+        )
     cpu_group()  # starting it is collective: now, when all ranks are here
+
+
+@contextmanager
+def port_errors(rank: Rank) -> Iterator[None]:
+    """Turn PyTorch's error about a port that rank 0 can't open into a :class:`UserError`."""
+    try:
+        yield
+    except torch_dist.DistNetworkError as error:
+        if 'failed to listen' not in str(error):
+            raise
+        reason = re.search(r'message: (.+)', first_line(error))
+        raise UserError(
+            f'rank 0 cannot open port {rank.port} ({reason[1] if reason else first_line(error)}); set '
+            'MASTER_PORT, or --master_port of torch.distributed.run, to a free one'
+        ) from error
 
 
 #: Variables by which Slurm may give each task a GPU of its own, the only one that it sees.
 GPU_OF_TASK = ('SLURM_GPUS_PER_TASK', 'SLURM_NTASKS_PER_GPU', 'SLURM_GPU_BIND')
+#: Each launcher's flag that takes the number of processes on a machine.
+PER_MACHINE = {'pytorch': '--nproc_per_node=', 'slurm': '--ntasks-per-node=', 'mpi': '--npernode '}
 
 
 def gpu_of(rank: Rank, launcher: str) -> int:
@@ -107,7 +120,8 @@ def gpu_of(rank: Rank, launcher: str) -> int:
     if needed > count:
         raise UserError(
             f'{needed} processes on this machine need a GPU each, but {count} can be used: start at most '
-            f'{count} per machine (--nproc_per_node={count}), or set CUDA_VISIBLE_DEVICES= to run on CPUs'
+            f'{count} per machine ({PER_MACHINE[launcher]}{count}), or set CUDA_VISIBLE_DEVICES= to run on '
+            'CPUs'
         )
     return rank.local_rank
 

@@ -19,13 +19,10 @@ from ..common.device import check_visible_gpus
 from ..common.distributed import is_lost_rank, lost_rank_message
 from ..common.errors import UserError, first_line
 from ..common.fileio import WRITE_ERRNOS, find_write_error, write_error_message
+from ..common.group_settings import dist_cfg_of
+from ..common.rank_errors import say
 
 Arguments = TypeVar('Arguments')
-
-
-def is_first_rank() -> bool:
-    """Whether this process is rank 0, by its environment: there is no process group yet."""
-    return os.environ.get('RANK', '0') == '0'
 
 
 def parse_cfg_options(words: Sequence[str]) -> dict[str, Any]:
@@ -91,7 +88,7 @@ def start_processes(cfg: Config, launcher: str) -> None:
         UserError: see :func:`.distributed.init` and :func:`.device.check_visible_gpus`.
     """
     check_visible_gpus()
-    distributed.init(launcher, (cfg.get('env_cfg') or {}).get('dist_cfg'))
+    distributed.init(launcher, dist_cfg_of(cfg))
     log_world(launcher)
 
 
@@ -114,13 +111,15 @@ def log_world(launcher: str) -> None:
 def run(main: Callable[[Arguments], None], args: Arguments) -> NoReturn:
     """Run a tool: exit code 0, or 2 with one sentence where the user can mend it.
 
-    Errors that are ours keep their traceback. A rank whose partner is gone says so and ends with 1.
+    Errors that are ours keep their traceback. A rank whose partner is gone says so and ends with 1. What
+    all ranks end with is said once, see :func:`.rank_errors.say`.
 
     Args:
         main: What the tool does.
         args: What it is given: the parsed command line.
     """
     use_safe_loader()
+    launcher = getattr(args, 'launcher', 'none')
     try:
         main(args)
         shut_down(together=True)
@@ -129,14 +128,13 @@ def run(main: Callable[[Arguments], None], args: Arguments) -> NoReturn:
         said = strip_location_prefix(first_line(error)) if ours else describe_config_error(error)
         if said is None:
             raise
-        if is_first_rank():
-            print(f'error: {said}', file=sys.stderr)
+        say(said, launcher)
         shut_down(together=False)
         sys.exit(2)
     except OSError as error:
         if error.errno not in WRITE_ERRNOS:
             raise
-        print(f'error: {write_error_message(error)}', file=sys.stderr)
+        say(write_error_message(error), launcher)
         shut_down(together=False)
         sys.exit(2)
     except RuntimeError as error:

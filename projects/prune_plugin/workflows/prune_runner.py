@@ -42,11 +42,12 @@ class PruneRunner:
         """A copy of the config, and its launcher, whose process group runs."""
         from ..checkpoints.checkpoint_file import use_safe_loader
         from ..common.distributed import init
+        from ..common.group_settings import dist_cfg_of
 
         cfg = deepcopy(self.cfg)
         launcher = cfg.get('launcher') or 'none'
         use_safe_loader()
-        init(launcher)
+        init(launcher, dist_cfg_of(cfg))
         Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
         return cfg, launcher
 

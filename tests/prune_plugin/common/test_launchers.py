@@ -1,6 +1,7 @@
 """What launchers leave in the environment, and the process group that is started from it."""
 
 import os
+import socket
 from datetime import timedelta
 
 import pytest
@@ -66,12 +67,28 @@ def test_the_first_host_of_a_node_list(nodes, first):
     assert first_of_nodelist(nodes) == first
 
 
+@pytest.mark.parametrize('nodes', ['node[1', 'node]1', 'node[]', 'a,,b', 'a b', 'node[1-]', ','])
+def test_what_is_no_node_list_is_refused(nodes):
+    os.environ.update({**SLURM, 'SLURM_NODELIST': nodes})
+    with pytest.raises(UserError) as error:
+        this_rank('slurm')
+    assert f'SLURM_NODELIST is {nodes!r}, which is no list of hosts' in str(error.value)
+
+
 @pytest.mark.parametrize(
     ('launcher', 'variables', 'message'),
     [
         ('mpi', {**MPI, 'OMPI_COMM_WORLD_LOCAL_SIZE': '2'}, 'needs the environment variable MASTER_ADDR'),
         ('pytorch', {**TORCH, 'RANK': 'x'}, "RANK is 'x'; --launcher pytorch needs a whole number"),
-        ('pytorch', {**TORCH, 'RANK': '2'}, 'RANK is 2, but WORLD_SIZE is 2; valid are 0 to 1'),
+        ('pytorch', {**TORCH, 'RANK': '2'}, ' RANK is 2, but WORLD_SIZE is 2; valid are 0 to 1'),
+        ('pytorch', {**TORCH, 'LOCAL_RANK': '2'}, 'LOCAL_RANK is 2, but WORLD_SIZE is 2; valid are'),
+        ('pytorch', {**TORCH, 'LOCAL_RANK': '-3'}, "'-3'; .* needs a whole number of at least 0"),
+        ('pytorch', {**TORCH, 'WORLD_SIZE': '0'}, 'WORLD_SIZE is 0; .* number of processes there'),
+        ('pytorch', {**TORCH, 'MASTER_PORT': 'abc'}, "MASTER_PORT is 'abc'; .* from 1 to 65535"),
+        ('slurm', {**SLURM, 'MASTER_PORT': '99999'}, "MASTER_PORT is '99999'; it must be a whole"),
+        ('pytorch', {}, 'variable RANK; start with "python -m torch.distributed.run '),
+        ('slurm', {}, 'variable SLURM_PROCID; start with "srun '),
+        ('mpi', {}, 'variable OMPI_COMM_WORLD_RANK; start with "mpirun '),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(launcher, variables, message):
@@ -146,7 +163,7 @@ def test_the_group_beside_has_the_same_timeout(started, monkeypatch):
 
 def test_slurm_with_one_visible_gpu_per_task(started, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
-    os.environ.update({**SLURM, 'SLURM_GPUS_PER_TASK': '1'})
+    os.environ.update({**SLURM, 'MASTER_ADDR': 'localhost', 'SLURM_GPUS_PER_TASK': '1'})
     distributed.init('slurm')
     assert started['current'] == 0 and os.environ['LOCAL_RANK'] == '0'
 
@@ -154,14 +171,18 @@ def test_slurm_with_one_visible_gpu_per_task(started, monkeypatch):
 @pytest.mark.parametrize(
     ('variables', 'cfg', 'message'),
     [
-        ({'LOCAL_RANK': '2'}, {}, r'3 processes on this machine .*, but 2 can be used: .*=2\)'),
+        (
+            {'LOCAL_RANK': '2', 'WORLD_SIZE': '3'},
+            {},
+            r'3 processes on this machine .*, but 2 can be used: .*=2\)',
+        ),
         (
             {'LOCAL_RANK': '0', 'LOCAL_WORLD_SIZE': '4'},
             {},
             '4 processes on this machine need a GPU each',
         ),
-        ({}, dict(timeout=0), r'env_cfg\.dist_cfg\.timeout is 0; it must be a number > 0'),
-        ({}, dict(init_backend='x'), r"env_cfg\.dist_cfg\.init_backend is 'x'; valid are torch"),
+        ({'MASTER_ADDR': 'a..b'}, {}, "MASTER_ADDR names 'a..b' as rank 0's machine, which this"),
+        ({'MASTER_ADDR': 'no.invalid'}, {}, "MASTER_ADDR names 'no.invalid' as rank 0's machine"),
     ],
 )
 def test_bad_input_is_refused(started, variables, cfg, message):
@@ -169,3 +190,30 @@ def test_bad_input_is_refused(started, variables, cfg, message):
     with pytest.raises(UserError, match=message):
         distributed.init('pytorch', cfg)
     assert 'backend' not in started
+
+
+def test_a_node_that_does_not_exist_is_named(started):
+    os.environ.update({**SLURM, 'SLURM_NODELIST': 'no.invalid'})
+    with pytest.raises(UserError, match=r"SLURM_NODELIST names 'no\.invalid' as rank 0's machine"):
+        distributed.init('slurm')
+    assert 'backend' not in started
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'variables', 'flag'),
+    [('slurm', SLURM, '--ntasks-per-node=1'), ('mpi', MPI, '--npernode 1')],
+)
+def test_each_launcher_has_its_own_flag(started, monkeypatch, launcher, variables, flag):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    os.environ.update({**variables, 'MASTER_ADDR': 'localhost'})
+    with pytest.raises(UserError, match=rf'at most 1 per machine \({flag}\)'):
+        distributed.init(launcher)
+
+
+def test_a_port_in_use_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with socket.create_server(('', 0)) as taken:
+        port = taken.getsockname()[1]
+        os.environ.update({**TORCH, 'RANK': '0', 'MASTER_PORT': str(port)})
+        with pytest.raises(UserError, match=rf'cannot open port {port} \(address already in use\)'):
+            distributed.init('pytorch')
