@@ -28,6 +28,8 @@ def files(tmp_path, checkpoint):
     return dict(folder=folder, ckpt=checkpoint, config=CONFIG, out=tmp_path / 'out')
 
 
+#: What MMEngine's mixed precision ends with on CPUs.
+NO_GPU = "--amp: optim_wrapper.loss_scale is 'dynamic', but there is no GPU"
 GOOD = '{config} {ckpt} --output-dir {out}'
 ROWS = [
     (PRUNE, f'{GOOD} --pruning-ratio -0.1', (), "--pruning-ratio: '-0.1' is not a number in [0, 1)"),
@@ -108,6 +110,14 @@ ROWS = [
     (PRUNE, GOOD, ('prun_cfg.min_keep=2',), 'there is no prun_cfg; did you mean prune_cfg?'),
     (TRAIN, '{config} --work-dir {folder}/file', (), '--work-dir'),
     (TRAIN, '{config} --amp --work-dir {out}', ('optim_wrapper=None',), 'no optim_wrapper'),
+    (TRAIN, '{config} --amp --work-dir {out}', ('optim_wrapper.loss_scale=dynamic',), NO_GPU),
+    (PRUNE, f'{GOOD} --fine-tune --amp', ('optim_wrapper.loss_scale=dynamic',), NO_GPU),
+    (TRAIN, '{config} --work-dir {out}', ('optim_wrapper.type=AmpOptimWrapper',),
+     'optim_wrapper.type is AmpOptimWrapper, which needs a GPU'),
+    (PRUNE, f'{GOOD} --fine-tune', ('optim_wrapper.type=AmpOptimWrapper',), 'take OptimWrapper, or'),
+    (PRUNE, GOOD, ('env_cfg.dist_cfg.foo=1',), 'foo is not a key of env_cfg.dist_cfg; valid are'),
+    (TEST, '{config} {ckpt} --work-dir {out}', ('env_cfg.dist_cfg.backend=xyz',), "is 'xyz'; valid"),
+    (TRAIN, '{config} --work-dir {out}', ('env_cfg.dist_cfg.port=abc',), "port is 'abc'; it must be"),
 ]  # fmt: skip
 
 
@@ -120,6 +130,7 @@ def name_of(row) -> str:
 @pytest.mark.parametrize('row', ROWS, ids=name_of)
 def test_refused(row, files, call_tool, tmp_path, monkeypatch):
     tool, args, extra, message = row
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.chdir(tmp_path)
     for variable in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
         monkeypatch.delenv(variable, raising=False)
@@ -152,3 +163,53 @@ def test_two_ranks_refuse_with_one_sentence(files, run_tool, tmp_path):
     ours = [line for line in ended.err.splitlines() if line.startswith('error: ')]
     assert len(ours) == 1 and 'prune_cfg.budget.ratio is 0.999' in ours[0]
     assert not files['out'].exists()
+
+
+ALONE = dict(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0')
+
+
+@pytest.mark.parametrize(
+    ('variables', 'said'),
+    [
+        (
+            {'RANK': 'zero'},
+            "error: the environment variable RANK is 'zero'; --launcher pytorch needs",
+        ),
+        ({'RANK': '1'}, 'error: rank 1: the environment variable RANK is 1, but WORLD_SIZE is 1'),
+        (
+            {'MASTER_PORT': '99999'},
+            "error: the environment variable MASTER_PORT is '99999'; it must",
+        ),
+    ],
+)
+def test_what_the_environment_says_wrong(variables, said, files, call_tool, monkeypatch):
+    for name, value in {**ALONE, **variables}.items():
+        monkeypatch.setenv(name, value)
+    ended = call_tool(
+        PRUNE,
+        CONFIG,
+        files['ckpt'],
+        '--output-dir',
+        files['out'],
+        '--launcher',
+        'pytorch',
+        *options(),
+    )
+    assert ended.code == 2 and not files['out'].exists()
+    assert len(ended.errors) == 1 and ended.errors[0].startswith(said)
+
+
+def test_a_rank_names_what_it_alone_cannot_read(files, run_tool, tmp_path):
+    """The config of rank 1 names a damaged checkpoint."""
+    config = tmp_path / 'by_rank.py'
+    config.write_text(
+        f"import os\n_base_ = ['{CONFIG}']\n"
+        f"load_from = ['{files['ckpt']}', '{files['folder']}/truncated.pth'][int(os.environ['RANK'])]\n"
+        'del os\n'
+    )
+    ended = run_tool(
+        TRAIN, config, '--work-dir', files['out'], '--launcher', 'pytorch', *options(), cwd=tmp_path,
+        ranks=2, code=None,
+    )  # fmt: skip
+    ours = [line for line in ended.err.splitlines() if line.startswith('error: rank 1: ')]
+    assert ended.code != 0 and len(ours) == 1 and 'truncated.pth' in ours[0], ended.err

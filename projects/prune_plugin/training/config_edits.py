@@ -9,7 +9,15 @@ from pathlib import Path
 import torch
 from mmengine import dist
 from mmengine.config import Config
-from mmengine.registry import DATA_SAMPLERS, DATASETS, OPTIMIZERS, init_default_scope
+from mmengine.device import is_cuda_available, is_mlu_available, is_npu_available
+from mmengine.optim import AmpOptimWrapper
+from mmengine.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    init_default_scope,
+)
 
 from ..common.errors import UserError
 from ..common.validation import at_least
@@ -190,13 +198,27 @@ def check_data(cfg: Config, key: str) -> None:
         raise UserError(f'{key}.dataset: {error}; give the path of the data') from error
 
 
+def check_mixed_precision(cfg: Config) -> None:
+    """Raise :class:`UserError` if there is no GPU for MMEngine's mixed precision in ``optim_wrapper``."""
+    name = (cfg.get('optim_wrapper') or {}).get('type')
+    wrapper = OPTIM_WRAPPERS.get(name) if isinstance(name, str) else name
+    if not isinstance(wrapper, type) or not issubclass(wrapper, AmpOptimWrapper):
+        return
+    if not (is_cuda_available() or is_npu_available() or is_mlu_available()):
+        raise UserError(
+            f'optim_wrapper.type is {wrapper.__name__}, which needs a GPU, and there is none; take '
+            'OptimWrapper, or --amp, which is bfloat16 on CPUs'
+        )
+
+
 def check_training_parts(cfg: Config) -> None:
     """Look for mistakes in what a Runner builds only when it trains, before anything is written.
 
     Raises:
-        UserError: the training data is missing, its batch size or the number of epochs is no whole
-            number, or the optimizer or the sampler isn't registered.
+        UserError: mixed precision needs a GPU, the training data is missing, its batch size or the
+            number of epochs is no whole number, or the optimizer or the sampler isn't registered.
     """
+    check_mixed_precision(cfg)
     check_data(cfg, 'train_dataloader')
     loader, wrapper = cfg.train_dataloader, cfg.get('optim_wrapper') or {}
     if loader.get('batch_size') is not None:

@@ -199,9 +199,9 @@ def check_training(
             f'--train structured: a {type(pruner).__name__} makes no structured model; '
             'leave it out, or give unstructured'
         )
-    config_edits.check_training_parts(cfg)
     if training.amp:
         use_amp(cfg)
+    config_edits.check_training_parts(cfg)
 
 
 def print_result(result: PruneResult) -> None:

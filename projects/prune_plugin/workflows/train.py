@@ -43,10 +43,18 @@ def use_amp(cfg: Config) -> None:
 
     It is float16 on GPUs without bfloat16, and AmpOptimWrapper's choice where the config sets its
     ``loss_scale`` or ``dtype``.
+
+    Raises:
+        UserError: there is no ``optim_wrapper``, or one with these keys and no GPU.
     """
     if not cfg.get('optim_wrapper'):
         raise UserError('--amp: the config has no optim_wrapper')
-    configured = cfg.optim_wrapper.keys() & {'loss_scale', 'dtype'}
+    configured = sorted(cfg.optim_wrapper.keys() & {'loss_scale', 'dtype'})
+    if configured and not torch.cuda.is_available():
+        raise UserError(
+            f'--amp: optim_wrapper.{configured[0]} is {cfg.optim_wrapper[configured[0]]!r}, but there is '
+            f'no GPU, and mixed precision on CPUs is bfloat16; leave out {" and ".join(configured)}'
+        )
     of_mmengine = torch.cuda.is_available() and (
         configured or not torch.cuda.is_bf16_supported(including_emulation=False)
     )

@@ -25,8 +25,7 @@ class FiniteGradientsHook(Hook):
 
     Raises:
         UserError: a gradient is NaN or infinite, and the weights are still those of the previous step; or
-            all steps are skipped; or there are float16 weights under a gradient scaler, which needs
-            float32.
+            all steps are skipped; or weights to train are float16.
     """
 
     def __init__(self):
@@ -36,14 +35,16 @@ class FiniteGradientsHook(Hook):
         self._skipped: SkippedSteps | None = None
 
     def before_train(self, runner) -> None:
-        """Refuse float16 weights under a gradient scaler."""
-        if not hasattr(runner.optim_wrapper, 'loss_scaler'):
-            return
+        """Refuse to train float16 weights.
+
+        A gradient scaler needs float32 weights; without one small gradients vanish, and so does what an
+        optimizer adds to a denominator: AdamW's eps of 1e-8 is 0 in float16, and its first step NaN.
+        """
         for name, parameter in unwrapped(runner).named_parameters():
             if parameter.requires_grad and parameter.dtype == torch.float16:
                 raise UserError(
-                    f'{name} is float16, and mixed precision in float16 (--amp, AmpOptimWrapper) trains '
-                    'float32 weights: load the model as float32, or leave --amp away'
+                    f'{name} is float16, in which weights cannot be trained: load the model in float32 or '
+                    'bfloat16, or train adapters alone (prune_cfg.recovery.lora)'
                 )
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:

@@ -8,6 +8,7 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from projects.prune_plugin.common.errors import UserError
+from projects.prune_plugin.training.bf16_optim_wrapper import Bf16OptimWrapper
 from projects.prune_plugin.training.hooks import FiniteGradientsHook
 from projects.prune_plugin.training.skipped_steps import LIMIT
 
@@ -93,12 +94,19 @@ def test_under_a_gradient_scaler_skipped_steps_are_counted(fused):
     assert wrapper.step.__func__ is Scaled.step
 
 
-def test_float16_weights_do_not_go_with_a_gradient_scaler():
-    model = nn.Linear(1, 1).half()
-    runner = SimpleNamespace(model=model, optim_wrapper=Scaled(model.parameters(), False))
-    with pytest.raises(
-        UserError, match='weight is float16, and mixed precision .* load the model as'
-    ):
+@pytest.mark.parametrize('wrapper', [OptimWrapper, Bf16OptimWrapper])
+def test_float16_weights_are_not_trained(wrapper):
+    """They would be NaN after AdamW's first step; frozen ones below adapters are let through."""
+    model = nn.Linear(2, 2).half()
+    before = model.weight.clone()
+    optimizer = torch.optim.AdamW(model.parameters())
+    runner = SimpleNamespace(model=model, optim_wrapper=wrapper(optimizer))
+    said = (
+        'weight is float16, in which weights cannot be trained: load the model in float32 or bfloat'
+    )
+    with pytest.raises(UserError, match=said):
         FiniteGradientsHook().before_train(runner)
-    model.requires_grad_(False)
-    FiniteGradientsHook().before_train(runner)
+    assert model.weight.equal(before)
+    for other in (nn.Linear(2, 2), nn.Linear(2, 2).bfloat16(), model.requires_grad_(False)):
+        runner.model = other
+        FiniteGradientsHook().before_train(runner)
