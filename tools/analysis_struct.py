@@ -196,11 +196,13 @@ def flag(name: str) -> str:
 def main(args: argparse.Namespace) -> None:
     """Run the one job that the arguments ask for."""
     from projects.prune_plugin.checkpoints.export.formats import Exports
+    from projects.prune_plugin.common.device import check_asked_gpus
     from projects.prune_plugin.workflows import cli, jobs
     from projects.prune_plugin.workflows.options import PruneOptions
     from projects.prune_plugin.workflows.prune import pruner_from_config
     from projects.prune_plugin.workflows.sensitivity import SensitivityOptions
 
+    check_asked_gpus(args.gpu_ids)
     cfg = cli.read_config(args.config, args.cfg_options)
     pruner = pruner_from_config(cfg, args.pruning_ratio)
     folder, tables = Path(args.output_dir), (args.save_table, args.from_table)

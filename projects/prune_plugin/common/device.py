@@ -3,6 +3,8 @@
 import gc
 import os
 import re
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -42,4 +44,18 @@ def check_visible_gpus() -> None:
         raise UserError(
             f'CUDA_VISIBLE_DEVICES, which --gpu-ids sets, is {named!r}, of which CUDA can use {count}; '
             f'this machine has the GPUs 0 to {there - 1}'
+        )
+
+
+def check_asked_gpus(gpu_ids: Sequence[int] | None) -> None:
+    """Compare ``--gpu-ids`` with the GPUs that there are; warn where there is none, and CPUs do the work.
+
+    Raises:
+        UserError: see :func:`check_visible_gpus`.
+    """
+    check_visible_gpus()
+    if gpu_ids and torch.cuda.device_count() == 0:
+        asked = ' '.join(map(str, gpu_ids))
+        warnings.warn(
+            f'--gpu-ids {asked}: no GPU can be used here; going on with CPUs', stacklevel=2
         )

@@ -62,3 +62,15 @@ def test_gpus_that_are_not_there_are_refused(named, count, there, said, monkeypa
         return
     with pytest.raises(UserError, match=said):
         device.check_visible_gpus()
+
+
+@pytest.mark.parametrize(
+    ('asked', 'count', 'warns'), [([0, 2], 0, True), ([0], 1, False), (None, 0, False)]
+)
+def test_gpus_asked_for_where_there_is_none(asked, count, warns, monkeypatch, tmp_path, recwarn):
+    """CPUs do the work, and it's said."""
+    monkeypatch.setattr(device, 'GPUS_OF_DRIVER', tmp_path / 'gpus')
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: count)
+    device.check_asked_gpus(asked)
+    said = [str(warning.message) for warning in recwarn]
+    assert said == ['--gpu-ids 0 2: no GPU can be used here; going on with CPUs'] * warns
