@@ -50,6 +50,7 @@ test-faults: venv ## kill, fill disks, damage files at every moment (docs/faults
 # On a bare machine: pip install torch mmengine rich greenlet pytest hypothesis, then this command.
 test-gpu: venv ## the tests that need a GPU; without one they are skipped
 	$(PY) -m pytest -q -m gpu -rs --durations=15 tests/gpu/test_real_gpu*.py
+	@$(PY) -c 'import torch; torch.cuda.is_available() or print("No GPU: nothing was tested.")'
 
 test-torch: ## the test suite with another torch, in a virtual environment of its own: TORCH=2.13.0
 	@test -n "$(TORCH)" || { echo 'test-torch: which version? make test-torch TORCH=2.13.0' >&2; exit 2; }

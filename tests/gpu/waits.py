@@ -6,6 +6,7 @@ On the pretended GPU; the step has masks, a penalty, clipped gradients and the c
 """
 
 import argparse
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -22,6 +23,7 @@ def main() -> None:
     folders = ('gpu', 'prune_plugin', 'vad', 'vad/models')
     sys.path[:0] = [str(args.of.resolve()), *(str(TESTS / folder) for folder in folders)]
     warnings.filterwarnings('ignore')
+    logging.disable(logging.INFO)
     import emulator
     import test_pretended_gpu as tests
     from subjects import subjects
