@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / 'docs' / 'troubleshooting.md').read_text(encoding='utf-8')
 #: Of Python, PyTorch, MMEngine and the operating system; and words of ours that are no messages.
 OTHERS = {
-    'EADDRINUSE', 'address already in use', 'device_ids [0]', 'torch.cuda', 'AmpOptimizerWrapper',
+    'EADDRINUSE', 'device_ids [0]', 'torch.cuda',
     'is only available training on gpu', 'size mismatch', 'type', 'metrics', '-', 'Taylor',
     "No module named 'projects.prune_plugin'",
 }  # fmt: skip
