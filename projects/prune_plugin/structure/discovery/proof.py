@@ -14,7 +14,7 @@ from ...common.errors import first_line
 from ..modules.inferred_sizes import failing_calls, parse, spec
 from ..prune_state import PruneState
 from ..slimming import mask, slim
-from ..unit_group import Attr, UnitGroup
+from ..unit_group import Attr, UnitGroup, named_tensors
 from .tracer import output_tensors
 
 TOLERANCE = 1e-5
@@ -93,7 +93,7 @@ class Subject:
             *((g.name, g.size, g.cuts) for g in state.groups.values()),
         )
         if key not in self.masked:
-            self.masked[key] = self.run(mask(deepcopy(module), without_attrs(state)))
+            self.masked[key] = self.run(mask(copied(module, state), without_attrs(state)))
         return self.masked[key]
 
     def difference(self, groups: Sequence[UnitGroup], seed: int) -> str:
@@ -120,7 +120,7 @@ class Subject:
         """The largest relative difference of the slim and the masked module, or what fails."""
         masked = self.masked_outputs(module, state, seed)
         self.error = None
-        slimmed = deepcopy(module)
+        slimmed = copied(module)
         self.slim = slimmed
         try:
             outputs = self.run(slim(slimmed, state))
@@ -155,6 +155,18 @@ class without_cache:
     def __exit__(self, *error: Any) -> None:
         for config in self.configs.values():
             config.use_cache = True
+
+
+def copied(module: nn.Module, masked: PruneState | None = None) -> nn.Module:
+    """A copy that shares its tensors, but for those that masking by a state changes."""
+    own = set()
+    for group in masked.groups.values() if masked else ():
+        own |= {cut.name for cut in group.cuts}
+    shared = {}
+    for name, tensor in named_tensors(module).items():
+        if name not in own:
+            shared[id(tensor)] = tensor
+    return deepcopy(module, shared)
 
 
 def without_attrs(state: PruneState) -> PruneState:

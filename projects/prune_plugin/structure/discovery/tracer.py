@@ -226,6 +226,15 @@ def spread(track: Track, tensor: Tensor) -> Tensor:
     return torch.from_numpy(track.ids.astype(np.float64)).view(shape).expand(tensor.shape)
 
 
+def is_varied_along(values: Tensor, dim: int) -> bool:
+    """Whether values differ along a dimension; other dimensions without memory of their own don't count."""
+    for other in range(values.dim()):
+        if other != dim and values.stride(other) == 0:
+            values = values.narrow(other, 0, 1)
+    first = values.narrow(dim, 0, 1)
+    return not torch.equal(values.narrow(dim, 1, 1), first) or bool((values != first).any())
+
+
 def gathered(labels: Labels, values: Tensor) -> list[Track]:
     """Tracks of a tensor of labels: one, or where it varies along several dimensions one for each of them."""
     if not values.numel():
@@ -233,9 +242,7 @@ def gathered(labels: Labels, values: Tensor) -> list[Track]:
     varied = [
         dim
         for dim in range(values.dim())
-        if values.shape[dim] > 1
-        and values.stride(dim) != 0
-        and bool((values != values.narrow(dim, 0, 1)).any())
+        if values.shape[dim] > 1 and values.stride(dim) != 0 and is_varied_along(values, dim)
     ]
     for dim in range(values.dim()):
         if dim not in varied:
