@@ -56,7 +56,10 @@ def test_excluding_everything_is_refused():
 def test_finders_that_find_nothing_are_named():
     with pytest.raises(UserError, match='BottleneckChannels finds nothing in this model'):
         names(BY_NAME['vit'].dense(), HEADS, CHANNELS)
-    with pytest.raises(UserError, match=r'no units of the known kinds \([^)]*\) to prune; to discover units of other'):
+    with pytest.raises(
+        UserError,
+        match=r'no units of the known kinds \([^)]*\) to prune; to discover',
+    ):
         StructuredPruner().plan(nn.Linear(3, 3))
     with pytest.raises(UserError, match='for convolutional nets try .*CoupledChannels'):
         StructuredPruner().plan(nn.Conv2d(3, 3, 3))

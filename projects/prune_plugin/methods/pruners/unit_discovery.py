@@ -1,7 +1,7 @@
 """Which units a model has: known by the names of classes, or discovered by what it computes; and proven."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from ...common.errors import UserError, first_line
 from ...common.eval_mode import evaluation_mode
 from ...common.random_state import kept_random_state
 from ...evaluation.example_inputs import data_sample_kwargs, example_input
+from ...structure.discovery.call import Call
 from ...structure.discovery.discover import discover_units
 from ...structure.discovery.known import proven_groups
 from ...structure.discovery.proof import without_cache
@@ -24,8 +25,6 @@ from ...structure.units.finder import (
     selected,
 )
 
-#: Positional and keyword arguments of a call.
-Example = tuple[tuple, dict[str, Any]]
 #: Share of the weights in known units from which on a model counts as known.
 WELL_KNOWN = 0.9
 
@@ -50,7 +49,7 @@ def find_units(
     finders: Sequence[UnitFinder] | None,
     include: Sequence[str],
     exclude: Sequence[str],
-    example: Example | None,
+    example: Call | None,
 ) -> FoundUnits:
     """Find the units of a model.
 
@@ -67,10 +66,10 @@ def find_units(
     groups, refused = find_known(model) if finders is None else find_all(model, finders)
     proofs: dict[str, str] = {}
     if example is not None:
-        groups, failed, proofs = proven_groups(model, groups, *example)
+        groups, failed, proofs = proven_groups(model, groups, example)
         refused = {**refused, **failed}
         if finders is None and (failed or reach(model, groups) < WELL_KNOWN):
-            found = discover_units(model, *example, groups)
+            found = discover_units(model, example, groups)
             groups = [*groups, *found.groups]
             refused = {**refused, **found.refused}
             proofs = {**proofs, **found.proofs}
@@ -84,7 +83,10 @@ def nothing_found(model: nn.Module, refused: dict[str, str], tried: bool) -> str
     names = ', '.join(type(finder).__name__ for finder in default_finders())
     why = ''.join(f'; {module}: {reason}' for module, reason in list(refused.items())[:1])
     if tried:
-        return f'the model has no units that can be pruned: none of the known kinds ({names}), and none that a run on the example input shows{why}'
+        return (
+            f'the model has no units that can be pruned: none of the known kinds ({names}), and none '
+            f'that a run on the example input shows{why}'
+        )
     return (
         f'the model has no units of the known kinds ({names}) to prune{why}; to discover units of other '
         'classes set prune_cfg.profile.input_shape, e.g. (3, 224, 224), or give '
@@ -95,9 +97,7 @@ def nothing_found(model: nn.Module, refused: dict[str, str], tried: bool) -> str
 def reach(model: nn.Module, groups: Sequence[UnitGroup]) -> float:
     """The share of the weights, embeddings aside, that units own something of."""
     cut = {c.name for group in groups for c in group.cuts}
-    tables = {
-        id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
-    }
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     total = owned = 0
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and id(parameter) not in tables:
@@ -108,7 +108,7 @@ def reach(model: nn.Module, groups: Sequence[UnitGroup]) -> float:
 
 def example_call(
     model: nn.Module, example_inputs: Any, input_shape: Sequence[int] | None
-) -> Example | None:
+) -> Call | None:
     """Arguments of a call that the model runs with, or None if there are none to be had.
 
     Args:
@@ -123,7 +123,12 @@ def example_call(
         return None
     if example_inputs is not None:
         call = as_call(model, example_inputs)
-        if reason := failure(model, call):
+        reason = failure(model, call)
+        if reason and hasattr(model, 'extract_feat'):  # detectors whose heads want more than images
+            features = replace(call, method='extract_feat')
+            if not failure(model, features):
+                return features
+        if reason:
             raise UserError(
                 f'example_inputs: the forward pass of {type(model).__name__} fails on them ({reason})'
             )
@@ -132,8 +137,8 @@ def example_call(
     example = example_input(model, 1, shape)
     if example is None:
         return None
-    args, kwargs = tree_map(lifelike, example)
-    return None if failure(model, (args, kwargs)) else (args, kwargs)
+    call = Call(*tree_map(lifelike, example))
+    return None if failure(model, call) else call
 
 
 def lifelike(value: Any) -> Any:
@@ -145,28 +150,28 @@ def lifelike(value: Any) -> Any:
 
 
 @torch.no_grad()
-def failure(model: nn.Module, call: Example) -> str:
+def failure(model: nn.Module, call: Call) -> str:
     """Why a call fails; empty if it doesn't."""
     try:
         with evaluation_mode(model), kept_random_state(), without_cache(model):
-            model(*call[0], **call[1])
+            call.copied().on(model)
     except Exception as error:  # the model's own code may raise anything
         return ': '.join(dict.fromkeys((type(error).__name__, first_line(error))))
     return ''
 
 
-def as_call(model: nn.Module, example_inputs: Any) -> Example:
+def as_call(model: nn.Module, example_inputs: Any) -> Call:
     """A tensor, tuple or dict as the arguments of a call.
 
     Raises:
         UserError: it is something else.
     """
     if isinstance(example_inputs, Tensor):
-        return (example_inputs,), data_sample_kwargs(model, example_inputs)
+        return Call((example_inputs,), data_sample_kwargs(model, example_inputs))
     if isinstance(example_inputs, tuple | list):
-        return tuple(example_inputs), {}
+        return Call(tuple(example_inputs))
     if isinstance(example_inputs, Mapping):
-        return (), dict(example_inputs)
+        return Call((), dict(example_inputs))
     raise UserError(
         f'example_inputs is a {type(example_inputs).__name__}; it must be a tensor, a tuple of '
         'positional arguments or a dict of keyword arguments'

@@ -52,7 +52,7 @@ def recorded(model: nn.Module) -> Iterator[Reads]:
 
 def is_config(value: Any) -> bool:
     """Whether this is an object with settings, such as Hugging Face's."""
-    return hasattr(type(value), 'to_dict') and hasattr(value, '__dict__')
+    return hasattr(type(value), 'to_dict') and not isinstance(value, dict)
 
 
 def swap(swapped: list[tuple[Any, type]], thing: Any, note: Callable[[str, Any], None]) -> None:
@@ -60,13 +60,13 @@ def swap(swapped: list[tuple[Any, type]], thing: Any, note: Callable[[str, Any],
     kind = type(thing)
 
     def read(self: Any, key: str) -> Any:
-        value = kind.__getattribute__(self, key)
+        value = kind.__getattribute__(self, key)  # type: ignore[call-arg]
         note(key, value)
         return value
 
     try:
         thing.__class__ = type(kind.__name__, (kind,), {'__getattribute__': read})
-    except TypeError:  # of a class that can't be extended
+    except (AttributeError, TypeError):  # of a class that can't be extended
         return
     swapped.append((thing, kind))
 

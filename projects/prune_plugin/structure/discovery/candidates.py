@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from ..unit_group import Cut
 from .labels import Ids, Labels
@@ -36,8 +34,7 @@ class Relations:
     def __init__(self, labels: Labels):
         self.labels = labels
         first, second = pairs(labels.ties)
-        graph = coo_matrix((np.ones(len(first)), (first, second)), (labels.count, labels.count))
-        _, self.tied = connected_components(graph, directed=False)
+        self.tied = connected(labels.count, first, second)
         self.count = int(self.tied.max()) + 1
         before, after = pairs(labels.consequences)
         edges = np.unique(np.stack([self.tied[before], self.tied[after]]), axis=1)
@@ -110,6 +107,21 @@ class Relations:
         lengths = self.member_starts[nodes + 1] - self.member_starts[nodes]
         offsets = np.repeat(self.member_starts[nodes] - np.cumsum(lengths) + lengths, lengths)
         return self.members[offsets + np.arange(len(offsets))], np.repeat(owners, lengths)
+
+
+def connected(count: int, first: Ids, second: Ids) -> Ids:
+    """Number of the connected component of each of ``count`` nodes, given pairs of neighbours."""
+    least = np.arange(count)
+    while len(first):
+        a, b = least[first], least[second]
+        apart = a != b
+        if not apart.any():
+            break
+        first, second, a, b = first[apart], second[apart], a[apart], b[apart]
+        np.minimum.at(least, np.maximum(a, b), np.minimum(a, b))
+        while (least != least[least]).any():
+            least = least[least]
+    return np.unique(least, return_inverse=True)[1]
 
 
 def pairs(edges: list[tuple[Ids, Ids]]) -> tuple[Ids, Ids]:

@@ -1,10 +1,8 @@
 """Unit groups of modules that no layout knows."""
 
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from os.path import commonprefix
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,12 +10,12 @@ from torch import nn
 from ...common.eval_mode import evaluation_mode
 from ..modules.eager_experts import has_experts_kernel
 from ..unit_group import Cut, UnitGroup
-from . import rules as rules  # registers them
 from .attributes import Reads, recorded
 from .attributes import candidates as attribute_candidates
+from .call import Call
 from .candidates import Candidate, candidates, compact, disjoint
-from .proof import Call, Subject, proven, without_cache
-from .tracer import run
+from .forward import run
+from .proof import Subject, proven, without_cache
 
 
 @dataclass
@@ -35,20 +33,17 @@ class Discovery:
     proofs: dict[str, str] = field(default_factory=dict)
 
 
-def discover_units(
-    model: nn.Module, args: tuple, kwargs: dict[str, Any], known: Sequence[UnitGroup] = ()
-) -> Discovery:
+def discover_units(model: nn.Module, call: Call, known: Sequence[UnitGroup] = ()) -> Discovery:
     """Find groups of units by what a model computes, and prove each on a copy.
 
     Args:
         model: The model.
-        args: Positional arguments of an example call.
-        kwargs: Its keyword arguments.
+        call: An example call.
         known: Groups that are there already: what they own isn't looked at.
     """
     result = Discovery()
     with evaluation_mode(model), without_cache(model), recorded(model) as reads:
-        tracer = run(model, args, kwargs)
+        tracer = run(model, call)
     found, why = candidates(tracer.labels)
     for (name, _), reason in why.items():
         if name.endswith('.weight'):
@@ -56,9 +51,9 @@ def discover_units(
     chosen = offered(model, disjoint([*map(as_candidate, known), *found])[len(known) :], known)
     groups = named(model, chosen, {group.name for group in known})
     owners = {group.owner for group in groups}
-    calls = captured(model, args, kwargs, owners)
+    calls = captured(model, call, owners)
     groups = [replace(g, owner=called(g.owner, calls)) for g in groups]
-    calls |= captured(model, args, kwargs, {g.owner for g in groups} - calls.keys())
+    calls |= captured(model, call, {g.owner for g in groups} - calls.keys())
     prove(model, groups, calls, reads, result)
     return result
 
@@ -71,10 +66,11 @@ def as_candidate(group: UnitGroup) -> Candidate:
 def offered(
     model: nn.Module, found: list[Candidate], known: Sequence[UnitGroup]
 ) -> list[Candidate]:
-    """The units inside of blocks, and of the widths that blocks share those of weights mostly out of reach."""
+    """The units inside of blocks, and those of shared widths whose weights are mostly out of reach."""
     sizes = {name: p.numel() for name, p in model.named_parameters(remove_duplicate=False)}
     inner = [c for c in found if not c.added]
-    reached = {cut.name for group in (*known, *inner) for cut in group.cuts}
+    reached = {cut.name for group in known for cut in group.cuts}
+    reached |= {cut.name for candidate in inner for cut in candidate.cuts}
     kept = list(inner)
     for candidate in found:
         if candidate.added:
@@ -146,11 +142,9 @@ def kind_of(candidate: Candidate, modules: dict[str, nn.Module], holders: set[st
 
 
 @torch.no_grad()
-def captured(
-    model: nn.Module, args: tuple, kwargs: dict[str, Any], owners: set[str]
-) -> dict[str, Call]:
-    """The arguments of the first call of each of these modules and those around them."""
-    calls: dict[str, Call] = {}
+def captured(model: nn.Module, call: Call, owners: set[str]) -> dict[str, Call]:
+    """The first call of each of these modules and those around them."""
+    calls = {'': call}
     wanted = set()
     for owner in owners:
         parts = owner.split('.') if owner else []
@@ -160,12 +154,14 @@ def captured(
 
         def keep(module: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
             if name not in calls:
-                calls[name] = (args, kwargs) if name not in owners else deepcopy((args, kwargs))
+                calls[name] = Call(args, kwargs)
+                if name in owners:
+                    calls[name] = calls[name].copied()
 
         handles.append(model.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True))
     try:
         with evaluation_mode(model), without_cache(model):
-            model(*args, **kwargs)
+            call.on(model)
     finally:
         for handle in handles:
             handle.remove()

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
 from ..unit_group import UnitGroup
+from .call import Call
 from .discover import called, captured, held, layout_of
 from .proof import Subject
 
@@ -15,15 +15,14 @@ PLAIN = ('in', 'out', 'index')
 
 
 def proven_groups(
-    model: nn.Module, groups: Sequence[UnitGroup], args: tuple, kwargs: dict[str, Any]
+    model: nn.Module, groups: Sequence[UnitGroup], call: Call
 ) -> tuple[list[UnitGroup], dict[str, str], dict[str, str]]:
     """Try each distinct layout on a copy of its module.
 
     Args:
         model: The model.
         groups: Groups that layouts gave.
-        args: Positional arguments of an example call.
-        kwargs: Its keyword arguments.
+        call: An example call.
 
     Returns:
         The groups that pass or that weren't reached by the call, why the others don't pass, and how those
@@ -31,7 +30,7 @@ def proven_groups(
     """
     plain = [g for g in groups if all(c.side in PLAIN and c.dim is not None for c in g.cuts)]
     plain = [g for g in plain if not g.repeated and g.owner]
-    calls = captured(model, args, kwargs, {g.owner for g in plain})
+    calls = captured(model, call, {g.owner for g in plain})
     subjects: dict[str, Subject] = {}
     known: dict[tuple, tuple[str, str]] = {}
     failed: dict[str, str] = {}

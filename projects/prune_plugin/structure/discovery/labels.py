@@ -1,8 +1,8 @@
 """Which slices of which tensors go together, recorded while labels flow through a forward pass.
 
-Every index along every dimension of a parameter or buffer has a label (a positive int; 0 is none). Tensors
-that are computed from them carry tracks: for one of their dimensions, the label of each index along it. What
-an operation does with tracks is written down as relations between labels:
+Every index along every dimension of a parameter or buffer has a label (a positive int; 0 is none).
+Tensors that are computed from them carry tracks: for one of their dimensions, the label of each index
+along it. What an operation does with tracks is written down as relations between labels:
 
 * ties: if one goes, the other goes (the bias of a row; both addends of a sum);
 * consequences: if the first goes, the second goes, but not the other way round (the column of a weight that
@@ -101,7 +101,7 @@ class Labels:
             members: (n,) the labels in them; 0 is ignored.
 
         Returns:
-            The label of each class, of shape (largest class + 1,); None where sets overlap that aren't equal.
+            The label of each class, of shape (largest class + 1,); None where unequal sets overlap.
         """
         known = members > 0
         size = int(classes.max()) + 1
@@ -139,7 +139,7 @@ class Labels:
         return self._partitions[key]
 
     def joined(self, vectors: Iterable[Ids]) -> list[Ids]:
-        """Combine labels of the same dimension of several tensors that an operation works on index by index.
+        """Combine labels of one dimension of several tensors that an operation takes index by index.
 
         Equal partitions are tied; of a coarse and a fine one, the fine one is taken in the coarse one's
         classes; what crosses (the rows and columns of a grid) stays side by side.

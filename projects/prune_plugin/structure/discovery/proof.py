@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from ...common.errors import first_line
 from ..modules.inferred_sizes import failing_calls, parse, spec
 from ..prune_state import PruneState
 from ..slimming import mask, slim
 from ..unit_group import Attr, UnitGroup, named_tensors
-from .tracer import output_tensors
+from .call import Call
+from .forward import output_tensors
 
 TOLERANCE = 1e-5
 #: A larger difference isn't rounding, even in float32.
@@ -24,7 +24,6 @@ CLEAR = 0.01
 TRIALS = 40
 #: Most reshapes of a block that are mended.
 DEPTH = 4
-Call = tuple[tuple, dict[str, Any]]
 
 
 class Holder(nn.Module):
@@ -37,10 +36,6 @@ class Holder(nn.Module):
     def __init__(self, held: nn.Module):
         super().__init__()
         self.held = held
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module."""
-        return self.held(*args, **kwargs)
 
 
 class Subject:
@@ -75,17 +70,17 @@ class Subject:
         return None if self.double is self.module else self.double
 
     @torch.no_grad()
-    def run(self, module: nn.Module) -> list[Tensor]:
-        """All tensors that a call gives."""
-        args, kwargs = deepcopy(self.call)
+    def run(self, module: Holder) -> list[Tensor]:
+        """All tensors that the call gives."""
+        call = self.call.copied()
         dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
         if dtype == torch.float64:
-            args, kwargs = tree_map(widened, (args, kwargs))
+            call = call.in_double()
         with without_cache(module):
-            out = module(*args, **kwargs)
+            out = call.on(module.held)
         return [x for x in output_tensors(out) if x.is_floating_point()]
 
-    def masked_outputs(self, module: nn.Module, state: PruneState, seed: int) -> list[Tensor]:
+    def masked_outputs(self, module: Holder, state: PruneState, seed: int) -> list[Tensor]:
         """What the masked module gives; it doesn't depend on attributes."""
         key = (
             seed,
@@ -93,7 +88,7 @@ class Subject:
             *((g.name, g.size, g.cuts) for g in state.groups.values()),
         )
         if key not in self.masked:
-            self.masked[key] = self.run(mask(copied(module, state), without_attrs(state)))
+            self.masked[key] = self.run(masked_copy(module, state))
         return self.masked[key]
 
     def difference(self, groups: Sequence[UnitGroup], seed: int) -> str:
@@ -116,14 +111,15 @@ class Subject:
             return worst
         return '' if worst <= TOLERANCE else f'cut, it computes something else (by {worst:.1g})'
 
-    def compare(self, module: nn.Module, state: PruneState, seed: int) -> float | str:
+    def compare(self, module: Holder, state: PruneState, seed: int) -> float | str:
         """The largest relative difference of the slim and the masked module, or what fails."""
         masked = self.masked_outputs(module, state, seed)
         self.error = None
         slimmed = copied(module)
         self.slim = slimmed
         try:
-            outputs = self.run(slim(slimmed, state))
+            slim(slimmed, state)
+            outputs = self.run(slimmed)
         except Exception as error:  # whatever the module raises with smaller tensors
             self.error = error
             return f'cut, it fails ({type(error).__name__}: {first_line(error)[:120]})'
@@ -157,7 +153,7 @@ class without_cache:
             config.use_cache = True
 
 
-def copied(module: nn.Module, masked: PruneState | None = None) -> nn.Module:
+def copied(module: Holder, masked: PruneState | None = None) -> Holder:
     """A copy that shares its tensors, but for those that masking by a state changes."""
     own = set()
     for group in masked.groups.values() if masked else ():
@@ -167,6 +163,13 @@ def copied(module: nn.Module, masked: PruneState | None = None) -> nn.Module:
         if name not in own:
             shared[id(tensor)] = tensor
     return deepcopy(module, shared)
+
+
+def masked_copy(module: Holder, state: PruneState) -> Holder:
+    """A copy, masked; masks don't change attributes."""
+    masked = copied(module, state)
+    mask(masked, without_attrs(state))
+    return masked
 
 
 def without_attrs(state: PruneState) -> PruneState:
@@ -181,11 +184,6 @@ def as_double(module: Holder) -> Holder:
         if tensor.is_floating_point():
             tensor.data = tensor.data.double()
     return module
-
-
-def widened(value: Any) -> Any:
-    """Floating-point tensors in float64."""
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def relative(first: Tensor, second: Tensor) -> float:
@@ -257,7 +255,7 @@ def repaired(subject: Subject, group: UnitGroup, depth: int = 0) -> UnitGroup | 
     if (calls := failing_calls(subject.error)) is None or subject.slim is None:
         return reason
     module, method, places = calls
-    name = next((n for n, m in subject.slim.named_modules() if m is module), None)
+    name = next((n for n, m in subject.slim.named_modules() if m is module), '')
     for place in places if name else ():
         found = repaired(subject, with_inferred(group, name, method, place), depth + 1)
         if not isinstance(found, str):
@@ -265,9 +263,7 @@ def repaired(subject: Subject, group: UnitGroup, depth: int = 0) -> UnitGroup | 
     return reason
 
 
-def with_inferred(
-    group: UnitGroup, module: str, method: str, place: tuple[int, int]
-) -> UnitGroup:
+def with_inferred(group: UnitGroup, module: str, method: str, place: tuple[int, int]) -> UnitGroup:
     """A group with one more size to infer in a method of a module."""
     converts = []
     places = [place]

@@ -1,8 +1,8 @@
 """Methods that reshape to the width of their input, where it is the heads' width that is meant.
 
-``x.reshape(B, N, C)`` with ``C`` of the input is right as long as heads times their width is the embedding's
-width. Here one size of such a call becomes -1, in a copy of the method's source: the class is the user's own,
-as installed, and nothing but that size changes.
+``x.reshape(B, N, C)`` with ``C`` of the input is right as long as heads times their width is the
+embedding's width. Here one size of such a call becomes -1, in a copy of the method's source: the class is
+the user's own, as installed, and nothing but that size changes.
 """
 
 import ast
@@ -142,7 +142,9 @@ def failing_calls(error: BaseException) -> tuple[nn.Module, str, list[tuple[int,
     while traceback is not None:
         frame: FrameType = traceback.tb_frame
         module = frame.f_locals.get('self')
-        if isinstance(module, nn.Module) and not frame.f_code.co_filename.endswith('nn/modules/module.py'):
+        if isinstance(module, nn.Module) and not frame.f_code.co_filename.endswith(
+            'nn/modules/module.py'
+        ):
             name = frame.f_code.co_name
             if name.startswith('<') and found is not None:  # a comprehension inside of a method
                 name = found[1]

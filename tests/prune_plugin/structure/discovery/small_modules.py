@@ -145,7 +145,9 @@ class StackedExperts(nn.Module):
 class InvertedResidual(nn.Module):
     def __init__(self):
         super().__init__()
-        self.expand = nn.Sequential(nn.Conv2d(16, 48, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU6())
+        self.expand = nn.Sequential(
+            nn.Conv2d(16, 48, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU6()
+        )
         self.depthwise = nn.Sequential(
             nn.Conv2d(48, 48, 3, padding=1, groups=48, bias=False), nn.BatchNorm2d(48), nn.SiLU()
         )
