@@ -82,7 +82,7 @@ class PruneState:
                 least=group.least,
                 layer_idx=group.layer_idx,
                 cuts=[cut_to_dict(cut) for cut in group.cuts],
-                attrs=[[a.module, a.name, a.per_unit] for a in group.attrs],
+                attrs=[attr_to_list(a) for a in group.attrs],
                 converts=[list(pair) for pair in group.converts],
                 repeated=list(group.repeated),
                 emptied=[list(pair) for pair in group.emptied],
@@ -117,6 +117,12 @@ class PruneState:
         return state
 
 
+def attr_to_list(attr: Attr) -> list:
+    """Convert an attribute to plain data; an offset of 0 is left out, as before there was any."""
+    offset = [attr.offset] if attr.offset else []
+    return [attr.module, attr.name, attr.per_unit, *offset]
+
+
 def cut_to_dict(cut: Cut) -> dict:
     """Convert a cut to plain data."""
     return dict(
@@ -128,6 +134,14 @@ def cut_to_dict(cut: Cut) -> dict:
         table=None if cut.table is None else [list(row) for row in cut.table],
         fill=cut.fill,
     )
+
+
+def attr_from_list(values: list) -> Attr:
+    """The inverse of :func:`attr_to_list`; every value is checked."""
+    module, name, *counts = values
+    if len(counts) not in (1, 2):
+        raise ValueError(f'{format_value(values)} is not [module, attribute, number per unit]')
+    return Attr(as_name(module), as_name(name), *map(as_natural, counts))
 
 
 def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
@@ -163,7 +177,7 @@ def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
     for _, converter in (*converts, *emptied):
         if converter_of(converter) is None:
             raise ValueError(f'no converter {converter!r}; valid are {", ".join(CONVERTERS)}')
-    attrs = tuple(Attr(as_name(m), as_name(a), as_natural(n)) for m, a, n in entry['attrs'])
+    attrs = tuple(attr_from_list(values) for values in entry['attrs'])
     return UnitGroup(
         name, as_name(entry['kind']), size, cuts, as_name(entry['owner']), attrs, converts,
         as_natural(entry['least']), as_natural(entry['layer_idx']),
@@ -220,13 +234,23 @@ def compose(first: PruneState | None, second: PruneState) -> PruneState:
     if first is None:
         return second
     removed = first.removed_indices()
+    lowered: dict[tuple[str, str], int] = {}
+    for group in first.reduced:
+        for a in group.attrs:
+            count = len(first.removed(group.name)) * a.per_unit
+            lowered[a.module, a.name] = lowered.get((a.module, a.name), 0) + count
     groups, kept = dict(first.groups), dict(first.kept)
     for name, group in second.groups.items():
         if name in first.groups:
             kept[name] = first.kept[name][second.kept[name]]
         else:
             cuts = tuple(to_dense_indices(cut, group.size, removed) for cut in group.cuts)
-            groups[name], kept[name] = replace(group, cuts=cuts), second.kept[name]
+            attrs = tuple(
+                replace(a, offset=a.offset + lowered.get((a.module, a.name), 0))
+                for a in group.attrs
+            )
+            groups[name] = replace(group, cuts=cuts, attrs=attrs)
+            kept[name] = second.kept[name]
     return PruneState(groups, kept, second.asked, second.achieved)
 
 

@@ -40,7 +40,8 @@ def slim(model: nn.Module, state: PruneState) -> nn.Module:
     for group in groups:
         for attr in group.attrs:
             module = model.get_submodule(attr.module)
-            put(module, attr.name, len(state.kept[group.name]) * attr.per_unit)
+            removed_units = group.size - len(state.kept[group.name])
+            put(module, attr.name, get(module, attr.name) - removed_units * attr.per_unit)
         for name, converter in group.emptied if not len(state.kept[group.name]) else ():
             replace_module(model, name, converted(model.get_submodule(name), converter))
     for module in model.modules():
@@ -149,10 +150,10 @@ def check_fits(model: nn.Module, state: PruneState) -> None:
         for attr in group.attrs:
             holder = modules.get(attr.module)
             value = None if holder is None else get(holder, attr.name)
-            if not isinstance(value, int) or value != group.size * attr.per_unit:
+            if not isinstance(value, int) or value != attr.dense(group.size):
                 raise UserError(
                     f'{where}: {attr.module}.{attr.name} is {value!r} in this model, '
-                    f'not {group.size * attr.per_unit}; the state belongs to another model'
+                    f'not {attr.dense(group.size)}; the state belongs to another model'
                 )
         for cut in group.cuts:
             tensor = tensors.get(cut.name)
@@ -188,6 +189,10 @@ def sync_widths(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = weight.shape
     elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) or 'DeformConv2d' in kind:
+        if (
+            module.groups == module.out_channels > 1
+        ):  # depthwise: several groups may own its channels
+            module.groups = weight.shape[0]
         module.out_channels = weight.shape[0]
         module.in_channels = weight.shape[1] * module.groups
     elif isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -58,11 +58,23 @@ class Cut:
 
 @dataclass(frozen=True)
 class Attr:
-    """An integer attribute of a module (``num_heads``) that slimming sets to ``kept * per_unit``."""
+    """An integer of a module (``num_heads``) that slimming lowers by ``per_unit`` for each removed unit.
+
+    Attributes:
+        module: The module's name.
+        name: The attribute; ``config.num_heads`` or ``sizes.0`` for an entry of what the module holds.
+        per_unit: What a unit contributes.
+        offset: What is left of it without units: the share of other groups.
+    """
 
     module: str
     name: str
     per_unit: int = 1
+    offset: int = 0
+
+    def dense(self, size: int) -> int:
+        """The integer in the dense model, for a group of ``size`` units."""
+        return self.offset + size * self.per_unit
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The integers that a forward pass reads from modules: some of them follow the number of units."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -98,11 +98,20 @@ def inside(value: Any) -> list[str]:
     return [str(key) for key, item in items if is_count(item)]
 
 
-def candidates(model: nn.Module, group: UnitGroup, reads: Reads) -> list[Attr]:
+def candidates(
+    model: nn.Module, group: UnitGroup, reads: Reads, hints: Collection[int] = ()
+) -> list[Attr]:
     """Integers read in a group's owner and the modules in it that are multiples of the number of units.
 
     Of layers only those count of which the group cuts a tensor.
+
+    Args:
+        model: The model.
+        group: The group.
+        reads: From :func:`recorded`.
+        hints: Integers that stand in an error message: they may be sums of several groups' widths.
     """
+    widths = sorted({cut.per_unit for cut in group.cuts})
     cut = {c.name.rpartition('.')[0] for c in group.cuts if c.side == 'in'}
     found = []
     for name, module in model.get_submodule(group.owner).named_modules(prefix=group.owner):
@@ -111,7 +120,17 @@ def candidates(model: nn.Module, group: UnitGroup, reads: Reads) -> list[Attr]:
             continue
         for path in sorted(reads.get(name, ())):
             value = get(module, path)
-            if path.split('.')[0] not in OWN_WIDTHS and is_count(value):
-                if value % group.size == 0:
-                    found.append(Attr(name, path, value // group.size))
+            if path.split('.')[0] in OWN_WIDTHS or not is_count(value):
+                continue
+            if value in hints and value % group.size:
+                found += [
+                    Attr(name, path, width, value - group.size * width)
+                    for width in widths
+                    if value > group.size * width
+                ]
+            if value % group.size:
+                continue
+            if path == 'groups' and value == getattr(module, 'out_channels', None):
+                continue  # depthwise, as above
+            found.append(Attr(name, path, value // group.size))
     return found

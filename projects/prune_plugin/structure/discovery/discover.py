@@ -1,5 +1,6 @@
 """Unit groups of modules that no layout knows."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os.path import commonprefix
@@ -263,6 +264,12 @@ def tried(
             found = proven(subject, held(trial), coarser(guess, guess.size // trial.size).attrs)
             if not isinstance(found, str):
                 break
+        if isinstance(found, str) and (hints := set(map(int, re.findall(r'\d+', found)))):
+            more = attribute_candidates(model, group, reads, hints)
+            if len(more) > len(guess.attrs):
+                trial = held(replace(group, attrs=tuple(more)))
+                again = proven(subject, replace(trial, attrs=()), trial.attrs)
+                found = found if isinstance(again, str) else again
         answers.append(found)
     return answers
 

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from itertools import combinations
+from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...common.errors import first_line
-from ..modules.inferred_sizes import failing_calls, parse, spec
+from ..modules.inferred_sizes import Failure, failing_reshape, parse, spec
 from ..prune_state import PruneState
 from ..slimming import mask, slim
 from ..unit_group import Attr, UnitGroup, named_tensors
@@ -20,10 +21,13 @@ from .forward import output_tensors
 TOLERANCE = 1e-5
 #: A larger difference isn't rounding, even in float32.
 CLEAR = 0.01
+#: The same in float64.
+EXACT = 1e-8
+#: Seconds of a trial up to which it is made in float64, too.
+QUICK = 0.2
+CHANGED = 'cut, it computes something else (by {:.1g})'
 #: Most combinations of attributes that are tried.
 TRIALS = 40
-#: Most reshapes of a block that are mended.
-DEPTH = 4
 
 
 class Holder(nn.Module):
@@ -98,9 +102,7 @@ class Subject:
             groups: The groups to cut, all at once.
             seed: Says which units are kept.
         """
-        generator = torch.Generator().manual_seed(seed)
-        kept = {g.name: subset(g, seed, generator) for g in groups}
-        state = PruneState({g.name: g for g in groups}, kept)
+        state = self.state(groups, seed)
         worst = self.compare(self.module, state, seed)
         if isinstance(worst, float) and TOLERANCE < worst < CLEAR:  # in float32 it may be rounding
             if (double := self.as_double()) is not None:
@@ -109,7 +111,14 @@ class Subject:
                 return ''
         if isinstance(worst, str):
             return worst
-        return '' if worst <= TOLERANCE else f'cut, it computes something else (by {worst:.1g})'
+        return '' if worst <= TOLERANCE else CHANGED.format(worst)
+
+    @staticmethod
+    def state(groups: Sequence[UnitGroup], seed: int) -> PruneState:
+        """What is kept: of each group another share, so that sums and ratios of widths are tried, too."""
+        generator = torch.Generator().manual_seed(seed)
+        kept = {g.name: subset(g, seed + i, generator) for i, g in enumerate(groups)}
+        return PruneState({g.name: g for g in groups}, kept)
 
     def compare(self, module: Holder, state: PruneState, seed: int) -> float | str:
         """The largest relative difference of the slim and the masked module, or what fails."""
@@ -122,15 +131,26 @@ class Subject:
             outputs = self.run(slimmed)
         except Exception as error:  # whatever the module raises with smaller tensors
             self.error = error
-            return f'cut, it fails ({type(error).__name__}: {first_line(error)[:120]})'
+            return f'cut, it fails ({type(error).__name__}: {first_line(error)[:400]})'
         pairs = [(a, b) for a, b in zip(outputs, masked, strict=False) if a.shape == b.shape]
         if not pairs or (self.strict and not len(pairs) == len(outputs) == len(masked)):
             return 'cut, its output has another shape'
         return max(relative(a, b) for a, b in pairs)
 
     def fails(self, groups: Sequence[UnitGroup]) -> str:
-        """:meth:`difference` for several choices of units."""
-        return next((why for seed in range(3) if (why := self.difference(groups, seed))), '')
+        """:meth:`difference` for several choices of units; what is quick is confirmed in float64."""
+        start = perf_counter()
+        if why := self.difference(groups, 0):
+            return why
+        quick = perf_counter() - start < QUICK
+        for seed in (1, 2):
+            if why := self.difference(groups, seed):
+                return why
+        if quick and (double := self.as_double()) is not None:
+            worst = self.compare(double, self.state(groups, 0), 0)
+            if isinstance(worst, str) or worst > EXACT:
+                return worst if isinstance(worst, str) else CHANGED.format(worst)
+        return ''
 
 
 class without_cache:
@@ -244,36 +264,44 @@ def proven(subject: Subject, group: UnitGroup, attrs: Sequence[Attr]) -> UnitGro
     return reasons.get((), next(iter(reasons.values())))
 
 
-def repaired(subject: Subject, group: UnitGroup, depth: int = 0) -> UnitGroup | str:
-    """The group if it passes; else with sizes inferred where a reshape fails; or why it doesn't pass."""
+def repaired(subject: Subject, group: UnitGroup, before: Failure | None = None) -> UnitGroup | str:
+    """The group if it passes; else with sizes inferred where a reshape fails; or why it doesn't pass.
+
+    Args:
+        subject: The group's owner.
+        group: The group.
+        before: Where the reshape failed that was mended last.
+    """
     subject.trials += 1
     reason = subject.fails([group])
     if not reason:
         return group
-    if depth >= DEPTH or subject.trials > TRIALS or subject.error is None:
+    if subject.trials > TRIALS or subject.error is None or subject.slim is None:
         return reason
-    if (calls := failing_calls(subject.error)) is None or subject.slim is None:
+    failure = failing_reshape(subject.error, subject.slim)
+    if failure is None or (before is not None and failure.place == before.place):
         return reason
-    module, method, places = calls
-    name = next((n for n, m in subject.slim.named_modules() if m is module), '')
-    for place in places if name else ():
-        found = repaired(subject, with_inferred(group, name, method, place), depth + 1)
+    for size in failure.sizes:
+        trial = with_inferred(group, failure, size)
+        found = repaired(subject, trial, failure) if trial is not None else reason
         if not isinstance(found, str):
             return found
     return reason
 
 
-def with_inferred(group: UnitGroup, module: str, method: str, place: tuple[int, int]) -> UnitGroup:
-    """A group with one more size to infer in a method of a module."""
+def with_inferred(group: UnitGroup, failure: Failure, size: tuple[int, int]) -> UnitGroup | None:
+    """A group with one more size to infer; None if one of that call is inferred already."""
     converts = []
-    places = [place]
+    sizes = [size]
     for name, converter in group.converts:
         known = parse(converter)
-        if name == module and known is not None and known[0] == method:
-            places = [*known[1], place]
+        if name == failure.module and known is not None and known[0] == failure.method:
+            sizes = [*known[1], size]
         else:
             converts.append((name, converter))
-    return replace(group, converts=(*converts, (module, spec(method, places))))
+    if len({call for call, _ in sizes}) < len(sizes):
+        return None
+    return replace(group, converts=(*converts, (failure.module, spec(failure.method, sizes))))
 
 
 def choices(attrs: Sequence[Attr]) -> Iterator[tuple[Attr, ...]]:

@@ -9,7 +9,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
-from types import FrameType
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -132,29 +132,48 @@ def to_inferred_sizes(module: nn.Module, name: str) -> nn.Module:
     return module
 
 
-def failing_calls(error: BaseException) -> tuple[nn.Module, str, list[tuple[int, int]]] | None:
-    """The innermost method of a module in which a reshape failed, and the sizes that might be inferred.
+@dataclass(frozen=True)
+class Failure:
+    """Where a reshape failed.
 
-    Returns:
-        The module, the method's name and ``(call, size)`` pairs; None if it isn't such an error.
+    Attributes:
+        module: Name of the module whose method it is in.
+        method: The method's name.
+        line: The line of its source file.
+        sizes: ``(call, size)`` pairs that might be inferred.
     """
-    traceback, found = error.__traceback__, None
+
+    module: str
+    method: str
+    line: int
+    sizes: tuple[tuple[int, int], ...]
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """Without what might be done about it."""
+        return self.module, self.method, self.line
+
+
+def failing_reshape(error: BaseException, model: nn.Module) -> Failure | None:
+    """The innermost method of one of a model's modules that raised an error, with its reshapes there."""
+    traceback, module, method, line = error.__traceback__, None, '', 0
     while traceback is not None:
-        frame: FrameType = traceback.tb_frame
-        module = frame.f_locals.get('self')
-        if isinstance(module, nn.Module) and not frame.f_code.co_filename.endswith(
-            'nn/modules/module.py'
+        frame = traceback.tb_frame
+        inner = frame.f_locals.get('self')
+        if isinstance(inner, nn.Module) and not frame.f_code.co_filename.endswith(
+            '/nn/modules/module.py'
         ):
             name = frame.f_code.co_name
-            if name.startswith('<') and found is not None:  # a comprehension inside of a method
-                name = found[1]
-            found = module, name, traceback.tb_lineno
+            if not name.startswith('<'):  # else a comprehension inside of the method
+                module, method = inner, name
+            line = traceback.tb_lineno
         traceback = traceback.tb_next
-    if found is None:
+    name = next((n for n, m in model.named_modules() if m is module), None)
+    if name is None or module is None:
         return None
-    module, name, line = found
     kind = next(c for c in type(module).__mro__ if 'inferred_sizes' not in vars(c))
     try:
-        return module, name, list(Method(kind, name).on_line(line))
+        sizes = tuple(Method(kind, method).on_line(line))
     except (ValueError, AttributeError):
         return None
+    return Failure(name, method, line, sizes)

@@ -83,8 +83,8 @@ def weight_norm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Any) 
 
 def norm_of(module: nn.Module) -> str:
     """The converter with which a norm over the last dimension counts removed features as zeros."""
-    if type(module) is nn.LayerNorm and len(module.normalized_shape) == 1:
-        return 'SlimLayerNorm'
+    if type(module).forward is nn.LayerNorm.forward:  # also of a subclass
+        return 'SlimLayerNorm' if len(module.normalized_shape) == 1 else ''
     own = list(module.parameters(recurse=False))
     plain = len(own) == 1 and own[0].dim() == 1 and not list(module.children())
     return 'SlimRMSNorm' if plain and 'RMSNorm' in type(module).__name__ else ''
