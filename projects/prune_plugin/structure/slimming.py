@@ -175,7 +175,10 @@ def check_fits(model: nn.Module, state: PruneState) -> None:
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Replace the submodule ``name`` of ``model`` by ``module``."""
+    """Replace the submodule ``name`` of ``model`` by ``module``; an empty name is the model itself."""
+    if not name:
+        model.__class__, model.__dict__ = module.__class__, module.__dict__
+        return
     parent, _, child = name.rpartition('.')
     setattr(model.get_submodule(parent), child, module)
 

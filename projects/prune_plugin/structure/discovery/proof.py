@@ -122,11 +122,11 @@ class Subject:
 
     def compare(self, module: Holder, state: PruneState, seed: int) -> float | str:
         """The largest relative difference of the slim and the masked module, or what fails."""
-        masked = self.masked_outputs(module, state, seed)
         self.error = None
         slimmed = copied(module)
         self.slim = slimmed
         try:
+            masked = self.masked_outputs(module, state, seed)
             slim(slimmed, state)
             outputs = self.run(slimmed)
         except Exception as error:  # whatever the module raises with smaller tensors

@@ -163,9 +163,10 @@ def failing_reshape(error: BaseException, model: nn.Module) -> Failure | None:
         if isinstance(inner, nn.Module) and not frame.f_code.co_filename.endswith(
             '/nn/modules/module.py'
         ):
-            name = frame.f_code.co_name
-            if not name.startswith('<'):  # else a comprehension inside of the method
-                module, method = inner, name
+            if not frame.f_code.co_name.startswith(
+                '<'
+            ):  # else a comprehension inside of the method
+                module, method = inner, frame.f_code.co_name
             line = traceback.tb_lineno
         traceback = traceback.tb_next
     name = next((n for n, m in model.named_modules() if m is module), None)
