@@ -61,7 +61,7 @@ def test_finders_that_find_nothing_are_named():
         match=r'no units of the known kinds \([^)]*\) to prune; to discover',
     ):
         StructuredPruner().plan(nn.Linear(3, 3))
-    with pytest.raises(UserError, match='for convolutional nets try .*CoupledChannels'):
+    with pytest.raises(UserError, match='set prune_cfg.profile.input_shape'):
         StructuredPruner().plan(nn.Conv2d(3, 3, 3))
 
 
