@@ -1,6 +1,5 @@
 """Unit groups of modules that no layout knows."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os.path import commonprefix
@@ -16,7 +15,7 @@ from .attributes import candidates as attribute_candidates
 from .call import Call
 from .candidates import Candidate, candidates, compact, disjoint
 from .forward import run
-from .proof import Subject, proven, without_cache
+from .proof import Subject, numbers_in, proven, without_cache
 
 
 @dataclass
@@ -251,27 +250,36 @@ def tried(
 ) -> list[UnitGroup | str]:
     """Each group of an owner as on trial, with its attributes; or why it can't be cut.
 
-    All are tried at once with every attribute that may follow them; where that fails, one by one.
+    All are tried at once; where that fails, one by one.
     """
-    attrs = [attribute_candidates(model, group, reads) for group in groups]
-    guesses = [held(replace(g, attrs=tuple(a))) for g, a in zip(groups, attrs, strict=True)]
+    guesses = [held(group) for group in groups]
     if len(groups) > 1 and not subject.fails(guesses):
         return list(guesses)
-    answers: list[UnitGroup | str] = []
-    for group, guess in zip(groups, guesses, strict=True):
-        found: UnitGroup | str = ''
-        for trial in variants(model, group):
-            found = proven(subject, held(trial), coarser(guess, guess.size // trial.size).attrs)
-            if not isinstance(found, str):
-                break
-        if isinstance(found, str) and (hints := set(map(int, re.findall(r'\d+', found)))):
-            more = attribute_candidates(model, group, reads, hints)
-            if len(more) > len(guess.attrs):
-                trial = held(replace(group, attrs=tuple(more)))
-                again = proven(subject, replace(trial, attrs=()), trial.attrs)
-                found = found if isinstance(again, str) else again
-        answers.append(found)
-    return answers
+    return [tried_alone(model, subject, group, reads) for group in groups]
+
+
+def tried_alone(
+    model: nn.Module, subject: Subject, group: UnitGroup, reads: Reads
+) -> UnitGroup | str:
+    """A group as on trial, with its attributes; or why it can't be cut."""
+    attrs = held(replace(group, attrs=tuple(attribute_candidates(model, group, reads)))).attrs
+    subject.passes_half = False
+    first: UnitGroup | str = ''
+    for trial in variants(model, group):
+        factor = group.size // trial.size
+        if factor > 1 and not (subject.passes_half or experts_in(model, group)):
+            continue
+        finer = replace(held(group), attrs=attrs)
+        found = proven(subject, held(trial), coarser(finer, factor).attrs)
+        if not isinstance(found, str):
+            return found
+        first = first or found
+    hints = numbers_in(str(first))
+    more = attribute_candidates(model, group, reads, hints)
+    if len(more) == len(attrs):
+        return first
+    found = proven(subject, held(group), held(replace(group, attrs=tuple(more))).attrs)
+    return first if isinstance(found, str) else found
 
 
 def variants(model: nn.Module, group: UnitGroup) -> Iterator[UnitGroup]:
@@ -305,20 +313,19 @@ def coarser(group: UnitGroup, factor: int) -> UnitGroup:
 
 
 def prove_together(subject: Subject, result: Discovery) -> None:
-    """All groups at once on the whole model; where that fails, those that fail alone are refused."""
+    """All groups at once on the whole model; those that don't go together with the others are refused."""
     whole = {group.name: held(replace(group, owner='')) for group in result.groups}
-    if not (reason := subject.difference(list(whole.values()), 0)):
-        return
-    for name, group in whole.items():
-        if own := subject.difference([group], 0):
-            result.refused[name] = own
-    good = [g for g in result.groups if g.name not in result.refused]
-    if good and subject.difference(
-        [whole[g.name] for g in good], 0
-    ):  # none of them can be told apart
-        result.refused |= {g.name: reason for g in good}
-        good = []
-    result.groups = good
 
+    def accepted(before: list[str], more: list[str]) -> list[str]:
+        reason = subject.difference([whole[name] for name in (*before, *more)], 0)
+        if not reason:
+            return [*before, *more]
+        if len(more) == 1:
+            result.refused[more[0]] = reason
+            result.proofs.pop(more[0], None)
+            return before
+        half = len(more) // 2
+        return accepted(accepted(before, more[:half]), more[half:])
 
-_ = Cut
+    good = set(accepted([], list(whole)))
+    result.groups = [group for group in result.groups if group.name in good]

@@ -1,5 +1,6 @@
 """Trying on a copy whether units can go: the slim module must compute what the masked one does."""
 
+import re
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -27,7 +28,7 @@ EXACT = 1e-8
 QUICK = 0.2
 CHANGED = 'cut, it computes something else (by {:.1g})'
 #: Most combinations of attributes that are tried.
-TRIALS = 40
+TRIALS = 24
 
 
 class Holder(nn.Module):
@@ -47,7 +48,7 @@ class Subject:
 
     Args:
         module: The module; left as it is. On trial its name is ``held``.
-        call: Its arguments.
+        call: The call.
         strict: Whether all outputs must keep their shapes; else those that don't aren't compared, as the
             attention weights that some modules return.
         seed: Of the noise that makes zeros and ones tell.
@@ -62,6 +63,7 @@ class Subject:
         self.error: Exception | None = None
         self.slim: nn.Module | None = None
         self.trials = 0
+        self.passes_half = False
 
     def as_double(self) -> Holder | None:
         """The module in float64; None if its own code insists on another type."""
@@ -142,6 +144,7 @@ class Subject:
         start = perf_counter()
         if why := self.difference(groups, 0):
             return why
+        self.passes_half = True
         quick = perf_counter() - start < QUICK
         for seed in (1, 2):
             if why := self.difference(groups, seed):
@@ -246,44 +249,74 @@ def stirred(module: nn.Module, seed: int) -> nn.Module:
 def proven(subject: Subject, group: UnitGroup, attrs: Sequence[Attr]) -> UnitGroup | str:
     """The group with the attributes that must follow it, or why no choice of them is right.
 
+    As few attributes as possible are taken; sizes in the code are inferred where no choice is right.
+
     Args:
-        subject: The group's owner; names in the group are relative to it.
-        group: The group.
+        subject: The group's owner; names in the group are those on trial.
+        group: The group, without attributes.
         attrs: Integers that may follow the number of units.
     """
-    reasons: dict[tuple, str] = {}
+    if not (reason := subject.fails([group])):
+        return group
     subject.trials = 0
-    for chosen in choices(attrs):
-        trial = replace(group, attrs=tuple(chosen))
-        found = repaired(subject, trial)
-        if not isinstance(found, str):
-            return found
-        reasons[chosen] = found
-        if subject.trials > TRIALS:
-            break
-    return reasons.get((), next(iter(reasons.values())))
+    options = list(choices(group, attrs, numbers_in(reason)))
+    for mend in (False, True):
+        for chosen in ((), *options) if mend else options:
+            if subject.trials > (1 + mend) * TRIALS:
+                break
+            trial = replace(group, attrs=chosen)
+            found = repaired(subject, trial, mend=mend)
+            if not isinstance(found, str):
+                return found
+    return reason
 
 
-def repaired(subject: Subject, group: UnitGroup, before: Failure | None = None) -> UnitGroup | str:
+def numbers_in(text: str) -> set[int]:
+    """All whole numbers in a message."""
+    return set(map(int, re.findall(r'\d+', text)))
+
+
+def choices(group: UnitGroup, attrs: Sequence[Attr], hints: set[int]) -> Iterator[tuple[Attr, ...]]:
+    """Choices of attributes that may be right, the likelier ones first.
+
+    Args:
+        group: The group.
+        attrs: All attributes.
+        hints: Numbers in the message of what failed without any.
+    """
+    named = [a for a in attrs if a.dense(group.size) in hints]
+    seen = set()
+    for some in (named, attrs):
+        for length in (len(some), 1, 2):
+            for chosen in combinations(some, length) if length <= len(some) else ():
+                if chosen and chosen not in seen:
+                    seen.add(chosen)
+                    yield chosen
+
+
+def repaired(
+    subject: Subject, group: UnitGroup, mend: bool = True, before: Failure | None = None
+) -> UnitGroup | str:
     """The group if it passes; else with sizes inferred where a reshape fails; or why it doesn't pass.
 
     Args:
         subject: The group's owner.
         group: The group.
+        mend: Whether sizes may be inferred.
         before: Where the reshape failed that was mended last.
     """
     subject.trials += 1
     reason = subject.fails([group])
     if not reason:
         return group
-    if subject.trials > TRIALS or subject.error is None or subject.slim is None:
+    if not mend or subject.trials > 2 * TRIALS or subject.error is None or subject.slim is None:
         return reason
     failure = failing_reshape(subject.error, subject.slim)
     if failure is None or (before is not None and failure.place == before.place):
         return reason
     for size in failure.sizes:
         trial = with_inferred(group, failure, size)
-        found = repaired(subject, trial, failure) if trial is not None else reason
+        found = repaired(subject, trial, True, failure) if trial is not None else reason
         if not isinstance(found, str):
             return found
     return reason
@@ -302,10 +335,3 @@ def with_inferred(group: UnitGroup, failure: Failure, size: tuple[int, int]) -> 
     if len({call for call, _ in sizes}) < len(sizes):
         return None
     return replace(group, converts=(*converts, (failure.module, spec(failure.method, sizes))))
-
-
-def choices(attrs: Sequence[Attr]) -> Iterator[tuple[Attr, ...]]:
-    """All of them, none, each alone, and so on."""
-    yield tuple(attrs)
-    for length in range(len(attrs)):
-        yield from combinations(attrs, length)
