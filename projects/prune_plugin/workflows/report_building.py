@@ -74,6 +74,7 @@ def add_plan(report: RunReport, model: nn.Module, plan: Plan) -> None:
     ]
     report.removed_layers = units.state.removed_layers
     report.not_prunable = units.refused
+    report.proofs = units.scored.proofs
     report.uncovered = uncovered(model, units.groups)
 
 

@@ -138,6 +138,8 @@ class RunReport:
         groups: The unit groups.
         removed_layers: Names of the layers removed as a whole.
         not_prunable: Why modules can't be cut, by name.
+        proofs: How each unit group was found, by the name of its class or by what it computes, and whether
+            it was tried on a copy, by name.
         uncovered: Why no unit owns anything of these modules, by name: no finder knows them, or their
             widths are shared.
         seconds: Seconds of ``load``, ``discover``, ``calibrate``, ``score``, ``allocate``, ``slim``,
@@ -166,6 +168,7 @@ class RunReport:
     groups: list[GroupRow] = field(default_factory=list)
     removed_layers: list[str] = field(default_factory=list)
     not_prunable: dict[str, str] = field(default_factory=dict)
+    proofs: dict[str, str] = field(default_factory=dict)
     uncovered: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     config: str | None = None

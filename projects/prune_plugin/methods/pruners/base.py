@@ -28,6 +28,7 @@ from .budget_block import is_searched, with_ratio
 from .layer_progress import LayerProgress
 from .plan import Plan, Pruned, ScoredUnits
 from .selection import Selection
+from .unit_discovery import FoundUnits
 
 #: Gives the calibration batches when, and only when, a method needs them.
 DataFactory = Callable[[CalibrationSettings], CalibrationData]
@@ -229,7 +230,12 @@ class Pruner:
             model: The model.
             example_inputs: See :meth:`plan`.
         """
-        return [], {}
+        found = self.find(model, example_inputs)
+        return found.groups, found.refused
+
+    def find(self, model: nn.Module, example_inputs: Any = None) -> FoundUnits:
+        """The units of a model in the layers asked for, and how each group was found."""
+        return FoundUnits()
 
     def floors(self, groups: list[UnitGroup], scores: list[Tensor]) -> Tensor:
         """Fewest units that each group keeps.

@@ -25,6 +25,7 @@ class ScoredUnits:
         cost: What the units cost, from the first plan on; rank 0 alone counts or measures it.
         inputs: Statistics of what each layer reads, for sparsifiers that observe all layers in the model
             as it is.
+        proofs: How each group was found, and whether it was tried on a copy, by name.
     """
 
     groups: list[UnitGroup] = field(default_factory=list)
@@ -33,6 +34,7 @@ class ScoredUnits:
     seconds: dict[str, float] = field(default_factory=dict)
     cost: Cost | None = field(default=None, repr=False)
     inputs: dict[str, Any] = field(default_factory=dict, repr=False)
+    proofs: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -215,20 +215,14 @@ class StructuredPruner(Pruner):
         pruner.criterion = Random()
         return pruner, f'random, in the place of {name}, which reads weights or data'
 
-    def discover(
-        self, model: nn.Module, example_inputs: Any = None
-    ) -> tuple[list[UnitGroup], dict[str, str]]:
-        """See :meth:`Pruner.discover`."""
-        found = self.find(model, example_inputs)
-        groups, refused = in_range(found.groups, *self.layers), found.refused
-        if self.remove_empty_layers:
-            refused = {**refused, **find_blocks(model, groups)[1]}
-        return groups, refused
-
     def find(self, model: nn.Module, example_inputs: Any = None) -> FoundUnits:
-        """The model's units in all layers, and how each group was proven."""
+        """See :meth:`Pruner.find`."""
         example = example_call(model, example_inputs, self.profile.input_shape)
-        return find_units(model, self.finders, self.include, self.exclude, example)
+        found = find_units(model, self.finders, self.include, self.exclude, example)
+        found.groups = in_range(found.groups, *self.layers)
+        if self.remove_empty_layers:
+            found.refused.update(find_blocks(model, found.groups)[1])
+        return found
 
     def score(
         self,
@@ -241,9 +235,10 @@ class StructuredPruner(Pruner):
         """See :meth:`Pruner.score`."""
         seconds: dict[str, float] = {}
         with timed(seconds, 'discover'):
-            groups, refused = self.discover(model, example_inputs)
+            found = self.find(model, example_inputs)
+        groups = found.groups
         scores = table if table is not None else self.scores(model, groups, data, loss, seconds)
-        return ScoredUnits(groups, scores, refused, seconds)
+        return ScoredUnits(groups, scores, found.refused, seconds, proofs=found.proofs)
 
     def plan_from(self, model: nn.Module, scored: ScoredUnits) -> UnitPlan:
         """See :meth:`Pruner.plan_from`."""

@@ -36,7 +36,7 @@ class FoundUnits:
     Attributes:
         groups: The groups that may be pruned.
         refused: ``{module: reason}`` for modules that can't.
-        proofs: How each group was proven, by name; groups that are missing weren't tried.
+        proofs: How each group was found, and whether it was tried on a copy, by name.
     """
 
     groups: list[UnitGroup] = field(default_factory=list)
@@ -64,18 +64,20 @@ def find_units(
         UserError: there are no units, or none are left.
     """
     groups, refused = find_known(model) if finders is None else find_all(model, finders)
-    proofs: dict[str, str] = {}
+    proofs = {group.name: 'known by its class, not tried' for group in groups}
     if example is not None:
-        groups, failed, proofs = proven_groups(model, groups, example)
+        groups, failed, tried = proven_groups(model, groups, example)
+        proofs |= {name: f'known by its class, {how}' for name, how in tried.items()}
         refused = {**refused, **failed}
         if finders is None and (failed or reach(model, groups) < WELL_KNOWN):
             found = discover_units(model, example, groups)
             groups = [*groups, *found.groups]
             refused = {**refused, **found.refused}
-            proofs = {**proofs, **found.proofs}
+            proofs |= {name: f'discovered, {how}' for name, how in found.proofs.items()}
     if not groups:
         raise UserError(nothing_found(model, refused, example is not None))
-    return FoundUnits(selected(model, groups, include, exclude), refused, proofs)
+    groups = selected(model, groups, include, exclude)
+    return FoundUnits(groups, refused, {group.name: proofs[group.name] for group in groups})
 
 
 def nothing_found(model: nn.Module, refused: dict[str, str], tried: bool) -> str:

@@ -72,9 +72,10 @@ def offered(
     reached = {cut.name for group in known for cut in group.cuts}
     reached |= {cut.name for candidate in inner for cut in candidate.cuts}
     kept = list(inner)
+    tables = {f'{n}.weight' for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
     for candidate in found:
-        if candidate.added:
-            names = {cut.name for cut in candidate.cuts}
+        names = {cut.name for cut in candidate.cuts}
+        if candidate.added and not names & tables:  # the width of a language model's stream stays
             total = sum(sizes.get(n, 0) for n in names)
             if sum(sizes.get(n, 0) for n in names - reached) > total / 2:
                 kept.append(candidate)
