@@ -1,7 +1,7 @@
 """Which units a model has: known by the names of classes, or discovered by what it computes; and proven."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -75,12 +75,14 @@ def find_units(
             refused = {**refused, **found.refused}
             proofs |= {name: f'discovered, {how}' for name, how in found.proofs.items()}
     if not groups:
-        raise UserError(nothing_found(model, refused, example is not None))
+        raise UserError(nothing_found(refused, example is not None))
+    names = {group.name for group in groups}
+    refused = {name: why for name, why in refused.items() if name not in names}
     groups = selected(model, groups, include, exclude)
     return FoundUnits(groups, refused, {group.name: proofs[group.name] for group in groups})
 
 
-def nothing_found(model: nn.Module, refused: dict[str, str], tried: bool) -> str:
+def nothing_found(refused: dict[str, str], tried: bool) -> str:
     """The message for a model without units."""
     names = ', '.join(type(finder).__name__ for finder in default_finders())
     why = ''.join(f'; {module}: {reason}' for module, reason in list(refused.items())[:1])
@@ -127,7 +129,7 @@ def example_call(
         call = as_call(model, example_inputs)
         reason = failure(model, call)
         if reason and hasattr(model, 'extract_feat'):  # detectors whose heads want more than images
-            features = replace(call, method='extract_feat')
+            features = Call(call.args[:1], method='extract_feat')
             if not failure(model, features):
                 return features
         if reason:

@@ -54,8 +54,25 @@ def discover_units(model: nn.Module, call: Call, known: Sequence[UnitGroup] = ()
     calls = captured(model, call, owners)
     groups = [replace(g, owner=called(g.owner, calls)) for g in groups]
     calls |= captured(model, call, {g.owner for g in groups} - calls.keys())
+    calls[''] = of_features(model, call)
     prove(model, groups, calls, reads, result)
     return result
+
+
+def of_features(model: nn.Module, call: Call) -> Call:
+    """The call by which whole models are compared: of a detector, the one that gives its features.
+
+    What comes after them picks the best of many boxes, where rounding decides between near ones.
+    """
+    features = Call(call.args[:1], method='extract_feat')
+    if call.method or not call.args or not hasattr(model, features.method):
+        return call
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            features.copied().on(model)
+    except Exception:  # the model's own code may raise anything
+        return call
+    return features
 
 
 def as_candidate(group: UnitGroup) -> Candidate:
