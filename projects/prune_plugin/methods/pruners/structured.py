@@ -217,7 +217,7 @@ class StructuredPruner(Pruner):
 
     def find(self, model: nn.Module, example_inputs: Any = None) -> FoundUnits:
         """See :meth:`Pruner.find`."""
-        example = example_call(model, example_inputs, self.profile.input_shape)
+        example = partial(example_call, model, example_inputs, self.profile.input_shape)
         found = find_units(model, self.finders, self.include, self.exclude, example)
         found.groups = in_range(found.groups, *self.layers)
         if self.remove_empty_layers:

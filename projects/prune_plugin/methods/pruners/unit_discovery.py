@@ -1,6 +1,6 @@
 """Which units a model has: known by the names of classes, or discovered by what it computes; and proven."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from ...common.random_state import kept_random_state
 from ...evaluation.example_inputs import data_sample_kwargs, example_input
 from ...structure.discovery.call import Call
 from ...structure.discovery.discover import discover_units
-from ...structure.discovery.known import proven_groups
+from ...structure.discovery.known import trials
 from ...structure.discovery.proof import without_cache
 from ...structure.unit_group import UnitGroup
 from ...structure.units.finder import (
@@ -24,6 +24,7 @@ from ...structure.units.finder import (
     find_known,
     selected,
 )
+from ...structure.units.home_classes import is_home_class
 
 #: Share of the weights in known units from which on a model counts as known.
 WELL_KNOWN = 0.9
@@ -49,7 +50,7 @@ def find_units(
     finders: Sequence[UnitFinder] | None,
     include: Sequence[str],
     exclude: Sequence[str],
-    example: Call | None,
+    example: Callable[[], Call | None],
 ) -> FoundUnits:
     """Find the units of a model.
 
@@ -58,24 +59,29 @@ def find_units(
         finders: Those of the config; None: all known kinds, and what is discovered besides.
         include: See :func:`projects.prune_plugin.structure.units.finder.discover`.
         exclude: The same.
-        example: Arguments of a call; None: nothing is proven or discovered.
+        example: Gives an example call, or None: then nothing is proven or discovered. It isn't asked for
+            where all is known.
 
     Raises:
         UserError: there are no units, or none are left.
     """
     groups, refused = find_known(model) if finders is None else find_all(model, finders)
     proofs = {group.name: 'known by its class, not tried' for group in groups}
-    if example is not None:
-        groups, failed, tried = proven_groups(model, groups, example)
+    foreign = [g for g in groups if not is_home_class(model.get_submodule(g.owner))]
+    wanted = finders is None and reach(model, groups) < WELL_KNOWN
+    call = example() if foreign or wanted else None
+    if call is not None:
+        failed, tried = trials(model, foreign, call)
+        groups = [group for group in groups if group.name not in failed]
         proofs |= {name: f'known by its class, {how}' for name, how in tried.items()}
         refused = {**refused, **failed}
-        if finders is None and (failed or reach(model, groups) < WELL_KNOWN):
-            found = discover_units(model, example, groups)
+        if wanted or (failed and finders is None):
+            found = discover_units(model, call, groups)
             groups = [*groups, *found.groups]
             refused = {**refused, **found.refused}
             proofs |= {name: f'discovered, {how}' for name, how in found.proofs.items()}
     if not groups:
-        raise UserError(nothing_found(refused, example is not None))
+        raise UserError(nothing_found(refused, call is not None))
     names = {group.name for group in groups}
     refused = {name: why for name, why in refused.items() if name not in names}
     groups = selected(model, groups, include, exclude)

@@ -14,9 +14,9 @@ from .proof import Subject
 PLAIN = ('in', 'out', 'index')
 
 
-def proven_groups(
+def trials(
     model: nn.Module, groups: Sequence[UnitGroup], call: Call
-) -> tuple[list[UnitGroup], dict[str, str], dict[str, str]]:
+) -> tuple[dict[str, str], dict[str, str]]:
     """Try each distinct layout on a copy of its module.
 
     Args:
@@ -25,8 +25,8 @@ def proven_groups(
         call: An example call.
 
     Returns:
-        The groups that pass or that weren't reached by the call, why the others don't pass, and how those
-        that pass were proven.
+        Why groups don't pass, by name, and how those that pass were proven; groups that the call doesn't
+        reach are in neither.
     """
     plain = [g for g in groups if all(c.side in PLAIN and c.dim is not None for c in g.cuts)]
     plain = [g for g in plain if not g.repeated and g.owner]
@@ -52,4 +52,4 @@ def proven_groups(
             failed[group.name] = reason
         else:
             proofs[group.name] = 'tried' if of == group.name else f'as {of}'
-    return [g for g in groups if g.name not in failed], failed, proofs
+    return failed, proofs
