@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo demo-vit demo-llm test test-properties test-slow test-faults test-gpu test-torch audit lint types \
-	format docs tutorials bench bench-full bench-tickets clean distclean
+	format docs tutorials bench bench-full bench-tickets coverage clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -91,6 +91,12 @@ bench: venv ## measurements of less than an hour, with their tables
 
 bench-full: venv ## all measurements; hours
 	$(PY) tools/benchmarks/run_all.py --full
+
+coverage: venv ## which models of timm, torchvision and transformers can be pruned: docs/models.md; hours
+	$(PY) tools/benchmarks/coverage.py transformers
+	$(PY) tools/benchmarks/coverage.py torchvision
+	$(PY) tools/benchmarks/coverage.py timm
+	$(PY) tools/benchmarks/coverage_page.py
 
 bench-tickets: venv ## IMP, Refill and RSST against dense and one shot on CIFAR-10 (data/cifar10, or CIFAR10_ROOT)
 	$(PY) tools/benchmarks/tickets.py
