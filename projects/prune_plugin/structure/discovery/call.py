@@ -4,6 +4,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
@@ -32,17 +33,17 @@ class Call:
         args, kwargs = tree_map(copied, (self.args, self.kwargs))
         return Call(args, kwargs, self.method)
 
-    def in_double(self) -> 'Call':
-        """With floating-point tensors in float64."""
-        args, kwargs = tree_map(in_double, (self.args, self.kwargs))
+    def in_dtype(self, dtype: torch.dtype) -> 'Call':
+        """With all floating-point tensors of one type."""
+
+        def converted(value: Any) -> Any:
+            floating = isinstance(value, Tensor) and value.is_floating_point()
+            return value.to(dtype) if floating else value
+
+        args, kwargs = tree_map(converted, (self.args, self.kwargs))
         return Call(args, kwargs, self.method)
 
 
 def copied(value: Any) -> Any:
     """A copy of an argument."""
     return value.detach().clone() if isinstance(value, Tensor) else deepcopy(value)
-
-
-def in_double(value: Any) -> Any:
-    """A floating-point tensor in float64; anything else as it is."""
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value

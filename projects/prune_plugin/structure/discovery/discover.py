@@ -18,6 +18,10 @@ from .forward import run
 from .proof import Subject, numbers_in, proven, without_cache
 
 
+#: Parameters of a model from which on it isn't copied as a whole.
+LARGE = 1_000_000_000
+
+
 @dataclass
 class Discovery:
     """What was found.
@@ -244,6 +248,10 @@ def prove(
     known: dict[tuple, tuple[str, list[UnitGroup | str]]] = {}
     for name, own in by_owner.items():
         key = layout_of(model, own)
+        if not name and is_large(model):
+            reason = 'its owner is the whole model, which is too large to be copied for a trial'
+            result.refused |= {group.name: reason for group in own}
+            continue
         if key not in known:
             subject = Subject(model.get_submodule(name), calls[name], strict=not name)
             known[key] = name, tried(model, subject, own, reads)
@@ -257,10 +265,15 @@ def prove(
             whole = coarser(group, group.size // answer.size)
             result.groups.append(replace(whole, attrs=attrs, converts=converts))
             result.proofs[group.name] = 'tried' if first == name else f'as in {first}'
-    if result.groups:
+    if result.groups and not is_large(model):
         prove_together(Subject(model, calls[''], strict=True), result)
     order = {group.name: place for place, group in enumerate(groups)}
     result.groups.sort(key=lambda group: order[group.name])
+
+
+def is_large(model: nn.Module) -> bool:
+    """Whether copies of the whole model may not fit into memory: then its blocks alone are tried."""
+    return sum(p.numel() for p in model.parameters()) > LARGE
 
 
 def tried(

@@ -34,6 +34,7 @@ def run(model: nn.Module, call: Call) -> Tracer:
             stack.enter_context(torch.no_grad())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             stack.enter_context(without_mkldnn())
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             stack.enter_context(tracer)
             out = call.on(model)
     finally:

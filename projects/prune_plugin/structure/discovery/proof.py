@@ -54,8 +54,9 @@ class Subject:
     """
 
     def __init__(self, module: nn.Module, call: Call, strict: bool = False, seed: int = 0):
-        self.module = Holder(stirred(deepcopy(module), seed))
-        self.module.eval()
+        # Half precision would hide mistakes behind its rounding.
+        self.module = in_dtype(Holder(deepcopy(module)), torch.float32, only_half=True)
+        stirred(self.module, seed).eval()
         self.call, self.strict = call, strict
         self.double: Holder | None = None
         self.masked: dict[tuple, list[Tensor]] = {}
@@ -68,7 +69,7 @@ class Subject:
     def as_double(self) -> Holder | None:
         """The module in float64; None if its own code insists on another type."""
         if self.double is None:
-            self.double = as_double(deepcopy(self.module))
+            self.double = in_dtype(deepcopy(self.module), torch.float64)
             try:
                 self.run(self.double)
             except Exception:  # whatever the module raises
@@ -80,8 +81,8 @@ class Subject:
         """All tensors that the call gives."""
         call = self.call.copied()
         dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
-        if dtype == torch.float64:
-            call = call.in_double()
+        if dtype is not None:
+            call = call.in_dtype(dtype)
         with without_cache(module):
             out = call.on(module.held)
         return [x for x in output_tensors(out) if x.is_floating_point()]
@@ -199,11 +200,16 @@ def without_attrs(state: PruneState) -> PruneState:
     return PruneState(groups, state.kept)
 
 
-def as_double(module: Holder) -> Holder:
-    """All floating-point tensors of a module in float64."""
+def is_half(dtype: torch.dtype) -> bool:
+    """Whether a type has fewer digits than float32."""
+    return torch.finfo(dtype).eps > torch.finfo(torch.float32).eps
+
+
+def in_dtype(module: Holder, dtype: torch.dtype, only_half: bool = False) -> Holder:
+    """All floating-point tensors of a module, or those of half precision alone, in another type."""
     for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.is_floating_point():
-            tensor.data = tensor.data.double()
+        if tensor.is_floating_point() and (is_half(tensor.dtype) or not only_half):
+            tensor.data = tensor.data.to(dtype)
     return module
 
 

@@ -249,3 +249,17 @@ def test_the_model_is_left_as_it_was():
     assert type(model) is build and model.training and not model.to_out.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision(dtype):
+    """They are tried in float32, and the plan is that of float32."""
+    build, make_input = MODULES['GroupedGatedAttention']
+    torch.manual_seed(0)
+    model, x = stirred(build()).eval(), make_input()
+    expected = planned(model, x, criterion=dict(type='L1'))
+    found = planned(copy.deepcopy(model).to(dtype), x.to(dtype), criterion=dict(type='L1'))
+    assert [(g.name, g.size, g.attrs) for g in found.groups] == [
+        (g.name, g.size, g.attrs) for g in expected.groups
+    ]
+    assert all(p.dtype == torch.float32 for p in model.parameters())

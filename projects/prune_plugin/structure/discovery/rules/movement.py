@@ -72,7 +72,7 @@ def with_labels(value: Any, replacements: dict[int, Tensor]) -> Any:
         if id(x) in replacements:
             return replacements[id(x)]
         if not x.is_floating_point():
-            return x
+            return x.cpu()  # labels lie there
         return torch.zeros((), dtype=torch.float64).expand(x.shape)
 
     return tree_map(replaced, value)
