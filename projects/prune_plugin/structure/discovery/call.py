@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,19 @@ class Call:
     def copied(self) -> 'Call':
         """With arguments of its own: a module may write into what it gets."""
         args, kwargs = tree_map(copied, (self.args, self.kwargs))
+        return Call(args, kwargs, self.method)
+
+    def first_rows(self, count: int) -> 'Call':
+        """With the first of the rows that all tensors have, if they have the same number of them."""
+        tensors = [x for x in tree_leaves((self.args, self.kwargs)) if isinstance(x, Tensor)]
+        lengths = {len(x) if x.dim() else 0 for x in tensors}
+        if len(lengths) != 1 or max(lengths) <= count:
+            return self
+
+        def rows(value: Any) -> Any:
+            return value[:count] if isinstance(value, Tensor) else value
+
+        args, kwargs = tree_map(rows, (self.args, self.kwargs))
         return Call(args, kwargs, self.method)
 
     def in_dtype(self, dtype: torch.dtype) -> 'Call':

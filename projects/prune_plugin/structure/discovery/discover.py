@@ -17,7 +17,6 @@ from .candidates import Candidate, candidates, compact, disjoint
 from .forward import run
 from .proof import Subject, numbers_in, proven, without_cache
 
-
 #: Parameters of a model from which on it isn't copied as a whole.
 LARGE = 1_000_000_000
 

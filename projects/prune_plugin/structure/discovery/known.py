@@ -31,25 +31,24 @@ def trials(
     plain = [g for g in groups if all(c.side in PLAIN and c.dim is not None for c in g.cuts)]
     plain = [g for g in plain if not g.repeated and g.owner]
     calls = captured(model, call, {g.owner for g in plain})
-    subjects: dict[str, Subject] = {}
-    known: dict[tuple, tuple[str, str]] = {}
+    by_owner: dict[str, list[UnitGroup]] = {}
+    for group in plain:
+        if called(group.owner, calls) == group.owner:
+            by_owner.setdefault(group.owner, []).append(group)
+    known: dict[tuple, tuple[str, list[str]]] = {}
     failed: dict[str, str] = {}
     proofs: dict[str, str] = {}
-    for group in plain:
-        if called(group.owner, calls) != group.owner:
-            continue
-        key = layout_of(model, [group])
+    for name, own in by_owner.items():
+        key = layout_of(model, own)
         if key not in known:
-            if group.owner not in subjects:
-                subjects.clear()
-                subjects[group.owner] = Subject(
-                    model.get_submodule(group.owner), calls[group.owner]
-                )
-            own = replace(held(group), least=max(1, group.least))
-            known[key] = subjects[group.owner].fails([own]), group.name
-        reason, of = known[key]
-        if reason:
-            failed[group.name] = reason
-        else:
-            proofs[group.name] = 'tried' if of == group.name else f'as {of}'
+            subject = Subject(model.get_submodule(name), calls[name])
+            tried = [replace(held(group), least=max(1, group.least)) for group in own]
+            alone = len(own) == 1 or bool(subject.fails(tried))
+            known[key] = name, [subject.fails([g]) if alone else '' for g in tried]
+        first, reasons = known[key]
+        for group, reason in zip(own, reasons, strict=True):
+            if reason:
+                failed[group.name] = reason
+            else:
+                proofs[group.name] = 'tried' if first == name else f'as in {first}'
     return failed, proofs
