@@ -268,6 +268,14 @@ def in_process(seconds: int, *arguments: Any) -> dict[str, Any]:
             return dict(name=arguments[1], ok=False, why=type(error).__name__)
 
 
+def known_rows(library: str) -> list[dict[str, Any]]:
+    """The rows that an earlier run has written."""
+    from tables import has_result, result
+
+    name = f'coverage_{library}'
+    return result(name)['rows'] if has_result(name) else []
+
+
 def main() -> None:
     """Go through a library."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -275,21 +283,24 @@ def main() -> None:
     parser.add_argument('--only', nargs='+', help='names to try alone; nothing is written')
     parser.add_argument('--seconds', type=int, default=300, help='longest time for a model')
     parser.add_argument('--peer-seconds', type=int, default=90, help='the same for torch-pruning')
+    parser.add_argument('--resume', action='store_true', help='leave out what the file has')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
-    rows = []
+    rows = known_rows(args.library) if args.resume and not args.only else []
+    done = {row['name'] for row in rows}
     for name in args.only or NAMES[args.library]():
+        if name in done:
+            continue
         row = in_process(args.seconds, args.library, name, False)
         rows.append(row)
         if args.library != 'transformers' and 'skipped' not in row:
             row['torch_pruning'] = in_process(args.peer_seconds, args.library, name, True)
         told = row.get('skipped') or row.get('why') or row.get('reach')
         print(name, 'skipped' if 'skipped' in row else row['ok'], told, flush=True)
-    if not args.only:
-        from common import write
+        if not args.only:
+            from common import write
 
-        path = write(f'coverage_{args.library}', dict(ratio=RATIOS[args.library], rows=rows))
-        print(f'written to {path}')
+            write(f'coverage_{args.library}', dict(ratio=RATIOS[args.library], rows=rows))
 
 
 if __name__ == '__main__':
