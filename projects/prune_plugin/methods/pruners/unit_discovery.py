@@ -80,24 +80,25 @@ def find_units(
             groups = [*groups, *found.groups]
             refused = {**refused, **found.refused}
             proofs |= {name: f'discovered, {how}' for name, how in found.proofs.items()}
-    if not groups:
-        raise UserError(nothing_found(refused, call is not None))
+    check_any(groups, refused, call is not None)
     names = {group.name for group in groups}
     refused = {name: why for name, why in refused.items() if name not in names}
     groups = selected(model, groups, include, exclude)
     return FoundUnits(groups, refused, {group.name: proofs[group.name] for group in groups})
 
 
-def nothing_found(refused: dict[str, str], tried: bool) -> str:
-    """The message for a model without units."""
+def check_any(groups: Sequence[UnitGroup], refused: dict[str, str], tried: bool) -> None:
+    """Raise :class:`UserError` if there are no units."""
+    if groups:
+        return
     names = ', '.join(type(finder).__name__ for finder in default_finders())
     why = ''.join(f'; {module}: {reason}' for module, reason in list(refused.items())[:1])
     if tried:
-        return (
+        raise UserError(
             f'the model has no units that can be pruned: none of the known kinds ({names}), and none '
             f'that a run on the example input shows{why}'
         )
-    return (
+    raise UserError(
         f'the model has no units of the known kinds ({names}) to prune{why}; to discover units of other '
         'classes set prune_cfg.profile.input_shape, e.g. (3, 224, 224), or give '
         'plan(model, example_inputs=...)'
