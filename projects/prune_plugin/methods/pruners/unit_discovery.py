@@ -1,6 +1,6 @@
 """Which units a model has: known by the names of classes, or discovered by what it computes; and proven."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,22 +134,27 @@ def example_call(
         return None
     if example_inputs is not None:
         call = as_call(model, example_inputs)
-        reason = failure(model, call)
-        if reason and hasattr(model, 'extract_feat'):  # detectors whose heads want more than images
-            features = Call(call.args[:1], method='extract_feat')
+        if not (reason := failure(model, call)):
+            return call
+        for features in calls_of_features(model, call):
             if not failure(model, features):
                 return features
-        if reason:
-            raise UserError(
-                f'example_inputs: the forward pass of {type(model).__name__} fails on them ({reason})'
-            )
-        return call
+        raise UserError(
+            f'example_inputs: the forward pass of {type(model).__name__} fails on them ({reason})'
+        )
     shape = input_shape or (getattr(model, 'pretrained_cfg', None) or {}).get('input_size')
     example = example_input(model, 1, shape)
     if example is None:
         return None
     call = Call(*tree_map(lifelike, example))
     return None if failure(model, call) else call
+
+
+def calls_of_features(model: nn.Module, call: Call) -> Iterator[Call]:
+    """Calls that give an OpenMMLab detector's features, for images alone: its heads may want more."""
+    if hasattr(model, 'extract_feat') and call.args:
+        yield Call(call.args[:1], method='extract_feat')
+        yield Call((dict(imgs=call.args[0]),), method='extract_feat')  # MMDetection3D's
 
 
 def lifelike(value: Any) -> Any:
