@@ -13,7 +13,7 @@ from .launchers import LAST_PORT
 from .validation import at_least, check_number, one_of
 
 KEY = 'env_cfg.dist_cfg'
-KEYS = ('backend', 'group_name', 'init_backend', 'port', 'timeout')
+KEYS = ('backend', 'group_name', 'init_backend', 'init_method', 'port', 'timeout')
 #: Timeout of collectives. It must exceed what rank 0 computes alone (metrics of a whole data set, latency
 #: tables); a rank that exits is detected at once.
 TIMEOUT = timedelta(minutes=30)
@@ -30,12 +30,14 @@ class GroupSettings:
         timeout: Of collectives.
         port: Of rank 0; None: the environment's, else 29500.
         group_name: PyTorch's name of the group.
+        init_method: Where ranks meet, as PyTorch has it (``env://``); empty: PyTorch's default.
     """
 
     backend: str = 'nccl'
     timeout: timedelta = TIMEOUT
     port: int | None = None
     group_name: str = ''
+    init_method: str = ''
 
     @classmethod
     def read(cls, dist_cfg: Any) -> 'GroupSettings':
@@ -59,15 +61,16 @@ class GroupSettings:
         if 'timeout' in given:
             check_number(f'{KEY}.timeout', given['timeout'], 0, timedelta.max.total_seconds())
             given['timeout'] = timedelta(seconds=given['timeout'])
-        if not isinstance(given.get('group_name', ''), str):
-            raise UserError(f'{KEY}.group_name is {given["group_name"]!r}; it must be a text')
+        for name in ('group_name', 'init_method'):
+            if not isinstance(given.get(name, ''), str):
+                raise UserError(f'{KEY}.{name} is {given[name]!r}; it must be a text')
         return cls(**given)
 
     @property
     def options(self) -> dict[str, Any]:
         """What ``torch.distributed.init_process_group`` is told of it, beside the backend."""
-        named = dict(group_name=self.group_name) if self.group_name else {}
-        return dict(timeout=self.timeout, **named)
+        named = dict(group_name=self.group_name, init_method=self.init_method)
+        return dict(timeout=self.timeout, **{key: value for key, value in named.items() if value})
 
 
 def dist_cfg_of(cfg: Mapping[str, Any]) -> Any:
