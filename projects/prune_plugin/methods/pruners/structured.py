@@ -218,7 +218,8 @@ class StructuredPruner(Pruner):
     def find(self, model: nn.Module, example_inputs: Any = None) -> FoundUnits:
         """See :meth:`Pruner.find`."""
         example = partial(example_call, model, example_inputs, self.profile.input_shape)
-        found = find_units(model, self.finders, self.include, self.exclude, example)
+        how = self.finders, self.include, self.exclude
+        found = find_units(model, *how, example, example_inputs is not None)
         found.groups = in_range(found.groups, *self.layers)
         if self.remove_empty_layers:
             found.refused.update(find_blocks(model, found.groups)[1])
@@ -236,9 +237,8 @@ class StructuredPruner(Pruner):
         seconds: dict[str, float] = {}
         with timed(seconds, 'discover'):
             found = self.find(model, example_inputs)
-        groups = found.groups
-        scores = table if table is not None else self.scores(model, groups, data, loss, seconds)
-        return ScoredUnits(groups, scores, found.refused, seconds, proofs=found.proofs)
+        scores = table or self.scores(model, found.groups, data, loss, seconds)
+        return ScoredUnits(found.groups, scores, found.refused, seconds, proofs=found.proofs)
 
     def plan_from(self, model: nn.Module, scored: ScoredUnits) -> UnitPlan:
         """See :meth:`Pruner.plan_from`."""

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map
 from ...common.errors import UserError, first_line
 from ...common.eval_mode import evaluation_mode
 from ...common.random_state import kept_random_state
+from ...common.unchanged import unchanged
 from ...evaluation.example_inputs import data_sample_kwargs, example_input
 from ...structure.discovery.call import Call
 from ...structure.discovery.discover import discover_units
@@ -19,6 +20,7 @@ from ...structure.discovery.proof import without_cache
 from ...structure.unit_group import UnitGroup
 from ...structure.units.finder import (
     UnitFinder,
+    check_disjoint,
     default_finders,
     find_all,
     find_known,
@@ -51,6 +53,7 @@ def find_units(
     include: Sequence[str],
     exclude: Sequence[str],
     example: Callable[[], Call | None],
+    given: bool = False,
 ) -> FoundUnits:
     """Find the units of a model.
 
@@ -61,15 +64,23 @@ def find_units(
         exclude: The same.
         example: Gives an example call, or None: then nothing is proven or discovered. It isn't asked for
             where all is known.
+        given: Whether the user gave the example: then what is known is tried, too.
 
     Raises:
         UserError: there are no units, or none are left.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError(
+            f'{type(model).__name__}: scripted and traced models have fixed sizes; prune the module that '
+            'it was made from'
+        )
     groups, refused = find_known(model) if finders is None else find_all(model, finders)
     proofs = {group.name: 'known by its class, not tried' for group in groups}
-    foreign = [g for g in groups if not is_home_class(model.get_submodule(g.owner))]
+    foreign = [g for g in groups if given or not is_home_class(model.get_submodule(g.owner))]
     wanted = finders is None and reach(model, groups) < WELL_KNOWN
     call = example() if foreign or wanted else None
+    if call is not None and finders is None and not are_disjoint(model, groups):
+        groups, foreign, wanted = [], [], True  # modules that share layers: names don't tell
     if call is not None:
         failed, tried = trials(model, foreign, call)
         groups = [group for group in groups if group.name not in failed]
@@ -87,12 +98,23 @@ def find_units(
     return FoundUnits(groups, refused, {group.name: proofs[group.name] for group in groups})
 
 
+def are_disjoint(model: nn.Module, groups: Sequence[UnitGroup]) -> bool:
+    """Whether no two groups own the same slices."""
+    try:
+        check_disjoint(model, groups)
+    except UserError:
+        return False
+    return True
+
+
 def check_any(groups: Sequence[UnitGroup], refused: dict[str, str], tried: bool) -> None:
     """Raise :class:`UserError` if there are no units."""
     if groups:
         return
     names = ', '.join(type(finder).__name__ for finder in default_finders())
-    why = ''.join(f'; {module}: {reason}' for module, reason in list(refused.items())[:1])
+    tried_ones = [item for item in refused.items() if item[1].startswith('cut,')]
+    told = (tried_ones or list(refused.items()))[:2]
+    why = ''.join(f'; {module}: {reason}' for module, reason in told)
     if tried:
         raise UserError(
             f'the model has no units that can be pruned: none of the known kinds ({names}), and none '
@@ -169,7 +191,7 @@ def lifelike(value: Any) -> Any:
 def failure(model: nn.Module, call: Call) -> str:
     """Why a call fails; empty if it doesn't."""
     try:
-        with evaluation_mode(model), kept_random_state(), without_cache(model):
+        with evaluation_mode(model), kept_random_state(), without_cache(model), unchanged(model):
             call.copied().on(model)
     except Exception as error:  # the model's own code may raise anything
         return ': '.join(dict.fromkeys((type(error).__name__, first_line(error))))

@@ -65,7 +65,8 @@ def swap(swapped: list[tuple[Any, type]], thing: Any, note: Callable[[str, Any],
         return value
 
     try:
-        thing.__class__ = type(kind.__name__, (kind,), {'__getattribute__': read})
+        names = dict(__module__=kind.__module__, __qualname__=kind.__qualname__)
+        thing.__class__ = type(kind.__name__, (kind,), {'__getattribute__': read, **names})
     except (AttributeError, TypeError):  # of a class that can't be extended
         return
     swapped.append((thing, kind))

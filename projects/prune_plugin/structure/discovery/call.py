@@ -46,6 +46,21 @@ class Call:
         args, kwargs = tree_map(rows, (self.args, self.kwargs))
         return Call(args, kwargs, self.method)
 
+    def with_noise(self, seed: int) -> 'Call':
+        """With noise on floating-point tensors: equal tokens, or zeros, hide how they are told apart."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def noisy(value: Any) -> Any:
+            if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
+                return value
+            finite = value[value.isfinite()].float()
+            spread = float(finite.std()) if finite.numel() > 1 else 0.0
+            noise = torch.randn(value.shape, generator=generator).to(value)
+            return value + noise * (min(spread, 1.0) or 1.0)
+
+        args, kwargs = tree_map(noisy, (self.args, self.kwargs))
+        return Call(args, kwargs, self.method)
+
     def in_dtype(self, dtype: torch.dtype) -> 'Call':
         """With all floating-point tensors of one type."""
 

@@ -7,18 +7,26 @@ from os.path import commonprefix
 import torch
 from torch import nn
 
+from ...common.errors import first_line
 from ...common.eval_mode import evaluation_mode
+from ...common.unchanged import unchanged
 from ..modules.eager_experts import has_experts_kernel
 from ..unit_group import Cut, UnitGroup
 from .attributes import Reads, recorded
 from .attributes import candidates as attribute_candidates
 from .call import Call
 from .candidates import Candidate, candidates, compact, disjoint
+from .captures import called, captured, of_features
 from .forward import run
 from .proof import Subject, numbers_in, proven, without_cache
+from .tracer import Tracer
 
 #: Parameters of a model from which on it isn't copied as a whole.
 LARGE = 1_000_000_000
+
+
+#: Cuts of slices of tensors; others stand for something else.
+PLAIN = ('in', 'out', 'index')
 
 
 @dataclass
@@ -45,8 +53,7 @@ def discover_units(model: nn.Module, call: Call, known: Sequence[UnitGroup] = ()
         known: Groups that are there already: what they own isn't looked at.
     """
     result = Discovery()
-    with evaluation_mode(model), without_cache(model), recorded(model) as reads:
-        tracer = run(model, call)
+    tracer, reads = traced(model, call)
     found, why = candidates(tracer.labels)
     for (name, _), reason in why.items():
         if name.endswith('.weight'):
@@ -58,24 +65,18 @@ def discover_units(model: nn.Module, call: Call, known: Sequence[UnitGroup] = ()
     groups = [replace(g, owner=called(g.owner, calls)) for g in groups]
     calls |= captured(model, call, {g.owner for g in groups} - calls.keys())
     calls[''] = of_features(model, call)
-    prove(model, groups, calls, reads, result)
+    prove(model, groups, calls, reads, known, result)
     return result
 
 
-def of_features(model: nn.Module, call: Call) -> Call:
-    """The call by which whole models are compared: of a detector, the one that gives its features.
-
-    What comes after them picks the best of many boxes, where rounding decides between near ones.
-    """
-    features = Call(call.args[:1], method='extract_feat')
-    if call.method or not call.args or not hasattr(model, features.method):
-        return call
-    try:
-        with evaluation_mode(model), torch.no_grad():
-            features.copied().on(model)
-    except Exception:  # the model's own code may raise anything
-        return call
-    return features
+def traced(model: nn.Module, call: Call) -> tuple[Tracer, Reads]:
+    """Run a model with labels; which integers it reads, if it runs while that is recorded."""
+    with evaluation_mode(model), without_cache(model), unchanged(model):
+        try:
+            with recorded(model) as reads:
+                return run(model, call.copied()), reads
+        except Exception:  # it may ask for its own class, which recording changes
+            return run(model, call.copied()), {}
 
 
 def as_candidate(group: UnitGroup) -> Candidate:
@@ -162,40 +163,6 @@ def kind_of(candidate: Candidate, modules: dict[str, nn.Module], holders: set[st
     return 'channel' if convolutions else 'mlp'
 
 
-@torch.no_grad()
-def captured(model: nn.Module, call: Call, owners: set[str]) -> dict[str, Call]:
-    """The first call of each of these modules and those around them."""
-    calls = {'': call}
-    wanted = set()
-    for owner in owners:
-        parts = owner.split('.') if owner else []
-        wanted |= {'.'.join(parts[:i]) for i in range(len(parts) + 1)}
-    handles = []
-    for name in wanted:
-
-        def keep(module: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
-            if name not in calls:
-                calls[name] = Call(args, kwargs)
-                if name in owners:
-                    calls[name] = calls[name].copied()
-
-        handles.append(model.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True))
-    try:
-        with evaluation_mode(model), without_cache(model):
-            call.on(model)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls
-
-
-def called(owner: str, calls: dict[str, Call]) -> str:
-    """The innermost module around the owner, or it itself, that is called."""
-    while owner and owner not in calls:
-        owner = owner.rpartition('.')[0]
-    return owner
-
-
 def held(group: UnitGroup) -> UnitGroup:
     """A group with the names that it has on trial (see :class:`Subject`)."""
 
@@ -238,6 +205,7 @@ def prove(
     groups: list[UnitGroup],
     calls: dict[str, Call],
     reads: Reads,
+    known_groups: Sequence[UnitGroup],
     result: Discovery,
 ) -> None:
     """Try each layout on a copy of its owner, then all groups together on a copy of the model."""
@@ -252,8 +220,7 @@ def prove(
             result.refused |= {group.name: reason for group in own}
             continue
         if key not in known:
-            subject = Subject(model.get_submodule(name), calls[name], strict=not name)
-            known[key] = name, tried(model, subject, own, reads)
+            known[key] = name, tried(model, name, calls[name], own, reads)
         first, answers = known[key]
         for group, answer in zip(own, answers, strict=True):
             if isinstance(answer, str):
@@ -265,7 +232,7 @@ def prove(
             result.groups.append(replace(whole, attrs=attrs, converts=converts))
             result.proofs[group.name] = 'tried' if first == name else f'as in {first}'
     if result.groups and not is_large(model):
-        prove_together(Subject(model, calls[''], strict=True), result)
+        prove_together(model, calls[''], known_groups, result)
     order = {group.name: place for place, group in enumerate(groups)}
     result.groups.sort(key=lambda group: order[group.name])
 
@@ -276,12 +243,16 @@ def is_large(model: nn.Module) -> bool:
 
 
 def tried(
-    model: nn.Module, subject: Subject, groups: list[UnitGroup], reads: Reads
+    model: nn.Module, owner: str, call: Call, groups: list[UnitGroup], reads: Reads
 ) -> list[UnitGroup | str]:
     """Each group of an owner as on trial, with its attributes; or why it can't be cut.
 
     All are tried at once; where that fails, one by one.
     """
+    try:
+        subject = Subject(model.get_submodule(owner), call, strict=not owner)
+    except Exception as error:  # whatever its classes raise
+        return [f'it can not be copied for a trial ({first_line(error)})'] * len(groups)
     guesses = [held(group) for group in groups]
     if len(groups) > 1 and not subject.fails(guesses):
         return list(guesses)
@@ -342,20 +313,42 @@ def coarser(group: UnitGroup, factor: int) -> UnitGroup:
     )
 
 
-def prove_together(subject: Subject, result: Discovery) -> None:
+def prove_together(
+    model: nn.Module, call: Call, known: Sequence[UnitGroup], result: Discovery
+) -> None:
     """All groups at once on the whole model; those that don't go together with the others are refused."""
-    whole = {group.name: held(replace(group, owner='')) for group in result.groups}
+    good, reasons = together(model, call, [*known, *result.groups])
+    result.refused |= reasons
+    result.groups = [group for group in result.groups if group.name in good]
+
+
+def together(
+    model: nn.Module, call: Call, groups: Sequence[UnitGroup]
+) -> tuple[set[str], dict[str, str]]:
+    """The names of groups that go together on a copy of the model, and why the others don't."""
+    plain = [g for g in groups if all(c.side in PLAIN and c.dim is not None for c in g.cuts)]
+    plain = [group for group in plain if not group.repeated]
+    others = {group.name for group in groups} - {group.name for group in plain}
+    try:
+        subject = Subject(model, call, strict=True)
+    except Exception as error:  # whatever its classes raise
+        reason = f'the model can not be copied for a trial ({first_line(error)})'
+        return others, {group.name: reason for group in plain}
+    whole = {g.name: held(replace(g, owner='', least=max(1, g.least))) for g in plain}
+    refused: dict[str, str] = {}
 
     def accepted(before: list[str], more: list[str]) -> list[str]:
         reason = subject.difference([whole[name] for name in (*before, *more)], 0)
         if not reason:
             return [*before, *more]
         if len(more) == 1:
-            result.refused[more[0]] = reason
-            result.proofs.pop(more[0], None)
+            refused[more[0]] = reason
             return before
         half = len(more) // 2
         return accepted(accepted(before, more[:half]), more[half:])
 
-    good = set(accepted([], list(whole)))
-    result.groups = [group for group in result.groups if group.name in good]
+    good = set(accepted([], list(whole))) if whole else set()
+    if good and subject.has_no_effect([whole[name] for name in whole if name in good]):
+        refused |= dict.fromkeys(good, 'masking it changes nothing, so nothing is proven')
+        good = set()
+    return good | others, refused

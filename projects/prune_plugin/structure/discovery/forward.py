@@ -57,13 +57,16 @@ def without_mkldnn() -> Iterator[None]:
         torch._C._set_mkldnn_enabled(before)
 
 
-def output_tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in a model's output, without those of a key/value cache."""
+def output_tensors(value: Any, depth: int = 3) -> Iterator[Tensor]:
+    """All tensors in a model's output, also in objects; without those of a key/value cache."""
     for leaf in tree_leaves(value):
         if isinstance(leaf, Tensor):
             yield leaf
         elif hasattr(leaf, 'to_tuple'):
-            yield from output_tensors(leaf.to_tuple())
+            yield from output_tensors(leaf.to_tuple(), depth)
+        elif depth and hasattr(leaf, '__dict__') and not isinstance(leaf, type | nn.Module):
+            if 'Cache' not in type(leaf).__name__:
+                yield from output_tensors(list(vars(leaf).values()), depth - 1)
 
 
 def watch(tracer: Tracer, name: str, module: nn.Module) -> list[Any]:

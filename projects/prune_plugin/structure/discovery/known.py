@@ -5,19 +5,18 @@ from dataclasses import replace
 
 from torch import nn
 
+from ...common.errors import first_line
 from ..unit_group import UnitGroup
 from .call import Call
-from .discover import called, captured, held, layout_of
+from .captures import called, captured, of_features
+from .discover import PLAIN, held, is_large, layout_of, together
 from .proof import Subject
-
-#: Cuts that stand for something else than slices of a tensor.
-PLAIN = ('in', 'out', 'index')
 
 
 def trials(
     model: nn.Module, groups: Sequence[UnitGroup], call: Call
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Try each distinct layout on a copy of its module.
+    """Try each distinct layout on a copy of its module, then all together on a copy of the model.
 
     Args:
         model: The model.
@@ -41,14 +40,23 @@ def trials(
     for name, own in by_owner.items():
         key = layout_of(model, own)
         if key not in known:
-            subject = Subject(model.get_submodule(name), calls[name])
             tried = [replace(held(group), least=max(1, group.least)) for group in own]
-            alone = len(own) == 1 or bool(subject.fails(tried))
-            known[key] = name, [subject.fails([g]) if alone else '' for g in tried]
+            try:
+                subject = Subject(model.get_submodule(name), calls[name])
+                alone = len(own) == 1 or bool(subject.fails(tried))
+                reasons = [subject.fails([g]) if alone else '' for g in tried]
+            except Exception as error:  # whatever its classes raise
+                reasons = [f'it can not be copied for a trial ({first_line(error)})'] * len(own)
+            known[key] = name, reasons
         first, reasons = known[key]
         for group, reason in zip(own, reasons, strict=True):
             if reason:
                 failed[group.name] = reason
             else:
                 proofs[group.name] = 'tried' if first == name else f'as in {first}'
+    left = [group for group in groups if group.name not in failed]
+    if left and not is_large(model):
+        good, why = together(model, of_features(model, call), left)
+        failed |= why
+        proofs = {name: how for name, how in proofs.items() if name in good}
     return failed, proofs

@@ -83,7 +83,7 @@ def weight_norm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Any) 
 
 def norm_of(module: nn.Module) -> str:
     """The converter with which a norm over the last dimension counts removed features as zeros."""
-    if type(module).forward is nn.LayerNorm.forward:  # also of a subclass
+    if getattr(type(module), 'forward', None) is nn.LayerNorm.forward:  # also of a subclass
         return 'SlimLayerNorm' if len(module.normalized_shape) == 1 else ''
     own = list(module.parameters(recurse=False))
     plain = len(own) == 1 and own[0].dim() == 1 and not list(module.children())
