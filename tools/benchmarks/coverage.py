@@ -279,28 +279,28 @@ def known_rows(library: str) -> list[dict[str, Any]]:
 def main() -> None:
     """Go through a library."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('library', choices=NAMES)
+    parser.add_argument('package', choices=NAMES)
     parser.add_argument('--only', nargs='+', help='names to try alone; nothing is written')
     parser.add_argument('--seconds', type=int, default=300, help='longest time for a model')
     parser.add_argument('--peer-seconds', type=int, default=90, help='the same for torch-pruning')
     parser.add_argument('--resume', action='store_true', help='leave out what the file has')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
-    rows = known_rows(args.library) if args.resume and not args.only else []
+    rows = known_rows(args.package) if args.resume and not args.only else []
     done = {row['name'] for row in rows}
-    for name in args.only or NAMES[args.library]():
+    for name in args.only or NAMES[args.package]():
         if name in done:
             continue
-        row = in_process(args.seconds, args.library, name, False)
+        row = in_process(args.seconds, args.package, name, False)
         rows.append(row)
-        if args.library != 'transformers' and 'skipped' not in row:
-            row['torch_pruning'] = in_process(args.peer_seconds, args.library, name, True)
+        if args.package != 'transformers' and 'skipped' not in row:
+            row['torch_pruning'] = in_process(args.peer_seconds, args.package, name, True)
         told = row.get('skipped') or row.get('why') or row.get('reach')
         print(name, 'skipped' if 'skipped' in row else row['ok'], told, flush=True)
         if not args.only:
             from common import write
 
-            write(f'coverage_{args.library}', dict(ratio=RATIOS[args.library], rows=rows))
+            write(f'coverage_{args.package}', dict(ratio=RATIOS[args.package], rows=rows))
 
 
 if __name__ == '__main__':

@@ -237,7 +237,7 @@ class StructuredPruner(Pruner):
         seconds: dict[str, float] = {}
         with timed(seconds, 'discover'):
             found = self.find(model, example_inputs)
-        scores = table or self.scores(model, found.groups, data, loss, seconds)
+        scores = self.scores(model, found.groups, data, loss, seconds) if table is None else table
         return ScoredUnits(found.groups, scores, found.refused, seconds, proofs=found.proofs)
 
     def plan_from(self, model: nn.Module, scored: ScoredUnits) -> UnitPlan:

@@ -83,6 +83,12 @@ def find_units(
         groups, foreign, wanted = [], [], True  # modules that share layers: names don't tell
     if call is not None:
         failed, tried = trials(model, foreign, call)
+        for group in foreign:
+            known_well = is_home_class(model.get_submodule(group.owner))
+            if not known_well and group.name not in {**failed, **tried}:
+                failed[group.name] = (
+                    'only called like a known class, and the example does not reach it'
+                )
         groups = [group for group in groups if group.name not in failed]
         proofs |= {name: f'known by its class, {how}' for name, how in tried.items()}
         refused = {**refused, **failed}

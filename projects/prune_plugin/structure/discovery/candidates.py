@@ -16,7 +16,7 @@ class Candidate:
     Attributes:
         size: Number of units.
         cuts: What each unit owns.
-        attended: Whether the units stay apart in a softmax: heads.
+        attended: Whether the units stay apart in a softmax, or in a product of activations: heads.
         added: Whether several layers write them into a sum: a width that layers share.
         norms: ``(module, converter)`` of norms over the units.
     """

@@ -23,8 +23,6 @@ from .tracer import Tracer
 
 #: Parameters of a model from which on it isn't copied as a whole.
 LARGE = 1_000_000_000
-
-
 #: Cuts of slices of tensors; others stand for something else.
 PLAIN = ('in', 'out', 'index')
 

@@ -161,7 +161,7 @@ def folded(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Tensor) ->
     tracer.note(out, tracks)
 
 
-@rule('embedding', 'gather_rows')
+@rule('embedding')
 def embedding(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Any) -> None:
     """Rows of a table."""
     table = args[0]
