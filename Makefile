@@ -93,9 +93,9 @@ bench-full: venv ## all measurements; hours
 	$(PY) tools/benchmarks/run_all.py --full
 
 coverage: venv ## which models of timm, torchvision and transformers can be pruned: docs/models.md; hours
-	$(PY) tools/benchmarks/coverage.py transformers
-	$(PY) tools/benchmarks/coverage.py torchvision
-	$(PY) tools/benchmarks/coverage.py timm
+	$(PY) tools/benchmarks/coverage_sweep.py transformers
+	$(PY) tools/benchmarks/coverage_sweep.py torchvision
+	$(PY) tools/benchmarks/coverage_sweep.py timm
 	$(PY) tools/benchmarks/coverage_page.py
 
 bench-tickets: venv ## IMP, Refill and RSST against dense and one shot on CIFAR-10 (data/cifar10, or CIFAR10_ROOT)

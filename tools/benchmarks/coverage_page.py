@@ -1,4 +1,4 @@
-"""docs/models.md: which models can be pruned, from what coverage.py has measured."""
+"""docs/models.md: which models can be pruned, from what coverage_sweep.py has measured."""
 
 import statistics
 from typing import Any

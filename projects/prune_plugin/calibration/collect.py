@@ -16,9 +16,11 @@ from ..common.errors import UserError
 from ..common.eval_mode import evaluation_mode
 from ..common.random_state import kept_random_state, seed_everything
 from ..structure.modules import CONVERTERS, EQUIVALENT
+from ..structure.modules.eager_experts import has_experts_kernel
 from ..structure.slimming import replace_module
 from ..structure.unit_group import UnitGroup
 from .data import CalibrationData
+from .expert_outputs import expert_hooks
 from .gradient_sums import GradientSums, sum_dtype
 from .loss import LossFunction, mmengine_loss
 from .loss_scale import LossScale
@@ -28,6 +30,7 @@ from .statistics import (
     Statistic,
     Statistics,
     activation_hooks,
+    check_observed,
     reduce_statistics,
     usage_hooks,
 )
@@ -40,12 +43,14 @@ def observable(model: nn.Module, groups: Sequence[UnitGroup]) -> Iterator[None]:
     So hooks on the children run. The original modules are put back at the end.
     """
     swapped = []
-    for group in groups:
-        for name, converter in group.converts:
-            if converter in EQUIVALENT:
-                module = model.get_submodule(name)
-                swapped.append((name, module))
-                replace_module(model, name, CONVERTERS[converter](module))
+    wanted = [pair for g in groups for pair in g.converts if pair[1] in EQUIVALENT]
+    holders = dict.fromkeys(cut.name.rpartition('.')[0] for g in groups for cut in g.cuts)
+    modules = dict(model.named_modules())
+    wanted += [(n, 'EagerExperts') for n in holders if n in modules and has_experts_kernel(modules[n])]
+    for name, converter in dict.fromkeys(wanted):
+        module = model.get_submodule(name)
+        swapped.append((name, module))
+        replace_module(model, name, CONVERTERS[converter](module))
     try:
         yield
     finally:
@@ -182,7 +187,9 @@ def collect(
     """
     statistics = Statistics()
     scored = scored_weights(model, groups)
-    readers = {cut.name for group in groups for cut in group.cuts if cut.side == 'out'}
+    inner = [group for group in groups if group.kind != 'expert']
+    readers = {cut.name: cut for group in inner for cut in group.cuts if cut.side == 'out'}
+    of_experts = kinds & {Statistic.ACTIVATIONS, Statistic.USAGE}
     of_weights = bool(kinds & WEIGHT_STATISTICS)
     scale = LossScale(model)
     with evaluation_mode(model), kept_random_state(), observable(model, groups):
@@ -193,10 +200,16 @@ def collect(
         )
         backward = of_weights or bool(mask_gradients.groups)
         with (
-            mask_gradients.recording(),
             sums.recording(),
+            mask_gradients.recording(),
             activation_hooks(
-                model, readers if Statistic.ACTIVATIONS in kinds else set(), statistics
+                model, readers if Statistic.ACTIVATIONS in kinds else {}, statistics
+            ),
+            expert_hooks(
+                model,
+                groups if of_experts else [],
+                statistics.expert_outputs,
+                statistics.expert_tokens,
             ),
             usage_hooks(model, groups if Statistic.USAGE in kinds else [], statistics.usage),
             torch.set_grad_enabled(backward),
@@ -218,4 +231,6 @@ def collect(
         check_losses(bad_batch, data)
         if statistics.samples:  # a rank may have no batch
             mask_gradients.warn_unreached()
-    return reduce_statistics(statistics)
+    reduce_statistics(statistics)
+    check_observed(statistics)
+    return statistics

@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..structure.unit_group import Cut, UnitGroup
+from .readers import is_layer_input
 
 
 class MaskGradients:
@@ -43,7 +44,10 @@ class MaskGradients:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Register hooks that record the mask gradients of every backward pass; removed at the end."""
+        """Register hooks that record the mask gradients of every backward pass; removed at the end.
+
+        To be entered in :meth:`GradientSums.recording`, which says what requires gradients.
+        """
         handles = []
         for group in self.groups:
             if is_layer(group):
@@ -53,6 +57,9 @@ class MaskGradients:
                     owner.register_forward_hook(self.layer_hook(group), with_kwargs=True)
                 )
             for cut in input_cuts(group):
+                if group.kind == 'expert' or not is_layer_input(self.model, cut):
+                    handles += self.weight_hooks(group, cut)
+                    continue
                 reader = self.model.get_submodule(cut.name.rpartition('.')[0])
                 input_hook = self.input_hook(group, cut)
                 handles.append(reader.register_forward_pre_hook(input_hook, with_kwargs=True))
@@ -84,6 +91,26 @@ class MaskGradients:
             return with_first_input(x, args, kwargs)
 
         return pre_hook
+
+    def weight_hooks(self, group: UnitGroup, cut: Cut) -> list[Any]:
+        """Hooks on a weight that no layer holds: a mask on what its columns read scales the columns.
+
+        So the mask's gradient is the sum of weight times gradient over them.
+        """
+        parameter = self.model.get_parameter(cut.name)
+        is_summed = parameter.requires_grad  # by GradientSums, which reads and frees it
+        parameter.requires_grad_(True)
+        owned = cut.indices(group.size).to(parameter.device)
+        others = [d for d in range(parameter.dim()) if d != cut.dim]
+
+        def add(gradient: Tensor) -> None:
+            columns = (parameter.detach().float() * gradient.float()).sum(others).double()
+            self.add(group.name, columns[owned].sum(1))
+
+        handles = [parameter.register_hook(add)]
+        if not is_summed:
+            handles.append(parameter.register_post_accumulate_grad_hook(free_gradient))
+        return handles
 
     def layer_hook(self, group: UnitGroup) -> Callable[..., None]:
         """A forward hook for a whole layer."""
@@ -129,6 +156,11 @@ class MaskGradients:
                 'current',
                 logging.WARNING,
             )
+
+
+def free_gradient(parameter: Tensor) -> None:
+    """Free the gradient of a parameter."""
+    parameter.grad = None
 
 
 def input_cuts(group: UnitGroup) -> list[Cut]:

@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..common.distributed import sum_over_ranks
+from ..common.errors import UserError
 from ..common.model_interface import unit_usage_of
-from ..structure.unit_group import UnitGroup
+from ..structure.unit_group import Cut, UnitGroup
+from .readers import ObservedWeights, is_layer_input
 
 #: Usage of units whose module doesn't report it.
 NOT_REPORTED = -math.inf
@@ -45,8 +48,12 @@ class Statistics:
         squared_gradients: Mean over batches, weighted by their samples, of the squared gradient, likewise.
         input_rms: Root mean square of each input feature of the layer that owns the weight, float64 (in,).
         input_mean_abs: Mean absolute value of each input feature, likewise.
-        rows: Number of input rows (tokens, pixels) that ``input_rms`` and ``input_mean_abs`` are over.
+        rows: Number of input rows (tokens, pixels) that ``input_rms`` and ``input_mean_abs`` are over; for
+            weights that no layer holds, of each feature.
         usage: How much each unit was used, per sample; by group name, float64 (group.size,).
+        expert_outputs: Mean norm of what each expert adds to the tokens that are routed to it, its weight
+            included; by group name, float64 (group.size,).
+        expert_tokens: Number of these tokens, likewise.
         fisher: Mean over batches, weighted by their samples, of the squared gradient of the unit masks
             (see :class:`MaskGradients`); by group name, float64 (group.size,).
         samples: Number of samples.
@@ -58,36 +65,78 @@ class Statistics:
     input_mean_abs: dict[str, Tensor] = field(default_factory=dict)
     rows: dict[str, Tensor] = field(default_factory=dict)
     usage: dict[str, Tensor] = field(default_factory=dict)
+    expert_outputs: dict[str, Tensor] = field(default_factory=dict)
+    expert_tokens: dict[str, Tensor] = field(default_factory=dict)
     fisher: dict[str, Tensor] = field(default_factory=dict)
     samples: int = 0
 
 
 @contextmanager
-def activation_hooks(model: nn.Module, names: set[str], statistics: Statistics) -> Iterator[None]:
-    """Sum squares and absolute values of the inputs of the layers that own the weights ``names``."""
-    squares, absolutes, counts = statistics.input_rms, statistics.input_mean_abs, statistics.rows
+def activation_hooks(
+    model: nn.Module, cuts: Mapping[str, Cut], statistics: Statistics
+) -> Iterator[None]:
+    """Sum squares and absolute values of what weights read.
+
+    Args:
+        model: The model.
+        cuts: A cut of the columns of each weight, by name.
+        statistics: Added to.
+    """
     handles = []
-    for name in sorted(names):
+    others: dict[str, tuple[Tensor, int]] = {}
+    for name in sorted(cuts):
         module = model.get_submodule(name.rpartition('.')[0])
-
-        def add(module: nn.Module, args: tuple, name: str = name) -> None:
-            x = args[0].detach()
-            dim = -1 if isinstance(module, nn.Linear) else 1
-            rows = x.movedim(dim, -1).flatten(0, -2).double()
-            squares[name] += rows.square().sum(0)
-            absolutes[name] += rows.abs().sum(0)
-            counts[name] += len(rows)
-
-        weight = module.weight
-        for table in (squares, absolutes):
-            table[name] = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
-        counts[name] = torch.zeros((), dtype=torch.float64, device=weight.device)
-        handles.append(module.register_forward_pre_hook(add))
+        is_layer = is_layer_input(model, cuts[name])
+        weight = module.get_parameter(name.rpartition('.')[2])
+        width = weight.shape[cuts[name].dim or 0]
+        for table in (statistics.input_rms, statistics.input_mean_abs):
+            table[name] = torch.zeros(width, dtype=torch.float64, device=weight.device)
+        shape = () if is_layer else (width,)
+        statistics.rows[name] = torch.zeros(shape, dtype=torch.float64, device=weight.device)
+        if is_layer:
+            handles.append(module.register_forward_pre_hook(layer_input_hook(name, statistics)))
+        else:
+            others[name] = weight, cuts[name].dim or 0
     try:
-        yield
+        with ObservedWeights(others, partial(add_rows, statistics)) if others else nullcontext():
+            yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def layer_input_hook(name: str, statistics: Statistics) -> Callable[[nn.Module, tuple], None]:
+    """A forward pre-hook that adds what a layer reads to the statistics of its weight."""
+
+    def add(module: nn.Module, args: tuple) -> None:
+        x = args[0].detach()
+        dim = -1 if isinstance(module, nn.Linear) else 1
+        rows = x.movedim(dim, -1).flatten(0, -2).double()
+        statistics.input_rms[name] += rows.square().sum(0)
+        statistics.input_mean_abs[name] += rows.abs().sum(0)
+        statistics.rows[name] += len(rows)
+
+    return add
+
+
+def add_rows(statistics: Statistics, name: str, columns: Tensor, rows: Tensor) -> None:
+    """Add what some columns of a weight read; see :class:`ObservedWeights`."""
+    rows = rows.double()
+    columns = columns.to(rows.device)
+    statistics.input_rms[name].index_add_(0, columns, rows.square().sum(0))
+    statistics.input_mean_abs[name].index_add_(0, columns, rows.abs().sum(0))
+    count = torch.full((len(columns),), float(len(rows)), dtype=torch.float64, device=rows.device)
+    statistics.rows[name].index_add_(0, columns, count)
+
+
+def check_observed(statistics: Statistics) -> None:
+    """Raise :class:`UserError` for weights of which it wasn't seen what they read."""
+    for name, rows in statistics.rows.items():
+        if not bool(rows.any()):
+            raise UserError(
+                f'prune_cfg.calibration: what {name} reads cannot be observed in this model; take a '
+                'criterion of weights or gradients, such as L1 or Taylor, or name it in prune_cfg.exclude'
+            )
 
 
 @contextmanager
@@ -140,7 +189,8 @@ def reduce_statistics(statistics: Statistics) -> Statistics:
         statistics.gradients, statistics.squared_gradients, statistics.usage, statistics.fisher,
     )  # fmt: skip
     inputs = statistics.input_rms, statistics.input_mean_abs, statistics.rows
-    for table in (*means, *inputs, total):
+    experts = statistics.expert_outputs, statistics.expert_tokens
+    for table in (*means, *inputs, *experts, total):
         sum_over_ranks(table)
     statistics.samples = int(total['samples'])
     for name in [name for name, usage in statistics.usage.items() if (usage == NOT_REPORTED).all()]:
@@ -148,6 +198,8 @@ def reduce_statistics(statistics: Statistics) -> Statistics:
     for table in means:
         for name in table:
             table[name] /= statistics.samples
+    for name, tokens in statistics.expert_tokens.items():
+        statistics.expert_outputs[name] /= tokens.clamp_min(1)
     for name, rows in statistics.rows.items():
         rows = rows.clamp_min(1)
         statistics.input_rms[name] = (statistics.input_rms[name] / rows).sqrt()

@@ -1,6 +1,7 @@
 """Floating-point operations (FLOPs) of a model, per module."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +12,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..common.eval_mode import evaluation_mode
 from .example_inputs import Example
+
+
+def grouped_mm_flops(x_shape: Sequence[int], weight_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """FLOPs of a product of rows with the matrix of their group, or of a batch of products.
+
+    Args:
+        x_shape: (rows, inputs), or (batch, rows, inputs).
+        weight_shape: (groups, inputs, outputs).
+        args: Others of the operation.
+        kwargs: The same.
+    """
+    return 2 * math.prod(x_shape) * weight_shape[-1]
+
+
+#: Operations that PyTorch's counter doesn't know.
+MORE_FORMULAS: dict[Any, Any] = {torch.ops.aten._grouped_mm: grouped_mm_flops}
 
 
 @contextmanager
@@ -43,7 +60,7 @@ def module_flops(model: nn.Module, example: Example, warm: bool = False) -> dict
     Returns:
         ``{module name: FLOPs}`` for modules with nonzero FLOPs; the sum is the model's total.
     """
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=MORE_FORMULAS)
     args, kwargs = example
     with evaluation_mode(model):
         if not warm:

@@ -44,15 +44,18 @@ def remaining_shares(
     return shares
 
 
-def wanda_elements(weight: Tensor, input_rms: Tensor) -> Tensor:
+def wanda_elements(weight: Tensor, input_rms: Tensor, dim: int = 1) -> Tensor:
     """Wanda scores ``|W_ij| * ||x_j||``: each weight times the root mean square of its input feature.
 
     Args:
         weight: (out, in, ...).
         input_rms: (in,).
+        dim: The dimension of the inputs, where it is another one.
 
     Returns:
         Scores, shaped as ``weight``.
     """
     weight = at_least_float32(weight)
-    return weight.abs() * input_rms.reshape(1, -1, *(1,) * (weight.dim() - 2)).to(weight)
+    shape = [1] * weight.dim()
+    shape[dim] = -1
+    return weight.abs() * input_rms.reshape(shape).to(weight)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from .attribute_paths import get, put
-from .modules import converter_of
+from .modules import converter_of, maskable_router
 from .prune_state import PruneState
 from .unit_group import Cut, UnitGroup, named_tensors
 
@@ -110,10 +110,14 @@ def mask(model: nn.Module, state: PruneState) -> nn.Module:
     """
     check_fits(model, state)
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    tensors = named_tensors(model)
     for group in state.reduced:
         units = state.removed(group.name)
+        for name, converter in group.converts:
+            if maskable_router.parse(converter) is not None:
+                replace_module(model, name, converted(model.get_submodule(name), converter))
         for cut in group.cuts:
-            parameter = parameters.get(cut.name)
+            parameter = tensors.get(cut.name) if cut.fill else parameters.get(cut.name)
             if cut.side == 'flag':
                 clear_flags(model, cut, group.size, units)
             elif parameter is not None and cut.dim is None:

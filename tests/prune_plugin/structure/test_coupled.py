@@ -9,8 +9,6 @@ from torch import nn
 from projects.prune_plugin import UserError, build_pruner, mask, slim
 from projects.prune_plugin.structure.prune_state import PruneState
 
-pytest.importorskip('torch_pruning')
-
 
 class Mixed(nn.Module):
     """A depthwise branch and a plain one, concatenated, then flattened into a linear layer."""

@@ -138,6 +138,8 @@ def product_cost(
     cuts: dict[int, list[tuple[int, Cut]]] = {}
     for number, group in enumerate(groups):
         for cut in group.cuts:
+            if is_of_expert(group, tensors.get(cut.name)) and uses is not None:
+                continue  # as many experts run for a token as before
             cuts.setdefault(id(tensors.get(cut.name)), []).append((number, cut))
     repeating = [(g, group.repeated) for g, group in enumerate(groups) if group.repeated]
     layers = [(g, group.name) for g, group in enumerate(groups) if group.kind == 'layer']
@@ -161,6 +163,11 @@ def product_cost(
             if matches_any(patterns, name):
                 term.scaled_by(g, groups[g].size)
     return stacked([term for _, term in terms], groups)
+
+
+def is_of_expert(group: UnitGroup, tensor: Tensor | None) -> bool:
+    """Whether a tensor holds weights of all experts that are units of a group."""
+    return group.kind == 'expert' and tensor is not None and tensor.dim() == 3
 
 
 def stacked(terms: Sequence[Term], groups: Sequence[UnitGroup]) -> ProductCost:

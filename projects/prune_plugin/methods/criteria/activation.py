@@ -5,12 +5,14 @@ import torch
 from ...calibration.statistics import Statistic
 from ...common.registry import CRITERIA
 from ...common.validation import one_of
-from .base import Criterion, check_read
+from .base import Criterion, check_read, expert_outputs
 
 
 @CRITERIA.register_module()
 class Activation(Criterion):
     """Magnitude of a unit's activations on calibration data, at the inputs of the layers that read it.
+
+    Experts of a mixture are scored by the mean norm of what they add to their tokens.
 
     Args:
         norm: ``'l1'``: mean absolute value, ``'l2'``: root mean square, over samples and positions, and
@@ -36,6 +38,8 @@ class Activation(Criterion):
 
     def score(self, group, tensors, statistics):
         """See :meth:`Criterion.score`."""
+        if group.kind == 'expert':
+            return expert_outputs(self, group, statistics)
         readers = [cut for cut in group.cuts if cut.side == 'out']
         total = torch.zeros(group.size, dtype=torch.float64)
         for cut in readers:

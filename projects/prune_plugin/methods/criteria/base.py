@@ -120,3 +120,17 @@ def check_read(criterion: Criterion, groups: Sequence[UnitGroup]) -> None:
                 f'prune_cfg.criterion: {type(criterion).__name__} cannot score {group.name}: nothing '
                 f'reads a {group.kind} as input; use another criterion or other units'
             )
+
+
+def expert_outputs(criterion: Criterion, group: UnitGroup, statistics: Statistics) -> Tensor:
+    """Mean norm of what each expert adds to its tokens.
+
+    Raises:
+        UserError: none of its tokens was seen.
+    """
+    if not bool(statistics.expert_tokens[group.name].any()):
+        raise UserError(
+            f'prune_cfg.criterion: {type(criterion).__name__} cannot score {group.name}: its experts are '
+            'called in another way than those of transformers; use L1, Taylor or Fisher'
+        )
+    return statistics.expert_outputs[group.name]

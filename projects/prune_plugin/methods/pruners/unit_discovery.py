@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -74,9 +75,18 @@ def find_units(
             f'{type(model).__name__}: scripted and traced models have fixed sizes; prune the module that '
             'it was made from'
         )
+    example = cache(example)
+    proven: dict[str, str] = {}
+    for finder in finders or ():
+        if hasattr(finder, 'example'):
+            finder.example = example
     groups, refused = find_known(model) if finders is None else find_all(model, finders)
+    for finder in finders or ():
+        proven |= getattr(finder, 'proofs', {})
     proofs = {group.name: 'known by its class, not tried' for group in groups}
-    foreign = [g for g in groups if given or not is_home_class(model.get_submodule(g.owner))]
+    proofs |= {name: f'discovered, {how}' for name, how in proven.items()}
+    by_name = [group for group in groups if group.name not in proven]
+    foreign = [g for g in by_name if given or not is_home_class(model.get_submodule(g.owner))]
     wanted = finders is None and reach(model, groups) < WELL_KNOWN
     call = example() if foreign or wanted else None
     if call is not None and finders is None and not are_disjoint(model, groups):
@@ -183,6 +193,8 @@ def calls_of_features(model: nn.Module, call: Call) -> Iterator[Call]:
     if hasattr(model, 'extract_feat') and call.args:
         yield Call(call.args[:1], method='extract_feat')
         yield Call((dict(imgs=call.args[0]),), method='extract_feat')  # MMDetection3D's
+        if isinstance(getattr(model, 'backbone', None), nn.Module):  # of videos
+            yield Call(call.args[:1], method='backbone')
 
 
 def lifelike(value: Any) -> Any:

@@ -104,7 +104,7 @@ def candidates(
 ) -> list[Attr]:
     """Integers read in a group's owner and the modules in it that are multiples of the number of units.
 
-    Of layers only those count of which the group cuts a tensor.
+    Of layers only those count of which the group cuts a tensor; last those that only read the units.
 
     Args:
         model: The model.
@@ -113,18 +113,22 @@ def candidates(
         hints: Integers that stand in an error message: they may be sums of several groups' widths.
     """
     widths = sorted({cut.per_unit for cut in group.cuts})
-    cut = {c.name.rpartition('.')[0] for c in group.cuts if c.side == 'in'}
-    found = []
+    written = {c.name.rpartition('.')[0] for c in group.cuts if c.side == 'in'}
+    read = {c.name.rpartition('.')[0] for c in group.cuts} - written
+    found: list[Attr] = []
+    last: list[Attr] = []
     for name, module in model.get_submodule(group.owner).named_modules(prefix=group.owner):
         layer = next(module.parameters(recurse=False), None) is not None
-        if layer and not next(module.children(), None) and name not in cut:
+        inner = layer and not next(module.children(), None)
+        if inner and name not in written and name not in read:
             continue
+        these = last if inner and name in read else found
         for path in sorted(reads.get(name, ())):
             value = get(module, path)
             if path.split('.')[0] in OWN_WIDTHS or not is_count(value):
                 continue
             if value in hints and value % group.size:
-                found += [
+                these += [
                     Attr(name, path, width, value - group.size * width)
                     for width in widths
                     if value > group.size * width
@@ -133,5 +137,5 @@ def candidates(
                 continue
             if path == 'groups' and value == getattr(module, 'out_channels', None):
                 continue  # depthwise, as above
-            found.append(Attr(name, path, value // group.size))
-    return found
+            these.append(Attr(name, path, value // group.size))
+    return found + last

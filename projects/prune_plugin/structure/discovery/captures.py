@@ -1,5 +1,10 @@
 """Calls of a model's modules while it runs once."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -28,29 +33,44 @@ def of_features(model: nn.Module, call: Call) -> Call:
 
 @torch.no_grad()
 def captured(model: nn.Module, call: Call, owners: set[str]) -> dict[str, Call]:
-    """The first call of each of these modules and those around them."""
+    """The first call of each of these modules and those around them, also of their ``forward`` itself."""
     calls = {'': call}
     wanted = set()
     for owner in owners:
         parts = owner.split('.') if owner else []
-        wanted |= {'.'.join(parts[:i]) for i in range(len(parts) + 1)}
-    handles = []
-    for name in wanted:
+        wanted |= {'.'.join(parts[:i]) for i in range(1, len(parts) + 1)}
 
-        def keep(module: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
-            if name not in calls:
-                calls[name] = Call(args, kwargs)
-                if name in owners:
-                    calls[name] = calls[name].copied()
+    def keep(name: str, args: tuple, kwargs: dict) -> None:
+        if name not in calls:
+            found = Call(args, kwargs)
+            calls[name] = found.copied() if name in owners else found
 
-        handles.append(model.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True))
-    try:
+    with ExitStack() as stack:
+        for name in wanted:
+            stack.enter_context(watched(model.get_submodule(name), partial(keep, name)))
         with evaluation_mode(model), without_cache(model), unchanged(model):
             call.copied().on(model)
-    finally:
-        for handle in handles:
-            handle.remove()
     return calls
+
+
+@contextmanager
+def watched(module: nn.Module, keep: Callable[[tuple, dict], None]) -> Iterator[None]:
+    """Hand over the arguments of each call of a module's ``forward``."""
+    before = vars(module).get('forward')
+    forward = module.forward
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        keep(args, kwargs)
+        return forward(*args, **kwargs)
+
+    vars(module)['forward'] = noting
+    try:
+        yield
+    finally:
+        if before is None:
+            del vars(module)['forward']
+        else:
+            vars(module)['forward'] = before
 
 
 def called(owner: str, calls: dict[str, Call]) -> str:

@@ -1,6 +1,6 @@
 """Unit groups of modules that no layout knows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os.path import commonprefix
 
@@ -11,14 +11,15 @@ from ...common.errors import first_line
 from ...common.eval_mode import evaluation_mode
 from ...common.unchanged import unchanged
 from ..modules.eager_experts import has_experts_kernel
-from ..unit_group import Cut, UnitGroup
+from ..unit_group import Cut, UnitGroup, named_tensors
 from .attributes import Reads, recorded
 from .attributes import candidates as attribute_candidates
 from .call import Call
 from .candidates import Candidate, candidates, compact, disjoint
 from .captures import called, captured, of_features
+from .experts import expert_groups
 from .forward import run
-from .proof import Subject, numbers_in, proven, without_cache
+from .proof import NO_EFFECT, Subject, numbers_in, proven, without_cache
 from .tracer import Tracer
 
 #: Parameters of a model from which on it isn't copied as a whole.
@@ -42,13 +43,19 @@ class Discovery:
     proofs: dict[str, str] = field(default_factory=dict)
 
 
-def discover_units(model: nn.Module, call: Call, known: Sequence[UnitGroup] = ()) -> Discovery:
+def discover_units(
+    model: nn.Module,
+    call: Call,
+    known: Sequence[UnitGroup] = (),
+    choose: Callable[[list[Candidate]], list[Candidate]] | None = None,
+) -> Discovery:
     """Find groups of units by what a model computes, and prove each on a copy.
 
     Args:
         model: The model.
         call: An example call.
         known: Groups that are there already: what they own isn't looked at.
+        choose: Which of the candidates to take; None: all inside of blocks (:func:`offered`), and experts.
     """
     result = Discovery()
     tracer, reads = traced(model, call)
@@ -56,8 +63,12 @@ def discover_units(model: nn.Module, call: Call, known: Sequence[UnitGroup] = ()
     for (name, _), reason in why.items():
         if name.endswith('.weight'):
             result.refused[name.removesuffix('.weight')] = reason
-    chosen = offered(model, disjoint([*map(as_candidate, known), *found])[len(known) :], known)
-    groups = named(model, chosen, {group.name for group in known})
+    free = disjoint([*map(as_candidate, known), *found])[len(known) :]
+    chosen = offered(model, free, known) if choose is None else choose(free)
+    taken = {group.name for group in known}
+    groups = named(model, chosen, taken)
+    experts = expert_groups(model, tracer.labels, taken) if choose is None else []
+    groups += [group for group in experts if is_free(group, [*known, *groups])]
     owners = {group.owner for group in groups}
     calls = captured(model, call, owners)
     groups = [replace(g, owner=called(g.owner, calls)) for g in groups]
@@ -75,6 +86,12 @@ def traced(model: nn.Module, call: Call) -> tuple[Tracer, Reads]:
                 return run(model, call.copied()), reads
         except Exception:  # it may ask for its own class, which recording changes
             return run(model, call.copied()), {}
+
+
+def is_free(group: UnitGroup, others: Sequence[UnitGroup]) -> bool:
+    """Whether no other group cuts the same dimension of a tensor."""
+    taken = {(cut.name, cut.dim) for other in others for cut in other.cuts}
+    return not any((cut.name, cut.dim) in taken for cut in group.cuts)
 
 
 def as_candidate(group: UnitGroup) -> Candidate:
@@ -105,9 +122,14 @@ def named(model: nn.Module, found: list[Candidate], taken: set[str]) -> list[Uni
     """Candidates as groups, in module order, each with a name and an owner."""
     modules = dict(model.named_modules())
     order = {name: i for i, name in enumerate(modules)}
+    names_of: dict[int, set[str]] = {}
+    for name, tensor in named_tensors(model).items():
+        names_of.setdefault(id(tensor), set()).add(name.rpartition('.')[0])
     groups = []
     for candidate in found:
-        holders = {cut.name.rpartition('.')[0] for cut in candidate.cuts}
+        holders: set[str] = set()  # also those that share a tensor
+        for cut in candidate.cuts:
+            holders |= names_of[id(dict_tensor(model, cut.name))]
         producers = [
             cut.name.rpartition('.')[0]
             for cut in candidate.cuts
@@ -235,6 +257,13 @@ def prove(
     result.groups.sort(key=lambda group: order[group.name])
 
 
+def is_plain(group: UnitGroup) -> bool:
+    """Whether a group can be tried: it owns slices of tensors, not whole layers, queries or the like."""
+    if any(cut.dim is None for cut in group.cuts) or group.repeated:
+        return False
+    return group.kind == 'expert' or all(cut.side in PLAIN for cut in group.cuts)
+
+
 def is_large(model: nn.Module) -> bool:
     """Whether copies of the whole model may not fit into memory: then its blocks alone are tried."""
     return sum(p.numel() for p in model.parameters()) > LARGE
@@ -271,6 +300,8 @@ def tried_alone(
         finer = replace(held(group), attrs=attrs)
         found = proven(subject, held(trial), coarser(finer, factor).attrs)
         if not isinstance(found, str):
+            return found
+        if found == NO_EFFECT:
             return found
         first = first or found
     hints = numbers_in(str(first))
@@ -324,8 +355,7 @@ def together(
     model: nn.Module, call: Call, groups: Sequence[UnitGroup]
 ) -> tuple[set[str], dict[str, str]]:
     """The names of groups that go together on a copy of the model, and why the others don't."""
-    plain = [g for g in groups if all(c.side in PLAIN and c.dim is not None for c in g.cuts)]
-    plain = [group for group in plain if not group.repeated]
+    plain = [group for group in groups if is_plain(group)]
     others = {group.name for group in groups} - {group.name for group in plain}
     try:
         subject = Subject(model, call, strict=True)
@@ -347,6 +377,6 @@ def together(
 
     good = set(accepted([], list(whole))) if whole else set()
     if good and subject.has_no_effect([whole[name] for name in whole if name in good]):
-        refused |= dict.fromkeys(good, 'masking it changes nothing, so nothing is proven')
+        refused |= dict.fromkeys(good, NO_EFFECT)
         good = set()
     return good | others, refused

@@ -9,7 +9,7 @@ from ...common.errors import first_line
 from ..unit_group import UnitGroup
 from .call import Call
 from .captures import called, captured, of_features
-from .discover import PLAIN, held, is_large, layout_of, together
+from .discover import held, is_large, is_plain, layout_of, together
 from .proof import Subject
 
 
@@ -27,8 +27,7 @@ def trials(
         Why groups don't pass, by name, and how those that pass were proven; groups that the call doesn't
         reach are in neither.
     """
-    plain = [g for g in groups if all(c.side in PLAIN and c.dim is not None for c in g.cuts)]
-    plain = [g for g in plain if not g.repeated and g.owner]
+    plain = [group for group in groups if is_plain(group) and group.owner]
     calls = captured(model, call, {g.owner for g in plain})
     by_owner: dict[str, list[UnitGroup]] = {}
     for group in plain:

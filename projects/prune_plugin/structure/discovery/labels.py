@@ -52,6 +52,7 @@ class Labels:
         self.pins: list[tuple[Ids, str]] = []
         self.marks: dict[str, list[Ids]] = {}
         self.norms: list[tuple[Ids, str, str]] = []
+        self.rankings: list[tuple[Ids, int]] = []
         self._families: dict[bytes, int] = {}
         self._partitions: dict[bytes, Ids] = {}
 

@@ -25,6 +25,7 @@ CLEAR = 0.01
 EXACT = 2e-6
 #: Parameters of a module up to which a trial is made in float64, too.
 SMALL = 4_000_000
+NO_EFFECT = 'masking it changes nothing, so nothing is proven'
 CHANGED = 'cut, it computes something else (by {:.1g})'
 #: Rows of its inputs that a block is tried with: of a thousand boxes, or of many windows.
 ROWS = 16
@@ -170,7 +171,7 @@ class Subject:
             return why
         self.passes_half = True
         if self.has_no_effect(groups):
-            return 'masking it changes nothing, so nothing is proven'
+            return NO_EFFECT
         for seed in (1, 2):
             if why := self.difference(groups, seed):
                 return why
@@ -288,6 +289,8 @@ def proven(subject: Subject, group: UnitGroup, attrs: Sequence[Attr]) -> UnitGro
     """
     if not (reason := subject.fails([group])):
         return group
+    if reason == NO_EFFECT:
+        return reason
     subject.trials = 0
     options = list(choices(group, attrs, numbers_in(reason)))
     for mend in (False, True):
@@ -314,11 +317,16 @@ def choices(group: UnitGroup, attrs: Sequence[Attr], hints: set[int]) -> Iterato
         attrs: All attributes.
         hints: Numbers in the message of what failed without any.
     """
-    named = [a for a in attrs if a.dense(group.size) in hints]
+    alike: dict[tuple[str, str], list[Attr]] = {}
+    for attr in attrs:  # the same one of all blocks goes together
+        alike.setdefault((attr.module.rpartition('.')[2], attr.name), []).append(attr)
+    bundles = [tuple(bundle) for bundle in alike.values()]
+    named = [b for b in bundles if b[0].dense(group.size) in hints]
     seen = set()
-    for some in (named, attrs):
+    for some in (named, bundles):
         for length in (len(some), 1, 2):
-            for chosen in combinations(some, length) if length <= len(some) else ():
+            for picked in combinations(some, length) if length <= len(some) else ():
+                chosen = sum(picked, ())
                 if chosen and chosen not in seen:
                     seen.add(chosen)
                     yield chosen

@@ -9,9 +9,9 @@ from functools import partial
 
 from torch import nn
 
+from . import inferred_sizes, maskable_router
 from .eager_experts import to_eager_experts
 from .empty_attention import EmptyAttention
-from .inferred_sizes import parse, to_inferred_sizes
 from .skip_layer import SkipLayer, cache_layer_index
 from .slim_attention import SlimMultiheadAttention
 from .slim_layer_norm import SlimLayerNorm
@@ -47,8 +47,10 @@ CONVERTERS: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 def converter_of(name: str) -> Callable[[nn.Module], nn.Module] | None:
     """The converter of that name, or None."""
-    if parse(name) is not None:
-        return partial(to_inferred_sizes, name=name)
+    if inferred_sizes.parse(name) is not None:
+        return partial(inferred_sizes.to_inferred_sizes, name=name)
+    if (weight := maskable_router.parse(name)) is not None:
+        return partial(maskable_router.to_maskable_router, weight=weight)
     return CONVERTERS.get(name)
 
 

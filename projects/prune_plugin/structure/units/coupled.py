@@ -1,195 +1,167 @@
-"""Channels coupled across layers (stage widths, concatenations), found with torch-pruning's graph."""
+"""Widths that several layers share: stages, concatenations, the residual stream of a transformer."""
 
-from collections import defaultdict
-from collections.abc import Callable
-from copy import deepcopy
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from ...common.errors import UserError, first_line
-from ...common.eval_mode import evaluation_mode
 from ...common.registry import UNITS
 from ...common.validation import check_shape
-from ..prune_state import PruneState
-from ..slimming import mask, slim
-from ..unit_group import Attr, Cut, UnitGroup
-from .convolutions import norm_cuts
-from .finder import NotPrunable, UnitFinder, require
+from ..discovery.call import Call
+from ..discovery.candidates import Candidate
+from ..discovery.captures import captured
+from ..discovery.discover import discover_units
+from ..unit_group import UnitGroup
+from .finder import UnitFinder, join
 
 
 @UNITS.register_module()
 class CoupledChannels(UnitFinder):
-    """Coupled channels of convolutional networks, traced by ``torch_pruning.DependencyGraph``.
+    """Channels in all layers that share them: stages of a network, concatenations, a residual stream.
 
-    Not among the default units: requires the optional package ``torch-pruning`` and a forward pass.
+    They are found by what the model computes on an example, and each is tried on a copy (see
+    ``discover_units``). Norms over a width that shrinks become ``SlimLayerNorm`` or ``SlimRMSNorm``, which
+    count removed features as zeros. Neurons and channels inside of blocks count as well, heads don't; what
+    the finders beside this one find is left to them.
+
+    Not among the default units.
 
     Args:
-        input_shape: Shape of one input without the batch dimension, ``(3, 224, 224)``.
-        submodule: Trace only this submodule (``'backbone'``). Default: the whole model.
+        input_shape: Shape of one input without the batch dimension, ``(3, 224, 224)``. Default: the example
+            input of the whole model.
+        submodule: Look only at this submodule (``'backbone'``), whose outputs stay as wide as they are.
+            Default: the whole model.
+        shared: Whether to take only widths that several layers write to.
 
     Example:
         >>> prune_cfg = dict(units=[dict(type='CoupledChannels', input_shape=(3, 32, 32))])
+        >>> prune_cfg = dict(units=[  # heads, neurons and the residual stream of a transformer
+        ...     dict(type='AttentionHeads'), dict(type='FFNNeurons'), dict(type='CoupledChannels')])
     """
 
     default = False
 
-    def __init__(self, input_shape: tuple[int, ...], submodule: str = ''):
-        check_shape('input_shape', input_shape)
-        self.input_shape = tuple(input_shape)
-        self.submodule = submodule
+    def __init__(
+        self,
+        input_shape: Sequence[int] | None = None,
+        submodule: str = '',
+        shared: bool = False,
+    ):
+        if input_shape is not None:
+            check_shape('input_shape', input_shape)
+            input_shape = tuple(input_shape)
+        if not isinstance(shared, bool):
+            raise UserError(f'shared is {shared!r}; it must be True or False')
+        self.input_shape, self.submodule, self.shared = input_shape, submodule, shared
+        #: Gives a call of the whole model, or None; set by whoever knows one.
+        self.example: Callable[[], Call | None] | None = None
+        #: How the groups that were found last were proven, by name.
+        self.proofs: dict[str, str] = {}
 
     def find(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
         """See :meth:`UnitFinder.find`.
 
         Raises:
-            UserError: torch-pruning isn't installed, there is no such submodule, or tracing fails.
+            UserError: there is no such submodule, no example input, or the model doesn't run on it.
         """
-        try:
-            import torch_pruning
-        except ImportError as error:
-            raise UserError(
-                "prune_cfg.units: CoupledChannels needs the package 'torch-pruning'; install it "
-                "with pip install -e '.[coupled]'"
-            ) from error
-        names = {module: name for name, module in model.named_modules()}
-        if self.submodule not in names.values():
+        return self.find_besides(model, [])
+
+    def find_besides(
+        self, model: nn.Module, known: Sequence[UnitGroup]
+    ) -> tuple[list[UnitGroup], dict[str, str]]:
+        """:meth:`find` without what other groups own.
+
+        Args:
+            model: The model.
+            known: The other groups.
+        """
+        if self.submodule not in dict(model.named_modules()):
             raise UserError(
                 f'prune_cfg.units: CoupledChannels.submodule {self.submodule!r} is not in the model'
             )
-        traced = model.get_submodule(self.submodule)
-        example = next(traced.parameters()).new_zeros(1, *self.input_shape)
-        try:
-            with evaluation_mode(traced):
-                graph = torch_pruning.DependencyGraph().build_dependency(traced, example)
-                coupled_groups = list(graph.get_all_groups())
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        part = model.get_submodule(self.submodule)
+        if any(parameter.is_meta for parameter in model.parameters()):
             raise UserError(
-                f'prune_cfg.units: CoupledChannels cannot trace the model with input_shape '
-                f'{self.input_shape} ({type(error).__name__}: {first_line(error)})'
+                'prune_cfg.units: CoupledChannels runs the model, which has no weights on the meta device; '
+                'leave it out, or build the model with weights'
+            )
+        call = self.call_of(model, part)
+        inside = [group for group in map(self.within, known) if group is not None]
+        try:
+            result = discover_units(part, call, inside, self.chosen)
+        except UserError:
+            raise
+        except Exception as error:  # the model's own code may raise anything
+            where = self.submodule or 'the model'
+            raise UserError(
+                f'prune_cfg.units: CoupledChannels: {where} does not run on '
+                f'{self.input_shape or "the example input"} ({type(error).__name__}: {first_line(error)})'
             ) from error
-        groups, refused = [], {}
-        for coupled in coupled_groups:
-            root = names[coupled[0].dep.target.module]
-            try:
-                groups.append(self._to_group(coupled, names))
-            except NotPrunable as reason:
-                refused[root] = str(reason)
-        groups, failed = self._verified(model, groups, example)
-        order = {name: i for i, name in enumerate(names.values())}
-        return sorted(groups, key=lambda g: order[g.name]), {**refused, **failed}
+        self.proofs = {join(self.submodule, n): how for n, how in result.proofs.items()}
+        groups = [self.in_model(group) for group in result.groups]
+        return groups, {join(self.submodule, n): why for n, why in result.refused.items()}
 
-    def _verified(
-        self, model: nn.Module, groups: list[UnitGroup], example: Tensor
-    ) -> tuple[list[UnitGroup], dict[str, str]]:
-        """Slim and mask by the traced groups; return the valid ones, and why the others aren't.
+    def chosen(self, found: list[Candidate]) -> list[Candidate]:
+        """Of candidates those that are channels, under one kind."""
+        kept = [c for c in found if not c.attended and (c.added or not self.shared)]
+        return [replace(candidate, added=True) for candidate in kept]
 
-        With every other unit removed, the traced submodule must run, and its outputs must keep their shapes
-        (else the channels may be used outside of it) and equal those of the masked submodule (else the
-        trace is wrong, as it is where concatenated channels are flattened).
-        """
-        noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
-        noise = noise.to(example)
-
-        def outputs(
-            prune: Callable[[nn.Module, PruneState], nn.Module], tested: list[UnitGroup]
-        ) -> list[Tensor]:
-            kept = {g.name: torch.arange(1, g.size, 2) for g in tested}
-            pruned = prune(deepcopy(model), PruneState({g.name: g for g in tested}, kept)).eval()
-            with torch.no_grad():
-                leaves = tree_leaves(pruned.get_submodule(self.submodule)(noise))
-            return [x for x in leaves if isinstance(x, Tensor)]
-
-        def failure(tested: list[UnitGroup]) -> str | None:
-            try:
-                slimmed = outputs(slim, tested)
-            except (LookupError, RuntimeError, TypeError, ValueError) as error:
-                reason = f'{type(error).__name__}: {first_line(error)}'
-                return f'cut as torch-pruning traced it, it does not run ({reason})'
-            if [x.shape for x in slimmed] != dense_shapes:
-                return f'its channels leave {self.submodule or "the model"}'
-            if not all(map(equal_up_to_rounding, slimmed, outputs(mask, tested))):
-                return 'cut as torch-pruning traced it, its output changes'
-            return None
-
-        groups = [group for group in groups if group.size > 1]
-        dense_shapes = [x.shape for x in outputs(slim, [])]
-        if failure(groups) is None:
-            return groups, {}
-        failures = {group.name: failure([group]) for group in groups}
-        valid = [group for group in groups if failures[group.name] is None]
-        return valid, {name: why for name, why in failures.items() if why is not None}
-
-    def _to_group(self, coupled: Any, names: dict[nn.Module, str]) -> UnitGroup:
-        """Convert a ``torch_pruning.Group``: modules with lists of indices -> cuts with tables.
+    def call_of(self, model: nn.Module, part: nn.Module) -> Call:
+        """An example call of the submodule.
 
         Raises:
-            NotPrunable: a module can't be cut, or doesn't contain every unit equally often.
+            UserError: there is none.
         """
-        tables: dict[tuple[nn.Module, str], dict[int, list[int]]] = {}
-        for item in coupled:
-            module = item.dep.target.module
-            if module not in names or not list(module.parameters(recurse=False)):
-                continue
-            side = 'out' if 'in_channels' in item.dep.handler.__name__ else 'in'
-            if is_depthwise(module) or isinstance(module, nn.modules.batchnorm._BatchNorm):
-                side = 'in'
-            table = tables.setdefault((module, side), defaultdict(list))
-            for index, unit in zip(item.idxs, item.root_idxs, strict=True):
-                if int(index) not in table[int(unit)]:
-                    table[int(unit)].append(int(index))
-        require(any(side == 'out' for _, side in tables), 'its channels are the model output')
-        cuts, attrs = [], []
-        size = max(map(len, tables.values()))
-        for (module, side), table in tables.items():
-            require(len(table) == size, f'{names[module]} has only some of the units')
-            rows = tuple(tuple(table[unit]) for unit in sorted(table))
-            require(len({len(row) for row in rows}) == 1, f'{names[module]} shares units unevenly')
-            cuts += module_cuts(names[module], module, side, rows)
-            if is_depthwise(module):
-                attrs.append(Attr(names[module], 'groups', len(rows[0])))
-        # The name must not depend on the order in which torch-pruning visits the layers.
-        producers = [names[module] for module, side in tables if side == 'in']
-        first = min(producers, key=list(names.values()).index)
-        return UnitGroup(first, 'coupled', size, tuple(cuts), '', tuple(attrs), least=1)
+        if self.input_shape is not None:
+            like = next(part.parameters())
+            generator = torch.Generator().manual_seed(0)
+            return Call((torch.randn(1, *self.input_shape, generator=generator).to(like),))
+        call = self.example() if self.example is not None else None
+        if call is None:
+            raise UserError(
+                'prune_cfg.units: CoupledChannels needs an example input: set its input_shape or '
+                'prune_cfg.profile.input_shape, or give plan(model, example_inputs=...)'
+            )
+        if not self.submodule:
+            return call
+        calls = captured(model, call, {self.submodule})
+        if self.submodule not in calls:
+            raise UserError(
+                f'prune_cfg.units: CoupledChannels.submodule {self.submodule!r} is not called with the '
+                'example input; set input_shape'
+            )
+        return calls[self.submodule]
 
+    def within(self, group: UnitGroup) -> UnitGroup | None:
+        """A group of the model with the names that it has in the submodule; None if it is elsewhere."""
+        prefix = f'{self.submodule}.' if self.submodule else ''
+        names = [cut.name for cut in group.cuts] + [name for name, _ in group.converts]
+        if not all(name.startswith(prefix) for name in names):
+            return None
+        return replace(
+            group,
+            name=group.name.removeprefix(prefix),
+            cuts=tuple(replace(c, name=c.name.removeprefix(prefix)) for c in group.cuts),
+            owner=group.owner.removeprefix(prefix),
+            attrs=tuple(replace(a, module=a.module.removeprefix(prefix)) for a in group.attrs),
+            converts=tuple((name.removeprefix(prefix), how) for name, how in group.converts),
+        )
 
-def equal_up_to_rounding(first: Tensor, second: Tensor) -> bool:
-    """Whether two outputs are equal up to rounding; True for meta and integer tensors."""
-    if first.is_meta or not first.is_floating_point():
-        return True
-    limit = torch.finfo(first.dtype).eps ** 0.5 * second.abs().amax() if first.numel() else 0
-    return bool(((first - second).abs() <= limit).all())
+    def in_model(self, group: UnitGroup) -> UnitGroup:
+        """The inverse of :meth:`within`."""
+        if not self.submodule:
+            return group
 
+        def whole(name: str) -> str:
+            return f'{self.submodule}.{name}' if name else self.submodule
 
-def is_depthwise(module: nn.Module) -> bool:
-    """Whether a convolution is depthwise, with as many output as input channels, in any dimension."""
-    return (
-        getattr(module, 'groups', 1) > 1
-        and module.groups == module.in_channels == module.out_channels
-    )
-
-
-def module_cuts(
-    name: str, module: nn.Module, side: str, rows: tuple[tuple[int, ...], ...]
-) -> list[Cut]:
-    """The cuts of one module in a coupled group; ``rows`` are the indices of each unit.
-
-    Raises:
-        NotPrunable: for modules in which masking and removing a channel aren't equivalent.
-    """
-    plain = all(row == (unit,) for unit, row in enumerate(rows))
-    table = None if plain else rows
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return [Cut(c.name, 0, table=table) for c in norm_cuts(name, module)]
-    known = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    require(known, f'{name} is a {type(module).__name__}')
-    require(getattr(module, 'groups', 1) == 1 or is_depthwise(module), f'{name} has groups')
-    if side == 'out':
-        return [Cut(f'{name}.weight', 1, side='out', table=table)]
-    cuts = [Cut(f'{name}.weight', 0, table=table)]
-    if module.bias is not None:
-        cuts.append(Cut(f'{name}.bias', 0, table=table))
-    return cuts
+        return replace(
+            group,
+            name=whole(group.name),
+            cuts=tuple(replace(cut, name=whole(cut.name)) for cut in group.cuts),
+            owner=whole(group.owner),
+            attrs=tuple(replace(attr, module=whole(attr.module)) for attr in group.attrs),
+            converts=tuple((whole(name), how) for name, how in group.converts),
+        )

@@ -159,8 +159,12 @@ def find_all(
     """
     found: list[UnitGroup] = []
     refused: dict[str, str] = {}
-    for finder in finders:
-        groups, reasons = finder.find(model)
+    for finder in sorted(finders, key=lambda finder: hasattr(finder, 'find_besides')):
+        groups, reasons = (
+            finder.find_besides(model, found)
+            if hasattr(finder, 'find_besides')
+            else finder.find(model)
+        )
         if not groups:
             why = f' ({next(iter(reasons.items()))})' if reasons else ''
             raise UserError(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..labels import Track
@@ -83,11 +84,25 @@ def weight_norm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Any) 
 
 def norm_of(module: nn.Module) -> str:
     """The converter with which a norm over the last dimension counts removed features as zeros."""
-    if getattr(type(module), 'forward', None) is nn.LayerNorm.forward:  # also of a subclass
-        return 'SlimLayerNorm' if len(module.normalized_shape) == 1 else ''
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
+        return 'SlimLayerNorm' if is_plain_layer_norm(module) else ''
     own = list(module.parameters(recurse=False))
     plain = len(own) == 1 and own[0].dim() == 1 and not list(module.children())
     return 'SlimRMSNorm' if plain and 'RMSNorm' in type(module).__name__ else ''
+
+
+@torch.no_grad()
+def is_plain_layer_norm(module: nn.LayerNorm) -> bool:
+    """Whether a layer norm, or a subclass with a forward pass of its own, normalises the last dimension."""
+    if type(module).forward is nn.LayerNorm.forward:
+        return True
+    parameter = next(module.parameters(recurse=False), None)
+    like = torch.empty(0) if parameter is None else parameter
+    x = torch.linspace(-1, 2, 3 * module.normalized_shape[0]).sin().view(3, -1).to(like)
+    try:
+        return torch.allclose(module(x), nn.LayerNorm.forward(module, x), rtol=1e-3, atol=1e-4)
+    except Exception:  # whatever its class raises for an input of two dimensions
+        return False
 
 
 def norm_tracks(

@@ -30,10 +30,15 @@ def normalised(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Any) -
     """Along a dimension each element depends on all others."""
     x = args[0]
     dim = argument(func, args, kwargs, 'dim', -1) % x.dim()
+    mixed = tracer.of(x).along(dim)
     tracks = without_mixed(tracer, x, [dim])
     if 'softmax' in func._schema.name:
         for track in tracks:
             tracer.labels.mark('attended', track.ids)
+        tracks += [Track(dim, ids) for ids in mixed]  # all tied, but they may be ranked yet
+    if 'topk' in func._schema.name:
+        count = int(argument(func, args, kwargs, 'k'))
+        tracer.labels.rankings += [(ids, count) for ids in mixed]
     for tensor in tree_leaves(out):
         if isinstance(tensor, Tensor):
             fit = [t for t in tracks if tensor.shape[t.dim] == len(t.ids)]

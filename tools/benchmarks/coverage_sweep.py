@@ -4,7 +4,7 @@ One per file of timm, all classifiers of torchvision, a tiny one for each type o
 Each is built with random weights and pruned by L1 with the default settings and an example input; its slim
 and its masked form are compared. timm's and torchvision's are pruned by torch-pruning's defaults as well.
 
-    python tools/benchmarks/coverage.py timm
+    python tools/benchmarks/coverage_sweep.py timm
 """
 
 import argparse

@@ -1,0 +1,109 @@
+"""Whole experts of mixtures: a router's logits are ranked, and as many weights are stacked beside it."""
+
+from collections.abc import Collection, Iterator
+
+import numpy as np
+from torch import Tensor, nn
+
+from ..modules.maskable_router import spec
+from ..unit_group import Cut, UnitGroup
+from .labels import Ids, Labels
+
+#: What is added to the score of a masked expert: it is never among the best.
+NEVER = -1e4
+#: How far above its router a mixture's experts are looked for.
+LEVELS = 3
+
+
+def expert_groups(
+    model: nn.Module, labels: Labels, taken: Collection[str] = ()
+) -> list[UnitGroup]:
+    """Groups of experts whose weights are stacked, each with its row of the router.
+
+    An expert is chosen by its number, which labels can't follow: it is taken for the slices of equal number
+    of all stacked weights around the router. A trial shows whether that is right.
+
+    Args:
+        model: The model.
+        labels: What was found in a forward pass.
+        taken: Names of other groups.
+    """
+    groups: dict[str, UnitGroup] = {}
+    parameters = dict(model.named_parameters())
+    for names, count in ranked(labels):
+        routers = [name for name in names if name in parameters and parameters[name].dim() == 2]
+        for router, dim in ((name, names[name]) for name in routers[:1]):
+            size = parameters[router].shape[dim]
+            owner, stacked = around(model, router, size)
+            if stacked and size > count:
+                holder, _, own = router.rpartition('.')
+                cuts = [Cut(router, dim)]
+                cuts += [Cut(name, names[name], fill=NEVER) for name in names if name != router]
+                cuts += [
+                    Cut(name, 0, side='out' if name == last_matrix(model, stacked) else 'in')
+                    for name in stacked
+                    if name not in names
+                ]
+                cuts.append(Cut(f'{holder}.kept_experts'.removeprefix('.'), 0, side='flag'))
+                converts = ((holder, spec(own)),)
+                name = router if holder in taken or not holder else holder
+                groups[router] = UnitGroup(
+                    name, 'expert', size, tuple(cuts), owner, converts=converts, least=count
+                )
+    return list(groups.values())
+
+
+def ranked(labels: Labels) -> Iterator[tuple[dict[str, int], int]]:
+    """For each vector of which the largest are taken, the tensors with a row for each of its entries.
+
+    Yields:
+        Their dimensions, by name, and how many of the entries are taken.
+    """
+    starts = np.array([origin.start for origin in labels.origins])
+    equal: dict[bytes, list[Ids]] = {}
+    for first, second in labels.ties:
+        equal.setdefault(first.tobytes(), []).append(second)
+        equal.setdefault(second.tobytes(), []).append(first)
+    for vector, count in labels.rankings:
+        seen, pending = set(), [vector]
+        names: dict[str, int] = {}
+        while pending:
+            ids = pending.pop()
+            if ids.tobytes() in seen:
+                continue
+            seen.add(ids.tobytes())
+            pending += equal.get(ids.tobytes(), ())
+            origin = labels.origins[max(int(np.searchsorted(starts, ids[0], 'right')) - 1, 0)]
+            if len(ids) == origin.length and (ids == origin.start + np.arange(len(ids))).all():
+                names[origin.name] = origin.dim
+        if names:
+            yield names, count
+
+
+def around(model: nn.Module, router: str, size: int) -> tuple[str, list[str]]:
+    """The innermost module around a router with stacked weights of its experts, and their names."""
+    owner = router
+    for _ in range(LEVELS):
+        owner = owner.rpartition('.')[0]
+        stacked = []
+        for name, module in model.get_submodule(owner).named_modules(prefix=owner):
+            own = {
+                f'{name}.{key}'.removeprefix('.'): tensor
+                for key, tensor in module.named_parameters(recurse=False)
+                if is_stack(tensor, size)
+            }
+            if any(tensor.dim() == 3 for tensor in own.values()):
+                stacked += [key for key in own if key != router]
+        if stacked or not owner:
+            return owner, stacked
+    return owner, []
+
+
+def last_matrix(model: nn.Module, stacked: list[str]) -> str:
+    """The matrices that give the experts' outputs: the last ones that were made."""
+    return [name for name in stacked if model.get_parameter(name).dim() == 3][-1]
+
+
+def is_stack(tensor: Tensor, size: int) -> bool:
+    """Whether a tensor may have something for each of the experts."""
+    return tensor.dim() in (1, 2, 3) and tensor.shape[0] == size
