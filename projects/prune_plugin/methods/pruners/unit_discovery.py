@@ -193,8 +193,8 @@ def calls_of_features(model: nn.Module, call: Call) -> Iterator[Call]:
     if hasattr(model, 'extract_feat') and call.args:
         yield Call(call.args[:1], method='extract_feat')
         yield Call((dict(imgs=call.args[0]),), method='extract_feat')  # MMDetection3D's
-        if isinstance(getattr(model, 'backbone', None), nn.Module):  # of videos
-            yield Call(call.args[:1], method='backbone')
+    if isinstance(getattr(model, 'backbone', None), nn.Module) and call.args:  # of videos
+        yield Call(call.args[:1], method='backbone')
 
 
 def lifelike(value: Any) -> Any:
