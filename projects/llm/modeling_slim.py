@@ -37,22 +37,29 @@ def cut_layers(model: nn.Module, widths: dict, attributes: dict) -> None:
 
     Args:
         model: The model, as wide in all layers as its config says.
-        widths: ``{'<parameter>.<dimension>': [length in each layer]}``, named within a layer.
-        attributes: ``{'<module>.<attribute>': [number in each layer]}``.
+        widths: ``{'<tensor>.<dimension>': [length in each layer]}``, named within a layer; None for layers
+            without it.
+        attributes: ``{'<module>.<attribute>': [number in each layer]}``; the same.
     """
-    layers = model.get_decoder().layers
+    lists = [child for child in model.get_decoder().children() if isinstance(child, nn.ModuleList)]
+    layers = next(list for list in lists if len(list) == model.config.num_hidden_layers)
     for key, lengths in widths.items():
         name, _, dim = key.rpartition('.')
         path, _, own = name.rpartition('.')
         for layer, length in zip(layers, lengths, strict=True):
+            if length is None:
+                continue
             module = layer.get_submodule(path)
             tensor = getattr(module, own).detach().narrow(int(dim), 0, length).clone()
-            setattr(module, own, nn.Parameter(tensor))
+            is_parameter = own in dict(module.named_parameters(recurse=False))
+            setattr(module, own, nn.Parameter(tensor) if is_parameter else tensor)
             if own == 'weight' and isinstance(module, nn.Linear):
                 module.out_features, module.in_features = tensor.shape
     for key, numbers in attributes.items():
         path, _, own = key.rpartition('.')
         for layer, number in zip(layers, numbers, strict=True):
+            if number is None:
+                continue
             setattr(layer.get_submodule(path), own, number)
     for layer in layers:
         for name, module in list(layer.named_children()):

@@ -1,5 +1,6 @@
 """Which config describes a pruned language model: one that transformers knows, or one with widths."""
 
+import math
 import re
 from collections.abc import Sequence
 from copy import deepcopy
@@ -19,6 +20,10 @@ SLIM_KEYS = ('slim_widths', 'slim_attributes', 'slim_base')
 #: Where a layer's MLP width is read, and what configs call it.
 MLP_OUTPUTS = ('mlp.down_proj', 'fc2', 'mlp.dense_4h_to_h')
 MLP_KEYS = ('intermediate_size', 'ffn_dim')
+#: What widths of experts are multiples of, for the kernel that transformers takes by default.
+GROUPED_MM = 8
+#: Widths that follow from others where configs leave them out.
+UNSET_WIDTHS = ('n_inner', 'intermediate_size', 'ffn_hidden_size', 'head_dim')
 
 
 @dataclass
@@ -36,8 +41,8 @@ class Described:
     config: PreTrainedConfig
     architecture: type[PreTrainedModel]
     layers: list[int]
-    widths: dict[str, list[int]]
-    attributes: dict[str, list[float]]
+    widths: dict[str, list[int | None]]
+    attributes: dict[str, list[Any]]
 
     @property
     def plain(self) -> bool:
@@ -63,9 +68,20 @@ def describe(lm: PreTrainedModel) -> Described:
         raise UserError('--save-hf: the model has lost all its layers; prune less')
     config = shorter(dense_config(lm.config), left, len(layers))
     even = uniform(config, layers[left[0]])
-    for candidate in (config, even, as_mistral(even)):
+    for make in (
+        lambda: config,
+        lambda: even,
+        lambda: as_mistral(even),
+        lambda: fitted(even, lm, left),
+        lambda: fitted(config, lm, left),
+        lambda: as_mistral(fitted(config, lm, left)),
+    ):
+        candidate = make()
         reference = built(candidate)
-        if reference is not None and not any(compare(lm, reference, left)):
+        if reference is None:
+            continue
+        faults, widths, attributes = compare(lm, reference, left)
+        if not (faults or widths) and (not attributes or same_outputs(lm, reference, left)):
             return Described(candidate, type(reference), left, {}, {})
     reference = built(config)
     if reference is None or family(reference) != family(lm):
@@ -76,20 +92,22 @@ def describe(lm: PreTrainedModel) -> Described:
     if faults:
         raise UserError(
             f'--save-hf: {faults[0]}; only dense models and those that lost weights, heads, MLP '
-            'channels or whole layers can be saved'
+            'channels, experts or whole layers can be saved'
         )
     return Described(config, type(reference), left, widths, attributes)
 
 
 def decoder_layers(lm: PreTrainedModel) -> nn.ModuleList:
     """The list of decoder layers."""
-    layers = getattr(lm.get_decoder(), 'layers', None)
-    if not isinstance(layers, nn.ModuleList):
+    decoder = lm.get_decoder()
+    lists = [m for m in decoder.children() if isinstance(m, nn.ModuleList)]
+    lists = [m for m in lists if len(m) == lm.config.num_hidden_layers] or lists
+    if len(lists) != 1:
         raise UserError(
-            f'--save-hf: {type(lm).__name__} has no list of decoder layers where Llama, Qwen, '
-            'Mistral, OPT and GPT-NeoX have theirs'
+            f'--save-hf: {type(lm).__name__} has {len(lists)} lists of layers in its decoder; only models '
+            'with one can be saved'
         )
-    return layers
+    return lists[0]
 
 
 def family(lm: PreTrainedModel) -> str:
@@ -138,6 +156,98 @@ def uniform(config: PreTrainedConfig, layer: nn.Module) -> PreTrainedConfig | No
     return config
 
 
+def fitted(
+    config: PreTrainedConfig | None, lm: PreTrainedModel, left: Sequence[int]
+) -> PreTrainedConfig | None:
+    """The config whose numbers give a model's widths, found by trying; None if there is none.
+
+    A width of the dense model that is a multiple of one of the config's numbers may follow it. Of all such
+    numbers the one that mends most is changed, again and again, until all shapes are right.
+
+    Args:
+        config: Of the dense model with the layers that are left.
+        lm: The model.
+        left: Positions of these layers.
+    """
+    own = {name: tuple(t.shape) for name, t in renumbered_state(lm, left).items()}
+    reference = built(config)
+    wrong = None if reference is None else misfits(own, reference)
+    if config is None or wrong is None:
+        return None
+    while wrong:
+        found = None
+        least = len(wrong), math.inf
+        for key, value in options(config, wrong):
+            trial = deepcopy(config)
+            setattr(trial, key, value)
+            reference = built(trial)
+            rest = None if reference is None else misfits(own, reference)
+            if rest is None or len(rest) > least[0] or len(rest) >= len(wrong):
+                continue
+            size = len(rest), len(compare(lm, reference, left)[2])  # of equal ones, what changes least
+            if size < least:
+                found, least = (trial, rest), size
+        if found is None:
+            return None
+        config, wrong = found
+    return config
+
+
+def misfits(
+    own: dict[str, tuple[int, ...]], reference: PreTrainedModel
+) -> list[tuple[int, int]] | None:
+    """Lengths in a reference and in a model, for each tensor and dimension where they differ."""
+    expected = {name: tuple(t.shape) for name, t in reference.state_dict().items()}
+    if expected.keys() != own.keys() or any(len(expected[n]) != len(own[n]) for n in own):
+        return None
+    pairs = [pair for name in own for pair in zip(expected[name], own[name], strict=True)]
+    return [(dense, slim) for dense, slim in pairs if dense != slim]
+
+
+@torch.no_grad()
+def same_outputs(lm: PreTrainedModel, reference: PreTrainedModel, left: Sequence[int]) -> bool:
+    """Whether a reference with a model's weights gives what the model gives; False without weights.
+
+    Args:
+        lm: The model.
+        reference: On the meta device; it gets the model's tensors themselves.
+        left: Positions of the layers that are left.
+    """
+    if any(parameter.is_meta for parameter in lm.parameters()):
+        return False
+    reference.load_state_dict(renumbered_state(lm, left), assign=True)
+    buffers = dict(lm.named_buffers())
+    for name, buffer in list(reference.named_buffers()):
+        if buffer.is_meta and name in buffers:  # not in state dicts, such as those of positions
+            path, _, own = name.rpartition('.')
+            setattr(reference.get_submodule(path), own, buffers[name])
+    tokens = torch.arange(1, min(13, lm.config.vocab_size), device=lm.device)[None]
+    training = lm.training
+    try:
+        ours = lm.eval()(tokens, use_cache=False).logits.float()
+        theirs = reference.eval()(tokens, use_cache=False).logits.float()
+    except (LookupError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        return False
+    finally:
+        lm.train(training)
+    limit = 10 * torch.finfo(lm.dtype).eps ** 0.5 if lm.dtype != torch.float32 else 1e-4
+    return bool((ours - theirs).abs().max() <= limit * ours.abs().max())
+
+
+def options(config: PreTrainedConfig, wrong: list[tuple[int, int]]) -> list[tuple[str, int]]:
+    """Numbers of a config that a changed width may follow, and what they would become."""
+    found = {}
+    for dense, slim in dict.fromkeys(wrong):
+        for key, value in vars(config).items():
+            if value is None and key in UNSET_WIDTHS:
+                found[key, slim] = None
+            if type(value) is int and value > 0 and dense % value == 0:
+                times = dense // value
+                if slim and slim % times == 0:
+                    found[key, slim // times] = None
+    return list(found)
+
+
 def as_mistral(config: PreTrainedConfig | None) -> PreTrainedConfig | None:
     """A Llama without biases as the Mistral that computes the same; None for any other config.
 
@@ -165,7 +275,7 @@ def built(config: PreTrainedConfig | None) -> PreTrainedModel | None:
 
 def compare(
     lm: PreTrainedModel, reference: PreTrainedModel, left: Sequence[int]
-) -> tuple[list[str], dict[str, list[int]], dict[str, list[float]]]:
+) -> tuple[list[str], dict[str, list[int | None]], dict[str, list[Any]]]:
     """Where the layers ``left`` of a model part from those of a dense one.
 
     Returns:
@@ -185,8 +295,8 @@ def compare(
     ]
     layers, others = decoder_layers(lm), decoder_layers(reference)
     mine = [layers[i] for i in left]
-    widths: dict[str, list[int]] = {}
-    attributes: dict[str, list[float]] = {}
+    widths: dict[str, list[int | None]] = {}
+    attributes: dict[str, list[Any]] = {}
     for number, (layer, other) in enumerate(zip(mine, others, strict=True)):
         dense = dict(other.named_modules())
         for path, module in layer.named_modules():
@@ -195,22 +305,57 @@ def compare(
             )
             if kind not in ('EmptyAttention', expected_kind):
                 faults.append(f'{prefix}{number}.{path} is a {type(module).__name__}')
+    faults += [f'{name} {why}' for name, m in lm.named_modules() if (why := own_forward(m))]
     if faults:
         return sorted(faults), widths, attributes
-    for name, tensor in others[0].named_parameters():
-        shapes = [layer.get_parameter(name).shape for layer in mine]
-        faults += [f'{name} has {len(s)} dimensions' for s in shapes if len(s) != tensor.dim()]
-        for dim, length in enumerate(tensor.shape):
-            lengths = [shape[dim] for shape in shapes]
-            if any(n != length for n in lengths):
+    states = [layer.state_dict() for layer in mine]
+    dense_states = [other.state_dict() for other in others]
+    for name in dict.fromkeys(key for state in dense_states for key in state):
+        pairs = [
+            (own[name].shape, dense[name].shape) if name in dense else None
+            for own, dense in zip(states, dense_states, strict=True)
+        ]
+        present = [pair for pair in pairs if pair is not None]
+        if any(len(a) != len(b) for a, b in present):
+            faults.append(f'{name} has another number of dimensions')
+            continue
+        for dim in range(len(present[0][1])):
+            lengths = [None if pair is None else pair[0][dim] for pair in pairs]
+            if any(a[dim] != b[dim] for a, b in present):
                 widths[f'{name}.{dim}'] = lengths
-            faults += [f'{name} is wider than the config says' for n in lengths if n > length]
-    for path, module in others[0].named_modules():
-        for name, value in numbers(module).items():
-            values = [getattr(layer.get_submodule(path), name, value) for layer in mine]
-            if path and any(v != value for v in values):
+            faults += [f'{name} is wider than the config says' for a, b in present if a[dim] > b[dim]]
+    for path in dict.fromkeys(path for other in others for path, _ in other.named_modules()):
+        inner = [(find(a, path), find(b, path)) for a, b in zip(mine, others, strict=True)]
+        for name in dict.fromkeys(name for _, b in inner if b is not None for name in numbers(b)):
+            values = [None if a is None else getattr(a, name, None) for a, _ in inner]
+            dense = [None if b is None else getattr(b, name, None) for _, b in inner]
+            values = [d if v is None else v for v, d in zip(values, dense, strict=True)]
+            if path and values != dense:
                 attributes[f'{path}.{name}'] = values
     return faults, widths, attributes
+
+
+def find(layer: nn.Module, path: str) -> nn.Module | None:
+    """A module in a layer, or None."""
+    try:
+        return layer.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def own_forward(module: nn.Module) -> str:
+    """Why no config says what a module computes; empty if it computes what its class does."""
+    dense = getattr(module, 'dense_features', None)
+    if dense is not None and dense != next(module.parameters()).shape[0]:
+        return 'counts removed features as zeros'
+    if getattr(type(module), 'inferred_sizes', None) is not None:
+        return 'computes sizes that its class takes from its input'
+    implementation = getattr(getattr(module, 'config', None), '_experts_implementation', None)
+    if implementation == 'eager' and hasattr(module, '_is_expert_parallel'):
+        wide = [p.shape[-1] for p in module.parameters(recurse=False) if p.dim() == 3]
+        if any(length % GROUPED_MM for length in wide):
+            return f'has experts of a width that is no multiple of {GROUPED_MM}, which their kernel needs'
+    return ''
 
 
 def part_of(module: nn.Module | None, lm: PreTrainedModel) -> str:

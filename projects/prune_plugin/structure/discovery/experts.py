@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..modules.maskable_router import spec
-from ..unit_group import Cut, UnitGroup
+from ..unit_group import Attr, Cut, UnitGroup
 from .labels import Ids, Labels
 
 #: What is added to the score of a masked expert: it is never among the best.
@@ -46,9 +46,11 @@ def expert_groups(
                 ]
                 cuts.append(Cut(f'{holder}.kept_experts'.removeprefix('.'), 0, side='flag'))
                 converts = ((holder, spec(own)),)
+                holders = {owner, holder, *(stack.rpartition('.')[0] for stack in stacked)}
+                attrs = tuple(counts(model, sorted(holders), size))
                 name = router if holder in taken or not holder else holder
                 groups[router] = UnitGroup(
-                    name, 'expert', size, tuple(cuts), owner, converts=converts, least=count
+                    name, 'expert', size, tuple(cuts), owner, attrs, converts, count
                 )
     return list(groups.values())
 
@@ -97,6 +99,14 @@ def around(model: nn.Module, router: str, size: int) -> tuple[str, list[str]]:
         if stacked or not owner:
             return owner, stacked
     return owner, []
+
+
+def counts(model: nn.Module, names: list[str], size: int) -> Iterator[Attr]:
+    """Attributes of modules that say how many experts there are, read or not."""
+    for name in names:
+        for key, value in vars(model.get_submodule(name)).items():
+            if 'expert' in key and type(value) is int and value == size:
+                yield Attr(name, key)
 
 
 def last_matrix(model: nn.Module, stacked: list[str]) -> str:
