@@ -28,6 +28,7 @@ from ...structure.units.finder import (
     selected,
 )
 from ...structure.units.home_classes import is_home_class
+from .point_clouds import point_cloud_calls
 
 #: Share of the weights in known units from which on a model counts as known.
 WELL_KNOWN = 0.9
@@ -183,7 +184,7 @@ def example_call(
     shape = input_shape or (getattr(model, 'pretrained_cfg', None) or {}).get('input_size')
     example = example_input(model, 1, shape)
     if example is None:
-        return None
+        return next((c for c in point_cloud_calls(model) if not failure(model, c)), None)
     call = Call(*tree_map(lifelike, example))
     return None if failure(model, call) else call
 

@@ -7,7 +7,7 @@ from os.path import commonprefix
 import torch
 from torch import nn
 
-from ...common.errors import first_line
+from ...common.errors import UserError, first_line
 from ...common.eval_mode import evaluation_mode
 from ...common.unchanged import unchanged
 from ..modules.eager_experts import has_experts_kernel
@@ -67,6 +67,7 @@ def discover_units(
     chosen = offered(model, free, known) if choose is None else choose(free)
     taken = {group.name for group in known}
     groups = named(model, chosen, taken)
+    groups = without_unseen(model, groups, unseen(model, tracer), result)
     experts = expert_groups(model, tracer.labels, taken) if choose is None else []
     groups += [group for group in experts if is_free(group, [*known, *groups])]
     owners = {group.owner for group in groups}
@@ -79,13 +80,61 @@ def discover_units(
 
 
 def traced(model: nn.Module, call: Call) -> tuple[Tracer, Reads]:
-    """Run a model with labels; which integers it reads, if it runs while that is recorded."""
+    """Run a model with labels; which integers it reads, if it runs while that is recorded.
+
+    Raises:
+        UserError: it doesn't run while its labels are followed, though it does without.
+    """
     with evaluation_mode(model), without_cache(model), unchanged(model):
         try:
             with recorded(model) as reads:
                 return run(model, call.copied()), reads
         except Exception:  # it may ask for its own class, which recording changes
+            pass
+        try:
             return run(model, call.copied()), {}
+        except Exception as error:  # whatever its code raises
+            raise UserError(
+                f'prune_cfg: {type(model).__name__} does not run while its operations are followed '
+                f'({type(error).__name__}: {first_line(error)}); name its units in prune_cfg.units'
+            ) from error
+
+
+def unseen(model: nn.Module, tracer: Tracer) -> dict[str, set[int]]:
+    """Modules with weights that took no part, with all lengths of their weights' dimensions."""
+    found = {}
+    for name, module in model.named_modules():
+        own = {f'{name}.{n}'.removeprefix('.'): p for n, p in module.named_parameters(recurse=False)}
+        named = {n: p for n, p in own.items() if p in tracer.names}
+        if named and not any(tracer.names[p] in tracer.used for p in named.values()):
+            found[name] = {length for p in named.values() if p.dim() > 1 for length in p.shape[1:]}
+    return {name: lengths for name, lengths in found.items() if lengths}
+
+
+def without_unseen(
+    model: nn.Module,
+    groups: list[UnitGroup],
+    modules: dict[str, set[int]],
+    result: Discovery,
+) -> list[UnitGroup]:
+    """Groups without those whose units a module may read that the example doesn't reach.
+
+    Args:
+        model: The model.
+        groups: Groups of units.
+        modules: See :func:`unseen`.
+        result: Gets the reasons.
+    """
+    kept = []
+    for group in groups:
+        lengths = {dict_tensor(model, c.name).shape[c.dim or 0] for c in group.cuts if c.side == 'out'}
+        inside = [name for name in modules if not group.owner or name.startswith(f'{group.owner}.')]
+        reader = next((name for name in inside if modules[name] & lengths), None)
+        if reader is None:
+            kept.append(group)
+        else:
+            result.refused[group.name] = f'{reader} may read it, which the example input does not reach'
+    return kept
 
 
 def is_free(group: UnitGroup, others: Sequence[UnitGroup]) -> bool:
@@ -124,7 +173,8 @@ def named(model: nn.Module, found: list[Candidate], taken: set[str]) -> list[Uni
     order = {name: i for i, name in enumerate(modules)}
     names_of: dict[int, set[str]] = {}
     for name, tensor in named_tensors(model).items():
-        names_of.setdefault(id(tensor), set()).add(name.rpartition('.')[0])
+        if (holder := name.rpartition('.')[0]) in modules:  # else a second name of a module
+            names_of.setdefault(id(tensor), set()).add(holder)
     groups = []
     for candidate in found:
         holders: set[str] = set()  # also those that share a tensor

@@ -55,6 +55,7 @@ class Tracer(TorchDispatchMode):
     Attributes:
         labels: What was found.
         unknown: Operations without a rule that labels ran into.
+        used: Names of the parameters that took part.
     """
 
     def __init__(self, model: nn.Module):
@@ -63,6 +64,10 @@ class Tracer(TorchDispatchMode):
         self.shadows = WeakTensorKeyDictionary()
         self.unknown: set[str] = set()
         self.suspended = 0
+        self.used: set[str] = set()
+        self.names = WeakTensorKeyDictionary()
+        for name, parameter in model.named_parameters():
+            self.names[parameter] = name
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             if tensor.is_floating_point():
                 tracks = [
@@ -91,9 +96,10 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        self.used |= {self.names[x] for x in tensors if x in self.names}
         if self.suspended:
             return out
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         if not any(x in self.shadows for x in tensors):
             return out
         name = func._schema.name.removeprefix('aten::')

@@ -10,6 +10,7 @@ from . import (
     fpn,
     hf_attention,
     mlp_branches,
+    point_stacks,
     prenorm_layers,
 )
 from .attention import AttentionHeads
@@ -47,6 +48,7 @@ __all__ = [
     'ffn',
     'fpn',
     'hf_attention',
+    'point_stacks',
     'prenorm_layers',
     'named_tensors',
     'sum_per_unit',

@@ -19,7 +19,7 @@ DEFORMABLE = ('DeformConv2dPack', 'ModulatedDeformConv2dPack')
 def check_convolution(path: str, conv: nn.Module) -> None:
     """Raise :class:`NotPrunable` unless input and output channels can be removed independently."""
     kind = type(conv).__name__
-    require(kind in ('Conv2d', *DEFORMABLE), f'{path} is a {kind}')
+    require(kind in ('Conv1d', 'Conv2d', 'Conv3d', *DEFORMABLE), f'{path} is a {kind}')
     require(conv.groups == 1, f'{path} has {conv.groups} groups')
 
 
