@@ -1,6 +1,5 @@
 """Which config describes a pruned language model: one that transformers knows, or one with widths."""
 
-import math
 import re
 from collections.abc import Sequence
 from copy import deepcopy
@@ -8,22 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.auto import CONFIG_MAPPING
 
 from projects.prune_plugin.common.errors import UserError
 
+from .config_search import MLP_KEYS, as_mistral, built, fitted, narrower, uniform
+from .modeling_slim import cut_layers
+
 #: Keys that ``modeling_slim.py`` reads.
 SLIM_KEYS = ('slim_widths', 'slim_attributes', 'slim_base')
-#: Where a layer's MLP width is read, and what configs call it.
-MLP_OUTPUTS = ('mlp.down_proj', 'fc2', 'mlp.dense_4h_to_h')
-MLP_KEYS = ('intermediate_size', 'ffn_dim')
 #: What widths of experts are multiples of, for the kernel that transformers takes by default.
 GROUPED_MM = 8
-#: Widths that follow from others where configs leave them out.
-UNSET_WIDTHS = ('n_inner', 'intermediate_size', 'ffn_hidden_size', 'head_dim')
 
 
 @dataclass
@@ -66,25 +62,45 @@ def describe(lm: PreTrainedModel) -> Described:
     left = [i for i, layer in enumerate(layers) if type(layer).__name__ != 'SkipLayer']
     if not left:
         raise UserError('--save-hf: the model has lost all its layers; prune less')
+    own = {name: tuple(t.shape) for name, t in renumbered_state(lm, left).items()}
     config = shorter(dense_config(lm.config), left, len(layers))
+    config = narrower(config, lm, own, layer_prefix(lm))
     even = uniform(config, layers[left[0]])
+
+    def changes(reference: PreTrainedModel) -> int:
+        return len(compare(lm, reference, left)[2])
+
     for make in (
         lambda: config,
         lambda: even,
         lambda: as_mistral(even),
-        lambda: fitted(even, lm, left),
-        lambda: fitted(config, lm, left),
-        lambda: as_mistral(fitted(config, lm, left)),
+        lambda: fitted(even, own, changes),
+        lambda: fitted(config, own, changes),
+        lambda: as_mistral(fitted(config, own, changes)),
     ):
         candidate = make()
         reference = built(candidate)
         if reference is None:
             continue
         faults, widths, attributes = compare(lm, reference, left)
-        if not (faults or widths) and (not attributes or same_outputs(lm, reference, left)):
+        if not (faults or widths) and agree(lm, candidate, left, not attributes):
             return Described(candidate, type(reference), left, {}, {})
-    reference = built(config)
-    if reference is None or family(reference) != family(lm):
+    return described_by_widths(lm, config, left)
+
+
+def described_by_widths(
+    lm: PreTrainedModel, config: PreTrainedConfig, left: Sequence[int]
+) -> Described:
+    """The config of the dense layers, and how wide each layer is.
+
+    Raises:
+        UserError: that doesn't say what the model computes.
+    """
+    for candidate in (config, as_mistral(config)):
+        reference = built(candidate)
+        if reference is not None:
+            break
+    else:
         raise UserError(
             f'--save-hf: transformers does not build a {type(lm).__name__} of this config'
         )
@@ -94,7 +110,39 @@ def describe(lm: PreTrainedModel) -> Described:
             f'--save-hf: {faults[0]}; only dense models and those that lost weights, heads, MLP '
             'channels, experts or whole layers can be saved'
         )
-    return Described(config, type(reference), left, widths, attributes)
+    if not agree(lm, candidate, left, True, widths, attributes):
+        raise UserError(
+            f'--save-hf: built from its widths, {type(lm).__name__} computes something else: a number that '
+            'no width says has changed; prune other kinds of units'
+        )
+    return Described(candidate, type(reference), left, widths, attributes)
+
+
+def agree(
+    lm: PreTrainedModel,
+    config: PreTrainedConfig,
+    left: Sequence[int],
+    alike: bool,
+    widths: dict[str, list[int | None]] = {},  # noqa: B006  read, never changed
+    attributes: dict[str, list[Any]] = {},  # noqa: B006
+) -> bool:
+    """Whether what a config builds computes what a model computes: tried, or without weights as it seems.
+
+    Args:
+        lm: The model.
+        config: The config.
+        left: Positions of the layers that are left.
+        alike: Whether all numbers of their layers are equal.
+        widths: As ``modeling_slim.cut_layers`` takes them.
+        attributes: The same.
+    """
+    if any(parameter.is_meta for parameter in lm.parameters()):
+        return alike
+    reference = built(config, buffers=True)
+    if reference is None:
+        return False
+    cut_layers(reference, widths, attributes)
+    return same_outputs(lm, reference, left)
 
 
 def decoder_layers(lm: PreTrainedModel) -> nn.ModuleList:
@@ -136,91 +184,19 @@ def shorter(config: PreTrainedConfig, left: Sequence[int], total: int) -> PreTra
     return config
 
 
-def uniform(config: PreTrainedConfig, layer: nn.Module) -> PreTrainedConfig | None:
-    """The config in which every layer is as wide as ``layer``; None where it can't be."""
-    config = deepcopy(config)
-    modules = dict(layer.named_modules())
-    for path in MLP_OUTPUTS:
-        for key in MLP_KEYS:
-            if path in modules and hasattr(config, key):
-                setattr(config, key, modules[path].in_features)
-    attention = modules.get('self_attn')
-    if attention is not None and hasattr(config, 'num_key_value_heads'):
-        head_dim = getattr(attention, 'head_dim', 0)
-        queries, keys = (modules.get(f'self_attn.{name}') for name in ('q_proj', 'k_proj'))
-        if not head_dim or queries is None or keys is None or not keys.out_features:
-            return None
-        config.head_dim = head_dim
-        config.num_attention_heads = queries.out_features // head_dim
-        config.num_key_value_heads = keys.out_features // head_dim
-    return config
-
-
-def fitted(
-    config: PreTrainedConfig | None, lm: PreTrainedModel, left: Sequence[int]
-) -> PreTrainedConfig | None:
-    """The config whose numbers give a model's widths, found by trying; None if there is none.
-
-    A width of the dense model that is a multiple of one of the config's numbers may follow it. Of all such
-    numbers the one that mends most is changed, again and again, until all shapes are right.
-
-    Args:
-        config: Of the dense model with the layers that are left.
-        lm: The model.
-        left: Positions of these layers.
-    """
-    own = {name: tuple(t.shape) for name, t in renumbered_state(lm, left).items()}
-    reference = built(config)
-    wrong = None if reference is None else misfits(own, reference)
-    if config is None or wrong is None:
-        return None
-    while wrong:
-        found = None
-        least = len(wrong), math.inf
-        for key, value in options(config, wrong):
-            trial = deepcopy(config)
-            setattr(trial, key, value)
-            reference = built(trial)
-            rest = None if reference is None else misfits(own, reference)
-            if rest is None or len(rest) > least[0] or len(rest) >= len(wrong):
-                continue
-            size = len(rest), len(compare(lm, reference, left)[2])  # of equal ones, what changes least
-            if size < least:
-                found, least = (trial, rest), size
-        if found is None:
-            return None
-        config, wrong = found
-    return config
-
-
-def misfits(
-    own: dict[str, tuple[int, ...]], reference: PreTrainedModel
-) -> list[tuple[int, int]] | None:
-    """Lengths in a reference and in a model, for each tensor and dimension where they differ."""
-    expected = {name: tuple(t.shape) for name, t in reference.state_dict().items()}
-    if expected.keys() != own.keys() or any(len(expected[n]) != len(own[n]) for n in own):
-        return None
-    pairs = [pair for name in own for pair in zip(expected[name], own[name], strict=True)]
-    return [(dense, slim) for dense, slim in pairs if dense != slim]
-
-
 @torch.no_grad()
 def same_outputs(lm: PreTrainedModel, reference: PreTrainedModel, left: Sequence[int]) -> bool:
-    """Whether a reference with a model's weights gives what the model gives; False without weights.
+    """Whether a reference with a model's weights gives what the model gives.
 
     Args:
         lm: The model.
-        reference: On the meta device; it gets the model's tensors themselves.
+        reference: With parameters on the meta device; it gets the model's tensors themselves.
         left: Positions of the layers that are left.
     """
-    if any(parameter.is_meta for parameter in lm.parameters()):
-        return False
     reference.load_state_dict(renumbered_state(lm, left), assign=True)
-    buffers = dict(lm.named_buffers())
-    for name, buffer in list(reference.named_buffers()):
-        if buffer.is_meta and name in buffers:  # not in state dicts, such as those of positions
-            path, _, own = name.rpartition('.')
-            setattr(reference.get_submodule(path), own, buffers[name])
+    for module in reference.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(lm.device))
     tokens = torch.arange(1, min(13, lm.config.vocab_size), device=lm.device)[None]
     training = lm.training
     try:
@@ -230,47 +206,8 @@ def same_outputs(lm: PreTrainedModel, reference: PreTrainedModel, left: Sequence
         return False
     finally:
         lm.train(training)
-    limit = 10 * torch.finfo(lm.dtype).eps ** 0.5 if lm.dtype != torch.float32 else 1e-4
+    limit = max(1e-4, 8 * torch.finfo(lm.dtype).eps)
     return bool((ours - theirs).abs().max() <= limit * ours.abs().max())
-
-
-def options(config: PreTrainedConfig, wrong: list[tuple[int, int]]) -> list[tuple[str, int]]:
-    """Numbers of a config that a changed width may follow, and what they would become."""
-    found = {}
-    for dense, slim in dict.fromkeys(wrong):
-        for key, value in vars(config).items():
-            if value is None and key in UNSET_WIDTHS:
-                found[key, slim] = None
-            if type(value) is int and value > 0 and dense % value == 0:
-                times = dense // value
-                if slim and slim % times == 0:
-                    found[key, slim // times] = None
-    return list(found)
-
-
-def as_mistral(config: PreTrainedConfig | None) -> PreTrainedConfig | None:
-    """A Llama without biases as the Mistral that computes the same; None for any other config.
-
-    ``LlamaConfig`` refuses a number of heads that doesn't divide the hidden width, although its
-    layers don't mind; ``MistralConfig`` takes it.
-    """
-    if type(config) is not LlamaConfig or config.attention_bias or config.mlp_bias:
-        return None
-    data = {k: v for k, v in config.to_dict().items() if k not in ('model_type', 'architectures')}
-    return MistralConfig.from_dict({**data, 'sliding_window': None})
-
-
-def built(config: PreTrainedConfig | None) -> PreTrainedModel | None:
-    """What transformers builds from ``config``, on the meta device; None if it refuses it."""
-    if config is None:
-        return None
-    try:
-        # A folder's config is read back, and some architectures check their numbers there.
-        config = type(config).from_dict(config.to_dict())
-        with torch.device('meta'):
-            return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
-    except (ValueError, StrictDataclassError, ZeroDivisionError, RuntimeError):
-        return None
 
 
 def compare(
@@ -323,7 +260,9 @@ def compare(
             lengths = [None if pair is None else pair[0][dim] for pair in pairs]
             if any(a[dim] != b[dim] for a, b in present):
                 widths[f'{name}.{dim}'] = lengths
-            faults += [f'{name} is wider than the config says' for a, b in present if a[dim] > b[dim]]
+            faults += [
+                f'{name} is wider than the config says' for a, b in present if a[dim] > b[dim]
+            ]
     for path in dict.fromkeys(path for other in others for path, _ in other.named_modules()):
         inner = [(find(a, path), find(b, path)) for a, b in zip(mine, others, strict=True)]
         for name in dict.fromkeys(name for _, b in inner if b is not None for name in numbers(b)):

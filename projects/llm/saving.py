@@ -18,7 +18,8 @@ from projects.prune_plugin.common.errors import UserError
 from projects.prune_plugin.common.fileio import check_new_folder
 
 from . import modeling_slim
-from .saved_config import Described, describe, family, renumbered_state
+from .plain_norms import with_plain_norms
+from .saved_config import Described, describe, renumbered_state
 
 CODE = Path(modeling_slim.__file__)
 README = """# {name}
@@ -66,6 +67,7 @@ def save_hf(lm: PreTrainedModel, folder: str | os.PathLike, tokenizer: Any = Non
         UserError: the folder holds something, or the model can't be described.
     """
     folder = check_new_folder(folder)
+    lm = with_plain_norms(lm)
     described = describe(lm)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}.'))
@@ -122,7 +124,8 @@ def write_config(lm: PreTrainedModel, described: Described, folder: Path) -> Non
     data = json.loads(config.to_json_string())
     data.pop('_name_or_path', None)  # a path of this machine
     if not described.plain:
-        base, own = type(config), family(lm)
+        base = type(config)
+        own = described.architecture.__name__.removesuffix('ForCausalLM')
         data |= {
             'model_type': f'slim_{base.model_type}',
             'architectures': [f'Slim{own}ForCausalLM'],

@@ -46,7 +46,9 @@ def observable(model: nn.Module, groups: Sequence[UnitGroup]) -> Iterator[None]:
     wanted = [pair for g in groups for pair in g.converts if pair[1] in EQUIVALENT]
     holders = dict.fromkeys(cut.name.rpartition('.')[0] for g in groups for cut in g.cuts)
     modules = dict(model.named_modules())
-    wanted += [(n, 'EagerExperts') for n in holders if n in modules and has_experts_kernel(modules[n])]
+    wanted += [
+        (n, 'EagerExperts') for n in holders if n in modules and has_experts_kernel(modules[n])
+    ]
     for name, converter in dict.fromkeys(wanted):
         module = model.get_submodule(name)
         swapped.append((name, module))
@@ -202,9 +204,7 @@ def collect(
         with (
             sums.recording(),
             mask_gradients.recording(),
-            activation_hooks(
-                model, readers if Statistic.ACTIVATIONS in kinds else {}, statistics
-            ),
+            activation_hooks(model, readers if Statistic.ACTIVATIONS in kinds else {}, statistics),
             expert_hooks(
                 model,
                 groups if of_experts else [],

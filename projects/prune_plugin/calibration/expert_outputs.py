@@ -35,7 +35,9 @@ def expert_hooks(
         if group.kind != 'expert':
             continue
         parameters = dict(model.named_parameters())
-        stacked = [c.name for c in group.cuts if c.name in parameters and parameters[c.name].dim() == 3]
+        stacked = [
+            c.name for c in group.cuts if c.name in parameters and parameters[c.name].dim() == 3
+        ]
         holder = model.get_submodule(stacked[0].rpartition('.')[0])
         device = next(holder.parameters()).device
         for table in (sums, tokens):
@@ -64,7 +66,9 @@ def norms_of(sums: Tensor, tokens: Tensor) -> Callable[..., None]:
         if not chosen or values[0].dim() != 2:
             return
         numbers = chosen[0]
-        weights = next((x for x in values[1:] if x.is_floating_point() and x.shape == numbers.shape), None)
+        weights = next(
+            (x for x in values[1:] if x.is_floating_point() and x.shape == numbers.shape), None
+        )
         if weights is None:
             return
         for expert in numbers.unique().tolist():

@@ -112,7 +112,9 @@ class ObservedWeights(TorchFunctionMode):
     def einsum(self, args: tuple) -> None:
         """Note what the columns are multiplied by in a product of two tensors with named dimensions."""
         equation, *operands = args
-        operands = operands[0] if len(operands) == 1 and not isinstance(operands[0], Tensor) else operands
+        operands = (
+            operands[0] if len(operands) == 1 and not isinstance(operands[0], Tensor) else operands
+        )
         if not isinstance(equation, str) or len(operands) != 2 or '.' in equation:
             return
         terms = equation.replace(' ', '').split('->')[0].split(',')
@@ -147,7 +149,17 @@ def is_movement(func: Any, given: Sequence[Tensor], out: Any) -> bool:
         return True
     if len(given) > 1:
         return False
-    if name in ('to', 'type', 'float', 'half', 'bfloat16', 'double', 'contiguous', 'clone', 'detach'):
+    if name in (
+        'to',
+        'type',
+        'float',
+        'half',
+        'bfloat16',
+        'double',
+        'contiguous',
+        'clone',
+        'detach',
+    ):
         return True
     own = given[0].untyped_storage().data_ptr()
     return all(x.untyped_storage().data_ptr() == own and x.numel() for x in outputs)

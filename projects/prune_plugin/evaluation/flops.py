@@ -14,7 +14,9 @@ from ..common.eval_mode import evaluation_mode
 from .example_inputs import Example
 
 
-def grouped_mm_flops(x_shape: Sequence[int], weight_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
+def grouped_mm_flops(
+    x_shape: Sequence[int], weight_shape: Sequence[int], *args: Any, **kwargs: Any
+) -> int:
     """FLOPs of a product of rows with the matrix of their group, or of a batch of products.
 
     Args:

@@ -104,7 +104,9 @@ def unseen(model: nn.Module, tracer: Tracer) -> dict[str, set[int]]:
     """Modules with weights that took no part, with all lengths of their weights' dimensions."""
     found = {}
     for name, module in model.named_modules():
-        own = {f'{name}.{n}'.removeprefix('.'): p for n, p in module.named_parameters(recurse=False)}
+        own = {
+            f'{name}.{n}'.removeprefix('.'): p for n, p in module.named_parameters(recurse=False)
+        }
         named = {n: p for n, p in own.items() if p in tracer.names}
         if named and not any(tracer.names[p] in tracer.used for p in named.values()):
             found[name] = {length for p in named.values() if p.dim() > 1 for length in p.shape[1:]}
@@ -127,13 +129,17 @@ def without_unseen(
     """
     kept = []
     for group in groups:
-        lengths = {dict_tensor(model, c.name).shape[c.dim or 0] for c in group.cuts if c.side == 'out'}
+        lengths = {
+            dict_tensor(model, c.name).shape[c.dim or 0] for c in group.cuts if c.side == 'out'
+        }
         inside = [name for name in modules if not group.owner or name.startswith(f'{group.owner}.')]
         reader = next((name for name in inside if modules[name] & lengths), None)
         if reader is None:
             kept.append(group)
         else:
-            result.refused[group.name] = f'{reader} may read it, which the example input does not reach'
+            result.refused[group.name] = (
+                f'{reader} may read it, which the example input does not reach'
+            )
     return kept
 
 

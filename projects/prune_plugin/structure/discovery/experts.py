@@ -15,9 +15,7 @@ NEVER = -1e4
 LEVELS = 3
 
 
-def expert_groups(
-    model: nn.Module, labels: Labels, taken: Collection[str] = ()
-) -> list[UnitGroup]:
+def expert_groups(model: nn.Module, labels: Labels, taken: Collection[str] = ()) -> list[UnitGroup]:
     """Groups of experts whose weights are stacked, each with its row of the router.
 
     An expert is chosen by its number, which labels can't follow: it is taken for the slices of equal number

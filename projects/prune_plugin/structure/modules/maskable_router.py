@@ -11,7 +11,18 @@ from torch.utils._pytree import tree_leaves
 NAME = 'MaskableRouter'
 _CLASSES: dict[type, type] = {}
 #: Functions whose result is the same weight in another form.
-FORMS = {'type', 'to', 'float', 'half', 'bfloat16', 't', 'transpose', 'permute', 'contiguous', '__get__'}
+FORMS = {
+    'type',
+    'to',
+    'float',
+    'half',
+    'bfloat16',
+    't',
+    'transpose',
+    'permute',
+    'contiguous',
+    '__get__',
+}
 
 
 class MaskableRouter(nn.Module):

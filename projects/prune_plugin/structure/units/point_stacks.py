@@ -8,9 +8,7 @@ from .conv_stacks import StackedChannels
 from .finder import defined_by, join, require
 
 
-@StackedChannels.layout(
-    'PointSAModuleMSG', 'PointFPModule', 'DGCNNGFModule', 'DGCNNFAModule'
-)
+@StackedChannels.layout('PointSAModuleMSG', 'PointFPModule', 'DGCNNGFModule', 'DGCNNFAModule')
 def point_layers(name: str, module: nn.Module) -> list[UnitGroup]:
     """Set abstraction, feature propagation, edge convolutions: each stack's output channels are kept."""
     stacks = {'mlps': module.mlps}
