@@ -157,6 +157,66 @@ def test_what_cannot_be_said_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+STREAM = dict(
+    units=[dict(type='CoupledChannels', shared=True)], budget=dict(type='units', ratio=0.25)
+)
+OLMOE = dict(
+    LLAMA, model_type='olmoe', num_experts=4, num_experts_per_tok=2, num_key_value_heads=8
+)  # fmt: skip
+GEMMA2 = dict(LLAMA, model_type='gemma2', head_dim=8)
+
+
+@pytest.mark.parametrize('family, plain', [('llama', True), ('qwen2', True), ('mistral', True)])
+def test_a_narrower_stream_is_a_plain_folder(family, plain, tmp_path):
+    lm = built(family, STREAM)
+    assert save_hf(lm, tmp_path / 'saved') is plain
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'saved').float().eval()
+    assert loaded.config.hidden_size == 48
+    assert type(loaded.model.norm) is type(built(family).model.norm)
+    ours, theirs = logits(lm), logits(loaded)
+    assert float((ours - theirs).abs().max()) < 1e-5 * float(ours.abs().max())
+
+
+def test_norms_over_fewer_heads_are_rewritten(tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, 'olmoe', OLMOE)
+    heads = dict(UNIFORM, include=[r'.*self_attn$'])
+    lm = built('olmoe')
+    slim(lm, build_pruner(heads).plan(lm, example_inputs=dict(input_ids=TOKENS)).state)
+    assert 'SlimOlmoeRMSNorm' in {type(module).__name__ for module in lm.modules()}
+    save_hf(lm, tmp_path / 'saved')
+    loaded = load_slim(tmp_path / 'saved').eval()
+    assert 'SlimOlmoeRMSNorm' not in {type(module).__name__ for module in loaded.modules()}
+    assert torch.allclose(logits(loaded), logits(lm), atol=1e-5 * float(logits(lm).abs().max()))
+
+
+def test_what_no_config_says_is_refused(tmp_path):
+    example = dict(input_ids=TOKENS)
+    # Its embeddings are multiplied by the root of the width, which the config would change.
+    config = transformers.Gemma2Config(**{k: v for k, v in GEMMA2.items() if k != 'model_type'})
+    lm = transformers.Gemma2ForCausalLM(config).eval()
+    slim(lm, build_pruner(STREAM).plan(lm, example_inputs=example).state)
+    with pytest.raises(UserError, match='computes something else'):
+        save_hf(lm, tmp_path / 'saved')
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('kind', ['gpt2', 'smollm3', 'falcon'])
+def test_discovered_units_in_a_slim_folder(kind, tmp_path):
+    torch.manual_seed(0)
+    sizes = dict(
+        vocab_size=96, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, n_inner=80, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    base = transformers.AutoConfig.for_model(kind)
+    config = transformers.AutoConfig.for_model(
+        kind, **{k: v for k, v in sizes.items() if hasattr(base, k)}
+    )
+    lm = transformers.AutoModelForCausalLM.from_config(config).eval()
+    slim(lm, build_pruner(GLOBAL).plan(lm, example_inputs=dict(input_ids=TOKENS)).state)
+    assert not save_hf(lm, tmp_path / 'saved')
+    assert torch.allclose(logits(load_slim(tmp_path / 'saved')), logits(lm), atol=1e-6)
+
+
 def test_a_folder_in_use_is_refused_and_nothing_half_written_stays(tmp_path, monkeypatch):
     lm = built('llama')
     taken = tmp_path / 'taken'

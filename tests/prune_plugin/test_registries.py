@@ -71,7 +71,6 @@ def test_everything_registered_says_what_it_is():
     ('cfg', 'message'),
     [
         (3, 'key is 3; it must be a dict'),
-        (dict(type='CoupledChannels'), 'key.input_shape is missing; CoupledChannels needs it'),
         (dict(type=UNITS), 'key.type is '),
         (
             dict(type='AttentionHeads', size=1),
@@ -82,3 +81,8 @@ def test_everything_registered_says_what_it_is():
 def test_build_refuses(cfg, message):
     with pytest.raises(UserError, match=message):
         build(UNITS, cfg, 'key')
+
+
+def test_build_names_what_is_missing():
+    with pytest.raises(UserError, match='key.default is missing; ByKind needs it'):
+        build(CRITERIA, dict(type='ByKind', kinds={}), 'key')

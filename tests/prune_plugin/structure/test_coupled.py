@@ -154,3 +154,112 @@ def test_tracing_leaves_each_module_in_its_mode():
 def test_tracing_in_the_type_of_the_weights():
     model = build(Mixed).double()
     assert len(pruner().plan(model).groups) == 3
+
+
+class Block(nn.Module):
+    """A pre-norm block of a transformer."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm1, self.norm2 = norm(32), norm(32)
+        self.qkv, self.proj = nn.Linear(32, 96), nn.Linear(32, 32)
+        self.fc1, self.fc2 = nn.Linear(32, 48), nn.Linear(48, 32)
+
+    def forward(self, x):
+        q, k, v = (
+            t.unflatten(-1, (4, 8)).transpose(1, 2) for t in self.qkv(self.norm1(x)).chunk(3, -1)
+        )
+        x = x + self.proj(
+            (q @ k.transpose(-2, -1)).softmax(-1).matmul(v).transpose(1, 2).flatten(2)
+        )
+        return x + self.fc2(self.fc1(self.norm2(x)).relu())
+
+
+class Transformer(nn.Module):
+    """Two blocks on a residual stream of 32."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.stem, self.position = nn.Linear(10, 32), nn.Parameter(torch.randn(1, 6, 32))
+        self.blocks = nn.Sequential(Block(norm), Block(norm))
+        self.norm, self.head = norm(32), nn.Linear(32, 5)
+
+    def forward(self, x):
+        return self.head(self.norm(self.blocks(self.stem(x) + self.position)))
+
+
+@pytest.mark.parametrize('norm', [nn.LayerNorm, type('RMSNorm', (nn.RMSNorm,), {})])
+@pytest.mark.parametrize('shared', [True, False])
+def test_the_residual_stream_of_a_transformer(norm, shared):
+    torch.manual_seed(0)
+    model, x = Transformer(norm).eval().double(), torch.randn(3, 6, 10).double()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    units = [dict(type='CoupledChannels', shared=shared)]
+    cfg = dict(units=units, budget=dict(type='units', ratio=0.25), allocator=dict(type='Uniform'))
+    plan = build_pruner(cfg).plan(model, example_inputs=x)
+    streams = [group for group in plan.groups if group.size == 32]
+    assert len(streams) == 1 and len(plan.groups) == (1 if shared else 3)
+    assert {group.kind for group in plan.groups} == {'coupled'}
+    assert all(how.startswith('discovered, ') for how in plan.scored.proofs.values())
+    state = PruneState.from_dict(plan.state.to_dict())
+    masked = mask(copy.deepcopy(model), state)(x)
+    cut = slim(copy.deepcopy(model), state)
+    assert cut.stem.weight.shape == (24, 10) and cut.position.shape == (1, 6, 24)
+    assert cut.blocks[1].qkv.weight.shape == (96, 24)
+    assert float((cut(x) - masked).detach().abs().max()) < 1e-9
+    # What the masked model computes, by an independent definition: the stream times zeros and ones.
+    kept = torch.zeros(32).double()
+    kept[state.kept[streams[0].name]] = 1
+    if shared:
+        hooks = [m.register_forward_hook(lambda m, args, out: out * kept)
+                 for m in (model.stem, *(b.proj for b in model.blocks), *(b.fc2 for b in model.blocks),
+                           *(m for m in model.modules() if isinstance(m, norm)))]  # fmt: skip
+        model.position.data *= kept
+        assert float((model(x) - masked).detach().abs().max()) < 1e-9
+        assert len(hooks) == 10
+
+
+def test_the_stream_stays_unless_asked_for():
+    torch.manual_seed(0)
+    model, x = Transformer(nn.LayerNorm).eval(), torch.randn(3, 6, 10)
+    sizes = {g.name: g.size for g in pruner_of(None).plan(model, example_inputs=x).groups}
+    assert sizes and 32 not in sizes.values()
+
+
+def pruner_of(units):
+    return build_pruner(dict(units=units, budget=dict(type='units', ratio=0.5)))
+
+
+def test_an_example_input_is_asked_for():
+    with pytest.raises(
+        UserError, match='CoupledChannels needs an example input: set its input_shape'
+    ):
+        pruner_of([dict(type='CoupledChannels')]).plan(build(Mixed))
+    plan = pruner_of([dict(type='CoupledChannels')]).plan(
+        build(Mixed), example_inputs=torch.randn(1, 3, 8, 8)
+    )
+    assert len(plan.groups) == 3
+    with pytest.raises(UserError, match='the model does not run on .3, 2. .RuntimeError'):
+        pruner_of([dict(type='CoupledChannels', input_shape=(3, 2))]).plan(build(Mixed))
+    with torch.device('meta'), pytest.raises(UserError, match='no weights on the meta device'):
+        pruner().plan(Mixed())
+
+
+def test_heads_neurons_and_the_stream_in_one_knapsack():
+    timm = pytest.importorskip('timm')
+    torch.manual_seed(0)
+    model = timm.create_model(
+        'vit_tiny_patch16_224', img_size=32, patch_size=8, depth=3, num_classes=7
+    ).eval()
+    x = torch.randn(2, 3, 32, 32)
+    kinds = ('AttentionHeads', 'FFNNeurons', 'PreNormLayers', 'CoupledChannels')
+    cfg = dict(units=[dict(type=kind) for kind in kinds], budget=dict(type='params', ratio=0.3))
+    plan = build_pruner(cfg).plan(model, example_inputs=x)
+    assert sorted({group.kind for group in plan.groups}) == ['attention', 'coupled', 'layer', 'mlp']
+    cut = slim(copy.deepcopy(model), plan.state)
+    left = sum(p.numel() for p in cut.parameters()) / sum(p.numel() for p in model.parameters())
+    assert left == pytest.approx(0.7, abs=0.002)
+    masked = mask(copy.deepcopy(model), plan.state)
+    with torch.no_grad():
+        assert torch.allclose(cut(x), masked(x), atol=1e-4 * float(masked(x).abs().max()))

@@ -1,4 +1,4 @@
-"""Whole experts of mixtures: a router's logits are ranked, and as many weights are stacked beside it."""
+"""Whole experts of mixtures: scores are compared, and as many weights are stacked beside the router."""
 
 from collections.abc import Collection, Iterator
 
@@ -27,11 +27,13 @@ def expert_groups(model: nn.Module, labels: Labels, taken: Collection[str] = ())
         taken: Names of other groups.
     """
     groups: dict[str, UnitGroup] = {}
+    fewest: dict[str, int] = {}
     parameters = dict(model.named_parameters())
     for names, count in ranked(labels):
         routers = [name for name in names if name in parameters and parameters[name].dim() == 2]
         for router, dim in ((name, names[name]) for name in routers[:1]):
             size = parameters[router].shape[dim]
+            count = fewest[router] = max(count, fewest.get(router, 1))
             owner, stacked = around(model, router, size)
             if stacked and size > count:
                 holder, _, own = router.rpartition('.')
@@ -54,10 +56,10 @@ def expert_groups(model: nn.Module, labels: Labels, taken: Collection[str] = ())
 
 
 def ranked(labels: Labels) -> Iterator[tuple[dict[str, int], int]]:
-    """For each vector of which the largest are taken, the tensors with a row for each of its entries.
+    """For each vector of scores, the tensors with a row for each of them.
 
     Yields:
-        Their dimensions, by name, and how many of the entries are taken.
+        Their dimensions, by name, and how many of the scores are taken at least.
     """
     starts = np.array([origin.start for origin in labels.origins])
     equal: dict[bytes, list[Ids]] = {}

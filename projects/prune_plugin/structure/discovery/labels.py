@@ -52,7 +52,7 @@ class Labels:
         self.pins: list[tuple[Ids, str]] = []
         self.marks: dict[str, list[Ids]] = {}
         self.norms: list[tuple[Ids, str, str]] = []
-        self.rankings: list[tuple[Ids, int]] = []
+        self.rankings: list[tuple[Ids, int]] = []  # scores, and the fewest of them that are taken
         self._families: dict[bytes, int] = {}
         self._partitions: dict[bytes, Ids] = {}
 

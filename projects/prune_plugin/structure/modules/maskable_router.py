@@ -3,7 +3,6 @@
 from copy import copy
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -32,7 +31,7 @@ class MaskableRouter(nn.Module):
     it computes what its own class does.
 
     Attributes:
-        kept_experts: 1 for experts that may be chosen, 0 for masked ones, of shape (experts,); None: all may.
+        kept_experts: (experts,), 1 for those that may be chosen, 0 for masked ones; None: all may.
         router_weight: Name of the module's own parameter that gives the logits.
     """
 

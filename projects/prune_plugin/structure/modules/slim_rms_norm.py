@@ -22,6 +22,8 @@ class SlimRMSNorm(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Normalise the last dimension."""
+        if 'normalized_shape' in vars(self):  # PyTorch's own
+            self.normalized_shape = (x.shape[-1],)
         scale = (x.shape[-1] / self.dense_features) ** 0.5
         return super().forward(x * scale, *args, **kwargs) / scale
 

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from ...common.errors import UserError, first_line
+from ...common.eval_mode import evaluation_mode
 from ...common.registry import UNITS
+from ...common.unchanged import unchanged
 from ...common.validation import check_shape
 from ..discovery.call import Call
 from ..discovery.candidates import Candidate
@@ -88,20 +90,24 @@ class CoupledChannels(UnitFinder):
                 'leave it out, or build the model with weights'
             )
         call = self.call_of(model, part)
+        self.check_runs(part, call)
         inside = [group for group in map(self.within, known) if group is not None]
+        result = discover_units(part, call, inside, self.chosen)
+        self.proofs = {join(self.submodule, n): how for n, how in result.proofs.items()}
+        groups = [self.in_model(group) for group in result.groups]
+        return groups, {join(self.submodule, n): why for n, why in result.refused.items()}
+
+    def check_runs(self, part: nn.Module, call: Call) -> None:
+        """Raise :class:`UserError` unless the submodule runs on the example."""
         try:
-            result = discover_units(part, call, inside, self.chosen)
-        except UserError:
-            raise
+            with torch.no_grad(), evaluation_mode(part), unchanged(part):
+                call.copied().on(part)
         except Exception as error:  # the model's own code may raise anything
             where = self.submodule or 'the model'
             raise UserError(
                 f'prune_cfg.units: CoupledChannels: {where} does not run on '
                 f'{self.input_shape or "the example input"} ({type(error).__name__}: {first_line(error)})'
             ) from error
-        self.proofs = {join(self.submodule, n): how for n, how in result.proofs.items()}
-        groups = [self.in_model(group) for group in result.groups]
-        return groups, {join(self.submodule, n): why for n, why in result.refused.items()}
 
     def chosen(self, found: list[Candidate]) -> list[Candidate]:
         """Of candidates those that are channels, under one kind."""

@@ -263,3 +263,79 @@ def test_weights_in_half_precision(dtype):
         (g.name, g.size, g.attrs) for g in expected.groups
     ]
     assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+class TwoHeads(nn.Module):
+    """A head that the example doesn't reach reads the same features."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body = nn.Linear(8, 24), nn.Linear(24, 40)
+        self.heads = nn.ModuleDict(dict(a=nn.Linear(40, 3), b=nn.Linear(40, 5)))
+
+    def forward(self, x, head='a'):
+        return self.heads[head](self.body(self.stem(x).relu()).relu())
+
+
+def test_what_an_unreached_module_may_read_stays():
+    plan = planned(TwoHeads(), torch.randn(4, 8))
+    assert [group.name for group in plan.groups] == ['stem']
+    assert plan.refused['body'] == 'heads.b may read it, which the example input does not reach'
+
+
+class Direct(nn.Module):
+    """Calls the ``forward`` of its parts, as MMDetection does."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.mlp = nn.Linear(8, 24), nn.Sequential(nn.Linear(24, 40), nn.Linear(40, 24))
+        self.last = nn.Linear(24, 2)
+
+    def forward(self, x):
+        return self.last(self.mlp.forward(self.stem.forward(x)))
+
+
+def test_calls_of_forward_itself_are_seen():
+    model, x = Direct(), torch.randn(4, 8)
+    before = model.mlp.forward
+    plan = planned(model, x)
+    assert 'mlp' in {group.owner for group in plan.groups}
+    assert 'forward' not in vars(model.mlp) and model.mlp.forward == before
+
+
+class Stubborn(nn.Module):
+    """Doesn't run while its operations are followed."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x):
+        from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+        if _get_current_dispatch_mode() is not None:
+            raise ValueError('not with a mode')
+        return self.down(self.up(x).relu())
+
+
+def test_a_model_that_cannot_be_followed_is_refused():
+    with pytest.raises(UserError, match='Stubborn does not run while its operations are followed'):
+        planned(Stubborn(), torch.randn(4, 8))
+
+
+def test_the_widths_of_a_nested_norm_class():
+    """Subclasses with a forward pass of their own are norms if they compute what a norm does."""
+    from projects.prune_plugin.structure.discovery.rules.norms import norm_of
+
+    class Fast(nn.LayerNorm):
+        def forward(self, x):
+            return torch.nn.functional.layer_norm(
+                x, (x.shape[-1],), self.weight, self.bias, self.eps
+            )
+
+    class First(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+    assert norm_of(Fast(8)) == norm_of(nn.LayerNorm(8)) == 'SlimLayerNorm'
+    assert norm_of(First(8)) == norm_of(nn.LayerNorm((2, 8))) == ''

@@ -36,6 +36,9 @@ def normalised(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Any) -
         for track in tracks:
             tracer.labels.mark('attended', track.ids)
         tracks += [Track(dim, ids) for ids in mixed]  # all tied, but they may be ranked yet
+        tracer.labels.rankings += [
+            (ids, 1) for ids in mixed
+        ]  # or all be taken, each with its share
     if 'topk' in func._schema.name:
         count = int(argument(func, args, kwargs, 'k'))
         tracer.labels.rankings += [(ids, count) for ids in mixed]
