@@ -40,9 +40,10 @@ def random_points(preprocessor: nn.Module, width: int) -> Tensor:
     """Random points (POINTS, width) in the space that the voxels cover."""
     layer = getattr(preprocessor, 'voxel_layer', None)
     space = getattr(layer, 'point_cloud_range', None)
-    low, high = (-REACH,) * 3, (REACH,) * 3
+    corners = [-REACH] * 3 + [REACH] * 3
     if space is not None and len(space) == 6:
-        low, high = tuple(map(float, space[:3])), tuple(map(float, space[3:]))
+        corners = [float(number) for number in space]
+    low, high = corners[:3], corners[3:]
     generator = torch.Generator().manual_seed(0)
     points = torch.rand(POINTS, width, generator=generator)
     points[:, :3] = torch.tensor(low) + points[:, :3] * (torch.tensor(high) - torch.tensor(low))

@@ -9,8 +9,8 @@ from ...common.errors import first_line
 from ..unit_group import UnitGroup
 from .call import Call
 from .captures import called, captured, of_features
-from .discover import held, is_large, is_plain, layout_of, together
 from .proof import Subject
+from .trials import held, is_large, is_plain, layout_of, together
 
 
 def trials(
