@@ -130,7 +130,7 @@ def resnet_head(r: dict) -> str:
 timm's, trained {own['dense_steps']} steps on digits of 32 x 32, then pruned, then trained
 {own['tune_steps']} steps; seeds: {len(own['seeds'])}. Time and FLOPs of an image of 224 x 224
 through the same models. All widths here are units of `CoupledChannels`, which torch-pruning's
-tracer finds and this plugin scores, selects and slims."""
+tracer found when this was measured, and this plugin scored, selected and slimmed."""
 
 
 def vad_head(r: dict) -> str:
