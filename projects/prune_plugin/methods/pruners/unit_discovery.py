@@ -18,6 +18,7 @@ from ...structure.discovery.call import Call
 from ...structure.discovery.discover import discover_units
 from ...structure.discovery.known import trials
 from ...structure.discovery.proof import without_cache
+from ...structure.discovery.trials import Discovery
 from ...structure.unit_group import UnitGroup
 from ...structure.units.finder import (
     UnitFinder,
@@ -104,7 +105,12 @@ def find_units(
         proofs |= {name: f'known by its class, {how}' for name, how in tried.items()}
         refused = {**refused, **failed}
         if wanted or (failed and finders is None):
-            found = discover_units(model, call, groups)
+            try:
+                found = discover_units(model, call, groups)
+            except UserError as error:
+                if not groups:
+                    raise
+                found = Discovery(refused={type(model).__name__: str(error)})
             groups = [*groups, *found.groups]
             refused = {**refused, **found.refused}
             proofs |= {name: f'discovered, {how}' for name, how in found.proofs.items()}

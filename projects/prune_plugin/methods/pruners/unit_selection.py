@@ -32,7 +32,7 @@ class UnitSelection(Selection):
             if any(cut.dim is None or cut.side == 'flag' for cut in group.cuts):
                 raise UserError(
                     f'prune_cfg.units: units of {group.name} ({group.kind}) cannot be masked while '
-                    'training; leave that kind out'
+                    'training; leave that kind out, or name its groups in prune_cfg.exclude'
                 )
         self.kept: Units = {group.name: torch.arange(group.size) for group in self.groups}
         self.target = dict(self.kept)

@@ -68,6 +68,10 @@ def traced(model: nn.Module, call: Call) -> tuple[Tracer, Reads]:
         try:
             with recorded(model) as reads:
                 return run(model, call.copied()), reads
+        except UserError as error:
+            raise UserError(
+                f'prune_cfg: {type(model).__name__} is not followed: {error}'
+            ) from error
         except Exception:  # it may ask for its own class, which recording changes
             pass
         try:

@@ -27,7 +27,8 @@ def trials(
         Why groups don't pass, by name, and how those that pass were proven; groups that the call doesn't
         reach are in neither.
     """
-    plain = [group for group in groups if is_plain(group) and group.owner]
+    fixed = {group.name for group in groups if group.size <= max(1, group.least)}
+    plain = [g for g in groups if is_plain(g) and g.owner and g.name not in fixed]
     calls = captured(model, call, {g.owner for g in plain})
     by_owner: dict[str, list[UnitGroup]] = {}
     for group in plain:
@@ -35,7 +36,7 @@ def trials(
             by_owner.setdefault(group.owner, []).append(group)
     known: dict[tuple, tuple[str, list[str]]] = {}
     failed: dict[str, str] = {}
-    proofs: dict[str, str] = {}
+    proofs = dict.fromkeys(fixed, 'with nothing that can go')
     for name, own in by_owner.items():
         key = layout_of(model, own)
         if key not in known:
@@ -53,9 +54,9 @@ def trials(
                 failed[group.name] = reason
             else:
                 proofs[group.name] = 'tried' if first == name else f'as in {first}'
-    left = [group for group in groups if group.name not in failed]
+    left = [group for group in groups if group.name not in fixed | failed.keys()]
     if left and not is_large(model):
         good, why = together(model, of_features(model, call), left)
         failed |= why
-        proofs = {name: how for name, how in proofs.items() if name in good}
+        proofs = {name: how for name, how in proofs.items() if name in good | fixed}
     return failed, proofs

@@ -29,6 +29,8 @@ NO_EFFECT = 'masking it changes nothing, so nothing is proven'
 CHANGED = 'cut, it computes something else (by {:.1g})'
 #: Rows of its inputs that a block is tried with: of a thousand boxes, or of many windows.
 ROWS = 16
+#: Seeds of more noise, where masking a group changes nothing.
+ENLIVENING = (11, 12, 13)
 #: Most combinations of attributes that are tried.
 TRIALS = 24
 
@@ -148,6 +150,16 @@ class Subject:
             a.shape == b.shape and torch.equal(a, b) for a, b in zip(before, after, strict=False)
         )
 
+    def enliven(self, groups: Sequence[UnitGroup]) -> bool:
+        """Stir the module anew until masking has an effect, as neurons may be dead; whether it has one."""
+        for seed in ENLIVENING:
+            stirred(self.module, seed, strength=1.0)
+            self.masked.clear()
+            self.double = None
+            if not self.has_no_effect(groups):
+                return True
+        return False
+
     def compare(self, module: Holder, state: PruneState, seed: int) -> float | str:
         """The largest relative difference of the slim and the masked module, or what fails."""
         self.error = None
@@ -171,7 +183,10 @@ class Subject:
             return why
         self.passes_half = True
         if self.has_no_effect(groups):
-            return NO_EFFECT
+            if not self.enliven(groups):
+                return NO_EFFECT
+            if why := self.difference(groups, 0):
+                return why
         for seed in (1, 2):
             if why := self.difference(groups, seed):
                 return why
@@ -261,14 +276,20 @@ def subset(group: UnitGroup, seed: int, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def stirred(module: nn.Module, seed: int) -> nn.Module:
-    """With noise on parameters and statistics: what is zero or one at the start hides mistakes."""
+def stirred(module: nn.Module, seed: int, strength: float = 0.1) -> nn.Module:
+    """With noise on parameters and statistics: what is zero or one at the start hides mistakes.
+
+    Args:
+        module: The module; changed in place.
+        seed: Of the noise.
+        strength: Its size relative to the spread of each parameter.
+    """
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         if parameter.is_floating_point() and parameter.numel():
             noise = torch.randn(parameter.shape, generator=generator).to(parameter)
             scale = float(parameter.float().std()) if parameter.numel() > 1 else 0.0
-            parameter.add_(noise * max(0.1 * scale, 0.01))
+            parameter.add_(noise * max(strength * scale, 0.1 * strength))
     for name, buffer in module.named_buffers():
         if name.endswith('running_mean'):
             buffer.add_(torch.randn(buffer.shape, generator=generator).to(buffer) * 0.1)

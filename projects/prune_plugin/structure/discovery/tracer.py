@@ -9,11 +9,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ...common.errors import UserError
 from .labels import Ids, Labels, Track, is_varied
 
 #: (tracer, function, arguments, keyword arguments, output) -> None: notes tracks of the output.
 Rule = Callable[['Tracer', Any, tuple, dict, Any], None]
 RULES: dict[str, Rule] = {}
+#: Operations of a forward pass from which on it isn't followed: loops over single elements.
+MOST = 100_000
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
@@ -63,7 +66,7 @@ class Tracer(TorchDispatchMode):
         self.labels = Labels()
         self.shadows = WeakTensorKeyDictionary()
         self.unknown: set[str] = set()
-        self.suspended = 0
+        self.suspended = self.operations = 0
         self.used: set[str] = set()
         self.names = WeakTensorKeyDictionary()
         for name, parameter in model.named_parameters():
@@ -96,6 +99,9 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        self.operations += 1
+        if self.operations > MOST:
+            raise UserError(f'it has more than {MOST:,} operations')
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         self.used |= {self.names[x] for x in tensors if x in self.names}
         if self.suspended:

@@ -339,3 +339,30 @@ def test_the_widths_of_a_nested_norm_class():
 
     assert norm_of(Fast(8)) == norm_of(nn.LayerNorm(8)) == 'SlimLayerNorm'
     assert norm_of(First(8)) == norm_of(nn.LayerNorm((2, 8))) == ''
+
+
+class Looping(nn.Module):
+    """Goes through its input element by element."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x):
+        for _ in range(101):
+            x = x + 0
+        return self.down(self.up(x).relu())
+
+
+def test_endless_loops_are_not_followed(monkeypatch):
+    from torchvision.models import resnet18
+
+    from projects.prune_plugin.structure.discovery import tracer
+
+    monkeypatch.setattr(tracer, 'MOST', 100)
+    with pytest.raises(UserError, match='Looping is not followed: it has more than 100 operations'):
+        planned(Looping(), torch.randn(4, 8))
+    model = nn.Sequential(resnet18(), nn.Linear(1000, 2000), nn.Linear(2000, 8), Looping()).eval()
+    plan = planned(model, torch.randn(1, 3, 32, 32))  # what is known by name is pruned all the same
+    assert '0.layer1.0' in {group.owner for group in plan.groups}
+    assert 'more than 100 operations' in plan.refused['Sequential']
