@@ -206,7 +206,11 @@ def prove_together(
 def together(
     model: nn.Module, call: Call, groups: Sequence[UnitGroup]
 ) -> tuple[set[str], dict[str, str]]:
-    """The names of groups that go together on a copy of the model, and why the others don't."""
+    """The names of groups that go together on a copy of the model, and why the others don't.
+
+    Each was tried in its block before, where masking it has an effect; it may have none on what the model
+    gives, as behind a norm over a single feature.
+    """
     plain = [group for group in groups if is_plain(group)]
     others = {group.name for group in groups} - {group.name for group in plain}
     try:
@@ -228,7 +232,4 @@ def together(
         return accepted(accepted(before, more[:half]), more[half:])
 
     good = set(accepted([], list(whole))) if whole else set()
-    if good and subject.has_no_effect([whole[name] for name in whole if name in good]):
-        refused |= dict.fromkeys(good, NO_EFFECT)
-        good = set()
     return good | others, refused
