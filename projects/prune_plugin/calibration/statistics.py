@@ -130,9 +130,12 @@ def add_rows(statistics: Statistics, name: str, columns: Tensor, rows: Tensor) -
 
 
 def check_observed(statistics: Statistics) -> None:
-    """Raise :class:`UserError` for weights of which it wasn't seen what they read."""
+    """Raise :class:`UserError` for weights that no layer holds if it wasn't seen what they read.
+
+    A layer that no batch reaches scores zero, which is right.
+    """
     for name, rows in statistics.rows.items():
-        if not bool(rows.any()):
+        if rows.dim() and not bool(rows.any()):
             raise UserError(
                 f'prune_cfg.calibration: what {name} reads cannot be observed in this model; take a '
                 'criterion of weights or gradients, such as L1 or Taylor, or name it in prune_cfg.exclude'

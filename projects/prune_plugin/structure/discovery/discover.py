@@ -84,16 +84,14 @@ def traced(model: nn.Module, call: Call) -> tuple[Tracer, Reads]:
 
 
 def unseen(model: nn.Module, tracer: Tracer) -> dict[str, set[int]]:
-    """Modules with weights that took no part, with all lengths of their weights' dimensions."""
+    """Modules whose weights took no part in the run, with the widths that these weights read."""
     found = {}
     for name, module in model.named_modules():
-        own = {
-            f'{name}.{n}'.removeprefix('.'): p for n, p in module.named_parameters(recurse=False)
-        }
-        named = {n: p for n, p in own.items() if p in tracer.names}
-        if named and not any(tracer.names[p] in tracer.used for p in named.values()):
-            found[name] = {length for p in named.values() if p.dim() > 1 for length in p.shape[1:]}
-    return {name: lengths for name, lengths in found.items() if lengths}
+        own = list(module.parameters(recurse=False))
+        widths = {length for p in own if p.dim() > 1 for length in p.shape[1:]}
+        if widths and not any(tracer.names[p] in tracer.used for p in own):
+            found[name] = widths
+    return found
 
 
 def without_unseen(

@@ -30,29 +30,47 @@ def expert_groups(model: nn.Module, labels: Labels, taken: Collection[str] = ())
     fewest: dict[str, int] = {}
     parameters = dict(model.named_parameters())
     for names, count in ranked(labels):
-        routers = [name for name in names if name in parameters and parameters[name].dim() == 2]
-        for router, dim in ((name, names[name]) for name in routers[:1]):
-            size = parameters[router].shape[dim]
-            count = fewest[router] = max(count, fewest.get(router, 1))
-            owner, stacked = around(model, router, size)
-            if stacked and size > count:
-                holder, _, own = router.rpartition('.')
-                cuts = [Cut(router, dim)]
-                cuts += [Cut(name, names[name], fill=NEVER) for name in names if name != router]
-                cuts += [
-                    Cut(name, 0, side='out' if name == last_matrix(model, stacked) else 'in')
-                    for name in stacked
-                    if name not in names
-                ]
-                cuts.append(Cut(f'{holder}.kept_experts'.removeprefix('.'), 0, side='flag'))
-                converts = ((holder, spec(own)),)
-                holders = {owner, holder, *(stack.rpartition('.')[0] for stack in stacked)}
-                attrs = tuple(counts(model, sorted(holders), size))
-                name = router if holder in taken or not holder else holder
-                groups[router] = UnitGroup(
-                    name, 'expert', size, tuple(cuts), owner, attrs, converts, count
-                )
+        router = next((n for n in names if n in parameters and parameters[n].dim() == 2), None)
+        if router is None:
+            continue
+        fewest[router] = max(count, fewest.get(router, 1))
+        group = expert_group(model, router, names, fewest[router], taken)
+        if group is not None:
+            groups[router] = group
     return list(groups.values())
+
+
+def expert_group(
+    model: nn.Module, router: str, names: dict[str, int], count: int, taken: Collection[str]
+) -> UnitGroup | None:
+    """The experts of one router; None if no stacked weights are beside it, or all of them are taken.
+
+    Args:
+        model: The model.
+        router: Its weight.
+        names: Tensors with an entry for each expert, and the dimension of the entries.
+        count: How many experts a token takes.
+        taken: Names of other groups.
+    """
+    size = model.get_parameter(router).shape[names[router]]
+    owner, stacked = around(model, router, size)
+    if not stacked or size <= count:
+        return None
+    holder, _, own = router.rpartition('.')
+    output = last_matrix(model, stacked)
+    cuts = [Cut(router, names[router])]
+    cuts += [Cut(name, dim, fill=NEVER) for name, dim in names.items() if name != router]
+    cuts += [
+        Cut(name, 0, side='out' if name == output else 'in')
+        for name in stacked
+        if name not in names
+    ]
+    cuts.append(Cut(f'{holder}.kept_experts'.removeprefix('.'), 0, side='flag'))
+    holders = {owner, holder, *(stack.rpartition('.')[0] for stack in stacked)}
+    attrs = tuple(counts(model, sorted(holders), size))
+    name = router if holder in taken or not holder else holder
+    converts = ((holder, spec(own)),)
+    return UnitGroup(name, 'expert', size, tuple(cuts), owner, attrs, converts, count)
 
 
 def ranked(labels: Labels) -> Iterator[tuple[dict[str, int], int]]:

@@ -27,7 +27,7 @@ def trials(
         Why groups don't pass, by name, and how those that pass were proven; groups that the call doesn't
         reach are in neither.
     """
-    fixed = {group.name for group in groups if group.size <= max(1, group.least)}
+    fixed = {group.name for group in groups if group.size <= group.least}
     plain = [g for g in groups if is_plain(g) and g.owner and g.name not in fixed]
     calls = captured(model, call, {g.owner for g in plain})
     by_owner: dict[str, list[UnitGroup]] = {}
