@@ -49,6 +49,8 @@ def observable(model: nn.Module, groups: Sequence[UnitGroup]) -> Iterator[None]:
     wanted += [
         (n, 'EagerExperts') for n in holders if n in modules and has_experts_kernel(modules[n])
     ]
+    encoders = [m for m in modules.values() if isinstance(m, nn.TransformerEncoder)]
+    nested = [encoder.use_nested_tensor for encoder in encoders]
     for name, converter in dict.fromkeys(wanted):
         module = model.get_submodule(name)
         swapped.append((name, module))
@@ -58,6 +60,8 @@ def observable(model: nn.Module, groups: Sequence[UnitGroup]) -> Iterator[None]:
     finally:
         for name, module in swapped:
             replace_module(model, name, module)
+        for encoder, value in zip(encoders, nested, strict=True):
+            encoder.use_nested_tensor = value
 
 
 def scored_weights(model: nn.Module, groups: Sequence[UnitGroup]) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Calibration batches that don't depend on the number of ranks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from mmengine import dist
 from mmengine.registry import DATASETS, FUNCTIONS
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..common.errors import UserError
 from ..common.model_interface import read_fully
@@ -63,6 +64,73 @@ class CalibrationData:
         """Number of batches on this rank."""
         rank, world = dist.get_dist_info()
         return len(range(rank, len(self.batches), world))
+
+
+class GivenBatches(CalibrationData):
+    """Batches that the user made; rank r of n takes the batches r, r + n, ... of them.
+
+    Args:
+        batches: The batches, the same on every rank; a batch has as many samples as its first tensor rows.
+            Or ``(number, samples, batch)`` each.
+        seed: Seeds what is random in the model's forward pass.
+
+    Raises:
+        UserError: there are none.
+    """
+
+    def __init__(self, batches: Iterable, seed: int):
+        self.given = list(batches)
+        if not self.given:
+            raise UserError('the calibration data holds no batches; give at least one')
+        if all(map(is_counted, self.given)):
+            sizes = [samples for _, samples, _ in self.given]
+            self.given = [batch for _, _, batch in self.given]
+        else:
+            sizes = [samples_in(batch) for batch in self.given]
+        self.batches = torch.arange(sum(sizes)).split(sizes)
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[tuple[int, int, Any]]:
+        """See :class:`CalibrationData`."""
+        rank, world = dist.get_dist_info()
+        for number in range(rank, len(self.given), world):
+            yield number, len(self.batches[number]), self.given[number]
+
+    def first_sample(self) -> Any:
+        """The first batch."""
+        return self.given[0]
+
+
+def is_counted(batch: Any) -> bool:
+    """Whether this is ``(number, samples, batch)``, as :class:`CalibrationData` gives it."""
+    triple = isinstance(batch, tuple) and len(batch) == 3
+    return triple and all(type(number) is int for number in batch[:2])
+
+
+def samples_in(batch: Any) -> int:
+    """How many samples a batch has: the rows of its first tensor."""
+    tensors = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim())
+    return len(next(tensors, ' ')) or 1
+
+
+def as_calibration_data(given: Any, seed: int) -> CalibrationData:
+    """Calibration data as the methods read it.
+
+    Args:
+        given: That already, or batches: a list or a ``torch.utils.data.DataLoader``.
+        seed: See :class:`GivenBatches`.
+
+    Raises:
+        UserError: it is something else, or holds no batches.
+    """
+    if isinstance(given, CalibrationData) or hasattr(given, 'batches'):  # or what behaves like it
+        return given
+    if isinstance(given, Mapping | str | Tensor) or not isinstance(given, Iterable):
+        raise UserError(
+            f'the calibration data is a {type(given).__name__}; it must be a list of batches, a '
+            'DataLoader, or a CalibrationData'
+        )
+    return GivenBatches(given, seed)
 
 
 def forward_calls(

@@ -50,7 +50,7 @@ class MaskGradients:
         """
         handles = []
         for group in self.groups:
-            if is_layer(group):
+            if group.is_whole:
                 owner = self.model.get_submodule(group.owner)
                 handles.append(owner.register_forward_pre_hook(start_graph, with_kwargs=True))
                 handles.append(
@@ -113,13 +113,16 @@ class MaskGradients:
         return handles
 
     def layer_hook(self, group: UnitGroup) -> Callable[..., None]:
-        """A forward hook for a whole layer."""
+        """A forward hook for a whole layer, attention or MLP: a mask on what it adds."""
+        is_branch = any(how.startswith('SkipBranch') for _, how in group.converts)
 
         def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             out = output[0] if isinstance(output, tuple) else output
             if not (torch.is_grad_enabled() and out.requires_grad):
                 return
-            added = out.detach().float() - first_input(args, kwargs).detach()
+            added = out.detach().float()
+            if not is_branch:
+                added = added - first_input(args, kwargs).detach()
             out.register_hook(
                 lambda gradient: self.add(group.name, (added * gradient).double().sum().reshape(1))
             )
@@ -168,14 +171,9 @@ def input_cuts(group: UnitGroup) -> list[Cut]:
     return [cut for cut in group.cuts if cut.side == 'out']
 
 
-def is_layer(group: UnitGroup) -> bool:
-    """Whether the group is a whole layer."""
-    return any(cut.dim is None for cut in group.cuts)
-
-
 def has_mask_gradient(group: UnitGroup) -> bool:
     """Whether the group's units have mask gradients: a module reads them, or they are a whole layer."""
-    return is_layer(group) or bool(input_cuts(group))
+    return group.is_whole or bool(input_cuts(group))
 
 
 def first_input(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:

@@ -38,12 +38,8 @@ class PruneState:
 
     @property
     def removed_layers(self) -> list[str]:
-        """Names of the layers that are removed as a whole."""
-        return [
-            name
-            for name, g in self.groups.items()
-            if g.kind == 'layer' and not len(self.kept[name])
-        ]
+        """Names of the layers, attentions and MLPs that are removed as a whole."""
+        return [g.owner for n, g in self.groups.items() if g.is_whole and not len(self.kept[n])]
 
     def removed(self, name: str) -> Tensor:
         """Sorted indices of the removed units of group ``name``."""

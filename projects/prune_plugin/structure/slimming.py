@@ -1,11 +1,14 @@
 """Removing units from the tensors (slim), or setting them to zero (mask)."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from ..common.errors import UserError
 from .attribute_paths import get, put
-from .modules import converter_of, maskable_router
+from .modules import SlimMultiheadAttention, converter_of, maskable_router
 from .prune_state import PruneState
 from .unit_group import Cut, UnitGroup, named_tensors
 
@@ -58,13 +61,38 @@ def converted(module: nn.Module, converter: str) -> nn.Module:
 
 
 def without_removed_layers(state: PruneState) -> list[UnitGroup]:
-    """The reduced groups, without those inside a layer that is removed as a whole."""
-    layers = [g.name for g in state.reduced if any(cut.dim is None for cut in g.cuts)]
-    return [
-        group
-        for group in state.reduced
-        if not any(group.name.startswith(f'{layer}.') for layer in layers)
-    ]
+    """The reduced groups, without what they have inside of modules that are removed as a whole.
+
+    The largest of these modules come first.
+    """
+    names: list[str] = []
+    whole: list[UnitGroup] = []
+    for group in sorted((g for g in state.reduced if g.is_whole), key=lambda g: len(g.module)):
+        if not any(is_within(group.module, name) for name in names):
+            names.append(group.module)
+            whole.append(group)
+    rest = [outside(group, names) for group in state.reduced if not group.is_whole]
+    return [*whole, *(group for group in rest if group.cuts)]
+
+
+def outside(group: UnitGroup, modules: Sequence[str]) -> UnitGroup:
+    """A group without what it has inside of some modules."""
+
+    def stays(name: str) -> bool:
+        return not any(is_within(name, module) for module in modules)
+
+    return replace(
+        group,
+        cuts=tuple(cut for cut in group.cuts if stays(cut.name)),
+        attrs=tuple(attr for attr in group.attrs if stays(attr.module)),
+        converts=tuple(pair for pair in group.converts if stays(pair[0])),
+        emptied=tuple(pair for pair in group.emptied if stays(pair[0])),
+    )
+
+
+def is_within(name: str, module: str) -> bool:
+    """Whether a module or tensor is a module, or inside of it."""
+    return name == module or name.startswith(f'{module}.')
 
 
 def replace_tensors(model: nn.Module, removed: dict[int, dict[int, Tensor]]) -> None:
@@ -179,12 +207,34 @@ def check_fits(model: nn.Module, state: PruneState) -> None:
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Replace the submodule ``name`` of ``model`` by ``module``; an empty name is the model itself."""
+    """Replace the submodule ``name`` of ``model`` by ``module``; an empty name is the model itself.
+
+    It is replaced under all of its names, and hooks registered on it go on working.
+    """
     if not name:
         model.__class__, model.__dict__ = module.__class__, module.__dict__
         return
-    parent, _, child = name.rpartition('.')
-    setattr(model.get_submodule(parent), child, module)
+    before = model.get_submodule(name)
+    if module is not before:
+        carry_hooks(before, module)
+    for parent in list(model.modules()):
+        for child, own in parent._modules.items():
+            if own is before:
+                parent._modules[child] = module
+    if isinstance(module, SlimMultiheadAttention):
+        parts = name.split('.')
+        for i in range(len(parts)):
+            parent = model.get_submodule('.'.join(parts[:i]))
+            if isinstance(parent, nn.TransformerEncoder):
+                parent.use_nested_tensor = False  # only nn.MultiheadAttention takes these
+
+
+def carry_hooks(before: nn.Module, after: nn.Module) -> None:
+    """Hand over a module's hooks; their handles remain valid."""
+    for name, table in vars(before).items():
+        if 'hooks' in name and isinstance(table, dict):
+            table.update(vars(after).get(name) or {})
+            vars(after)[name] = table
 
 
 def sync_widths(module: nn.Module) -> None:

@@ -110,6 +110,16 @@ class UnitGroup:
     repeated: tuple[str, ...] = ()
     emptied: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its only unit is a module as a whole: a layer, or a layer's attention or MLP."""
+        return any(cut.dim is None for cut in self.cuts)
+
+    @property
+    def module(self) -> str:
+        """Of a whole module its name."""
+        return self.converts[0][0] if self.converts else self.owner
+
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name; tied ones are listed under each of their names."""

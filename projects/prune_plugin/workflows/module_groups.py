@@ -68,9 +68,10 @@ def module_groups(
             ``min_keep`` others stay.
     """
     floors = pruner.floors(list(groups), list(scores))
-    layers = [number for number, group in enumerate(groups) if group.kind == 'layer']
-    if len(layers) > pruner.min_keep:
-        floors[layers] = 0
+    for kind in {group.kind for group in groups if group.is_whole}:
+        layers = [number for number, group in enumerate(groups) if group.kind == kind]
+        if len(layers) > pruner.min_keep:
+            floors[layers] = 0
     members: dict[tuple[str, str], list[int]] = {}
     for number, group in enumerate(groups):
         members.setdefault((group.owner or group.name, group.kind), []).append(number)

@@ -1,11 +1,13 @@
 """Pruning a config's model into files: what ``tools/analysis_struct.py`` and ``train.py`` do."""
 
+import logging
 from copy import deepcopy
 from functools import partial
 from typing import Any
 
 from mmengine import dist
 from mmengine.config import Config
+from mmengine.logging import print_log
 from torch import nn
 
 from ..calibration.batch_norm import recalibrate
@@ -308,6 +310,13 @@ def data_factory(cfg: Config, pruner: Pruner) -> DataFactory:
             )
         made.clear()
         made[key] = CalibrationData(dataloader, **settings.sampling)
+        if (found := sum(map(len, made[key].batches))) < settings.num_samples:
+            print_log(
+                f'prune_cfg.calibration.num_samples is {settings.num_samples}, but the training data '
+                f'holds {found}: all of them are used',
+                'current',
+                logging.WARNING,
+            )
         return made[key]
 
     return data

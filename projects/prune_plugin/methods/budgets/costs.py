@@ -142,7 +142,7 @@ def product_cost(
                 continue  # as many experts run for a token as before
             cuts.setdefault(id(tensors.get(cut.name)), []).append((number, cut))
     repeating = [(g, group.repeated) for g, group in enumerate(groups) if group.repeated]
-    layers = [(g, group.name) for g, group in enumerate(groups) if group.kind == 'layer']
+    layers = [(g, group.owner) for g, group in enumerate(groups) if group.is_whole]
     terms = []
     for name, parameter in model.named_parameters():
         multiplier = 1.0 if uses is None else uses.get(id(parameter), 0.0)
@@ -152,7 +152,7 @@ def product_cost(
     for name, cost in (module_costs or {}).items():
         term = Term(cost, [])
         for g, group in enumerate(groups):
-            if group.owner == name and group.kind != 'layer' and not group.repeated:
+            if group.owner == name and not group.is_whole and not group.repeated:
                 term.scaled_by(g, group.size)
         for g, layer in layers:
             if name == layer or name.startswith(f'{layer}.'):

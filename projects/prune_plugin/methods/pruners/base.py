@@ -1,7 +1,7 @@
 """What both pruners have in common."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from inspect import signature
@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ...calibration.data import CalibrationData
+from ...calibration.data import CalibrationData, as_calibration_data
 from ...calibration.loss import LossFunction, mmengine_loss
 from ...calibration.settings import CalibrationSettings
 from ...common.errors import UserError
@@ -32,6 +32,8 @@ from .unit_discovery import FoundUnits
 
 #: Gives the calibration batches when, and only when, a method needs them.
 DataFactory = Callable[[CalibrationSettings], CalibrationData]
+#: The same, or the batches themselves.
+DataSource = DataFactory | Iterable[Any]
 
 
 @dataclass(frozen=True)
@@ -259,20 +261,21 @@ class Pruner:
         """
         raise NotImplementedError
 
-    def batches(self, data: DataFactory | None, user: DataUser) -> CalibrationData:
+    def batches(self, data: DataSource | None, user: DataUser) -> CalibrationData:
         """The calibration batches for one of :meth:`data_users`.
 
         Raises:
-            UserError: there are none.
+            UserError: there are none, or they are something else.
         """
         if data is None:
             raise UserError(
                 f'{user.what} needs calibration data; give a train_dataloader, or {user.instead}'
             )
-        return data(self.calibration)
+        given = data(self.calibration) if callable(data) else data
+        return as_calibration_data(given, self.calibration.seed)
 
     def check(
-        self, model: nn.Module, data: DataFactory | None = None, loss: LossFunction = mmengine_loss
+        self, model: nn.Module, data: DataSource | None = None, loss: LossFunction = mmengine_loss
     ) -> None:
         """Raise :class:`UserError` for what the other steps would refuse, as far as it is quickly known.
 
@@ -285,7 +288,7 @@ class Pruner:
     def score(
         self,
         model: nn.Module,
-        data: DataFactory | None = None,
+        data: DataSource | None = None,
         table: list[Tensor] | None = None,
         loss: LossFunction = mmengine_loss,
         example_inputs: Any = None,
@@ -307,7 +310,7 @@ class Pruner:
     def plan(
         self,
         model: nn.Module,
-        data: DataFactory | None = None,
+        data: DataSource | None = None,
         table: list[Tensor] | None = None,
         loss: LossFunction = mmengine_loss,
         example_inputs: Any = None,
@@ -339,7 +342,7 @@ class Pruner:
         self,
         model: nn.Module,
         plan: Any,
-        data: DataFactory | None = None,
+        data: DataSource | None = None,
         loss: LossFunction = mmengine_loss,
         seconds: dict[str, float] | None = None,
         progress: LayerProgress | None = None,

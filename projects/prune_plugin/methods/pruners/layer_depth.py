@@ -75,7 +75,7 @@ def find_blocks(
         inside = tuple(
             g
             for g, group in enumerate(groups)
-            if group.name.startswith(prefix) and group.kind != 'layer'
+            if group.name.startswith(prefix) and not group.is_whole
         )
         module = model.get_submodule(layer.name)
         cut = covered(model, [groups[g] for g in inside])

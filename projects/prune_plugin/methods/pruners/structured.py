@@ -36,7 +36,7 @@ from ..compensation import Compensation
 from ..constraint import Cost, sizes
 from ..criteria import Random
 from ..sparsifiers import Magnitude
-from .base import DataFactory, DataUser, Pruner
+from .base import DataSource, DataUser, Pruner
 from .budget_block import other_budgets
 from .layer_depth import (
     DepthCost,
@@ -228,7 +228,7 @@ class StructuredPruner(Pruner):
     def score(
         self,
         model: nn.Module,
-        data: DataFactory | None = None,
+        data: DataSource | None = None,
         table: list[Tensor] | None = None,
         loss: LossFunction = mmengine_loss,
         example_inputs: Any = None,
@@ -271,7 +271,7 @@ class StructuredPruner(Pruner):
         self,
         model: nn.Module,
         groups: list[UnitGroup],
-        data: DataFactory | None = None,
+        data: DataSource | None = None,
         loss: LossFunction = mmengine_loss,
         seconds: dict[str, float] | None = None,
     ) -> list[Tensor]:
@@ -317,7 +317,7 @@ class StructuredPruner(Pruner):
         self,
         model: nn.Module,
         plan: UnitPlan,
-        data: DataFactory | None = None,
+        data: DataSource | None = None,
         loss: LossFunction = mmengine_loss,
         seconds: dict[str, float] | None = None,
         progress: LayerProgress | None = None,
@@ -390,11 +390,12 @@ class StructuredPruner(Pruner):
     def floors(self, groups: list[UnitGroup], scores: list[Tensor]) -> Tensor:
         """Fewest units each group keeps: ``min_keep``, or what its modules need to run.
 
-        Of whole layers, the ``min_keep`` best of the model are kept.
+        Of whole layers (attentions, MLPs), the ``min_keep`` best of the model are kept.
         """
         floors = torch.tensor([max(min(self.min_keep, g.size), g.least) for g in groups])
-        layers = [g for g, group in enumerate(groups) if group.kind == 'layer']
-        floors[layers] = 0
-        best = sorted(layers, key=lambda g: float(scores[g].sum()), reverse=True)[: self.min_keep]
-        floors[best] = 1
+        for kind in {group.kind for group in groups if group.is_whole}:
+            layers = [g for g, group in enumerate(groups) if group.kind == kind]
+            floors[layers] = 0
+            layers.sort(key=lambda g: float(scores[g].sum()), reverse=True)
+            floors[layers[: self.min_keep]] = 1
         return floors

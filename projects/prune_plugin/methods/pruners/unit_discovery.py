@@ -80,11 +80,10 @@ def find_units(
     example = cache(example)
     proven: dict[str, str] = {}
     for finder in finders or ():
-        if hasattr(finder, 'example'):
-            finder.example = example
+        finder.example = example
     groups, refused = find_known(model) if finders is None else find_all(model, finders)
     for finder in finders or ():
-        proven |= getattr(finder, 'proofs', {})
+        proven |= finder.proofs
     proofs = {group.name: 'known by its class, not tried' for group in groups}
     proofs |= {name: f'discovered, {how}' for name, how in proven.items()}
     by_name = [group for group in groups if group.name not in proven]

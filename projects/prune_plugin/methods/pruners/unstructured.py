@@ -18,7 +18,7 @@ from ...structure.prunable_weights import (
     prunable_weights,
     select_weights,
 )
-from .base import DataFactory, DataUser, Pruner
+from .base import DataSource, DataUser, Pruner
 from .budget_block import is_searched
 from .layer_progress import LayerProgress
 from .plan import Pruned, ScoredUnits, WeightPlan
@@ -140,7 +140,7 @@ class WeightPruner(Pruner):
         return [DataUser(what, 'use Magnitude')] if self.sparsifier.reads_inputs else []
 
     def check(
-        self, model: nn.Module, data: DataFactory | None = None, loss: LossFunction = mmengine_loss
+        self, model: nn.Module, data: DataSource | None = None, loss: LossFunction = mmengine_loss
     ) -> None:
         """See :meth:`Pruner.check`. Where data is read, one sample is tried on the model."""
         weights = self.chosen(model)
@@ -154,7 +154,7 @@ class WeightPruner(Pruner):
     def score(
         self,
         model: nn.Module,
-        data: DataFactory | None = None,
+        data: DataSource | None = None,
         table: list[Tensor] | None = None,
         loss: LossFunction = mmengine_loss,
         example_inputs: Any = None,
@@ -186,7 +186,7 @@ class WeightPruner(Pruner):
         self,
         model: nn.Module,
         plan: WeightPlan,
-        data: DataFactory | None = None,
+        data: DataSource | None = None,
         loss: LossFunction = mmengine_loss,
         seconds: dict[str, float] | None = None,
         progress: LayerProgress | None = None,
@@ -206,7 +206,7 @@ class WeightPruner(Pruner):
     def sparsify(
         self,
         model: nn.Module,
-        data: DataFactory | None = None,
+        data: DataSource | None = None,
         loss: LossFunction = mmengine_loss,
         ratio: float | None = None,
         progress: LayerProgress | None = None,
@@ -240,7 +240,7 @@ class WeightPruner(Pruner):
         self,
         model: nn.Module,
         ratios: Mapping[str, float],
-        data: DataFactory | None,
+        data: DataSource | None,
         loss: LossFunction,
         progress: LayerProgress | None = None,
         previous: Mapping[str, Tensor] | None = None,
@@ -264,7 +264,7 @@ class WeightPruner(Pruner):
         self,
         model: nn.Module,
         names: Iterable[str],
-        data: DataFactory | None,
+        data: DataSource | None,
         loss: LossFunction,
     ) -> SparsifierRun:
         """The model with the calibration batches, for a sparsifier that reads inputs."""

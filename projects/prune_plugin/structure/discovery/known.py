@@ -45,6 +45,8 @@ def trials(
                 subject = Subject(model.get_submodule(name), calls[name])
                 alone = len(own) == 1 or bool(subject.fails(tried))
                 reasons = [subject.fails([g]) if alone else '' for g in tried]
+                if any(reasons) and not is_large(model) and subject.is_relaxed():
+                    reasons = [subject.fails([g]) for g in tried]
             except Exception as error:  # whatever its classes raise
                 reasons = [f'it can not be copied for a trial ({first_line(error)})'] * len(own)
             known[key] = name, reasons

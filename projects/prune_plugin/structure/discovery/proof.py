@@ -1,20 +1,17 @@
 """Trying on a copy whether units can go: the slim module must compute what the masked one does."""
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
-from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...common.errors import first_line
-from ..modules.inferred_sizes import Failure, failing_reshape, parse, spec
 from ..prune_state import PruneState
 from ..slimming import mask, slim
-from ..unit_group import Attr, UnitGroup, named_tensors
+from ..unit_group import UnitGroup, named_tensors
 from .call import Call
 from .forward import output_tensors
 
@@ -31,8 +28,6 @@ CHANGED = 'cut, it computes something else (by {:.1g})'
 ROWS = 16
 #: Seeds of more noise, where masking a group changes nothing.
 ENLIVENING = (11, 12, 13)
-#: Most combinations of attributes that are tried.
-TRIALS = 24
 
 
 class Holder(nn.Module):
@@ -68,7 +63,7 @@ class Subject:
         self.error: Exception | None = None
         self.slim: nn.Module | None = None
         self.trials = 0
-        self.passes_half = False
+        self.passes_half = self.leading_only = False
         self.small = sum(p.numel() for p in module.parameters()) <= SMALL
         self.take(call.first_rows(ROWS))
         self.take(self.call.with_noise(seed))
@@ -173,6 +168,7 @@ class Subject:
             self.error = error
             return f'cut, it fails ({type(error).__name__}: {first_line(error)[:400]})'
         pairs = [(a, b) for a, b in zip(outputs, masked, strict=False) if a.shape == b.shape]
+        pairs = pairs[:1] if self.leading_only else pairs
         if not pairs or (self.strict and not len(pairs) == len(outputs) == len(masked)):
             return 'cut, its output has another shape'
         return max(relative(a, b) for a, b in pairs)
@@ -195,6 +191,16 @@ class Subject:
             if isinstance(worst, str) or worst > EXACT:
                 return worst if isinstance(worst, str) else CHANGED.format(worst)
         return ''
+
+    def is_relaxed(self) -> bool:
+        """Compare the first output alone from now on, if there are more: means over heads follow these.
+
+        Whether anything reads the others is then for a trial of the whole model to show.
+        """
+        if self.strict or self.leading_only or len(self.run(self.module)) < 2:
+            return False
+        self.leading_only = True
+        return True
 
 
 class without_cache:
@@ -222,10 +228,11 @@ def copied(module: Holder, masked: PruneState | None = None) -> Holder:
     own = set()
     for group in masked.groups.values() if masked else ():
         own |= {cut.name for cut in group.cuts}
-    shared = {}
-    for name, tensor in named_tensors(module).items():
-        if name not in own:
-            shared[id(tensor)] = tensor
+    tensors = named_tensors(module)
+    own_ids = {
+        id(tensors[name]) for name in own if name in tensors
+    }  # they may have other names, too
+    shared = {id(tensor): tensor for tensor in tensors.values() if id(tensor) not in own_ids}
     return deepcopy(module, shared)
 
 
@@ -269,7 +276,9 @@ def relative(first: Tensor, second: Tensor) -> float:
 
 
 def subset(group: UnitGroup, seed: int, generator: torch.Generator) -> Tensor:
-    """Units to keep: half of them, the fewest, or all but one, by turns."""
+    """Units to keep: half of them, the fewest, or all but one, by turns; nothing of a whole module."""
+    if group.is_whole:
+        return torch.arange(0)
     least = max(1, group.least)
     count = (max(least, group.size // 2), least, max(least, group.size - 1))[seed % 3]
     return torch.randperm(group.size, generator=generator)[:count].sort().values
@@ -296,101 +305,3 @@ def stirred(module: nn.Module, seed: int, strength: float = 0.1) -> nn.Module:
         elif name.endswith('running_var'):
             buffer.mul_(torch.rand(buffer.shape, generator=generator).to(buffer) + 0.5)
     return module
-
-
-def proven(subject: Subject, group: UnitGroup, attrs: Sequence[Attr]) -> UnitGroup | str:
-    """The group with the attributes that must follow it, or why no choice of them is right.
-
-    As few attributes as possible are taken; sizes in the code are inferred where no choice is right.
-
-    Args:
-        subject: The group's owner; names in the group are those on trial.
-        group: The group, without attributes.
-        attrs: Integers that may follow the number of units.
-    """
-    if not (reason := subject.fails([group])):
-        return group
-    if reason == NO_EFFECT:
-        return reason
-    subject.trials = 0
-    options = list(choices(group, attrs, numbers_in(reason)))
-    for mend in (False, True):
-        for chosen in ((), *options) if mend else options:
-            if subject.trials > (1 + mend) * TRIALS:
-                break
-            trial = replace(group, attrs=chosen)
-            found = repaired(subject, trial, mend=mend)
-            if not isinstance(found, str):
-                return found
-    return reason
-
-
-def numbers_in(text: str) -> set[int]:
-    """All whole numbers in a message."""
-    return set(map(int, re.findall(r'\d+', text)))
-
-
-def choices(group: UnitGroup, attrs: Sequence[Attr], hints: set[int]) -> Iterator[tuple[Attr, ...]]:
-    """Choices of attributes that may be right, the likelier ones first.
-
-    Args:
-        group: The group.
-        attrs: All attributes.
-        hints: Numbers in the message of what failed without any.
-    """
-    alike: dict[tuple[str, str], list[Attr]] = {}
-    for attr in attrs:  # the same one of all blocks goes together
-        alike.setdefault((attr.module.rpartition('.')[2], attr.name), []).append(attr)
-    bundles = [tuple(bundle) for bundle in alike.values()]
-    named = [b for b in bundles if b[0].dense(group.size) in hints]
-    seen = set()
-    for some in (named, bundles):
-        for length in (len(some), 1, 2):
-            for picked in combinations(some, length) if length <= len(some) else ():
-                chosen = sum(picked, ())
-                if chosen and chosen not in seen:
-                    seen.add(chosen)
-                    yield chosen
-
-
-def repaired(
-    subject: Subject, group: UnitGroup, mend: bool = True, before: Failure | None = None
-) -> UnitGroup | str:
-    """The group if it passes; else with sizes inferred where a reshape fails; or why it doesn't pass.
-
-    Args:
-        subject: The group's owner.
-        group: The group.
-        mend: Whether sizes may be inferred.
-        before: Where the reshape failed that was mended last.
-    """
-    subject.trials += 1
-    reason = subject.fails([group])
-    if not reason:
-        return group
-    if not mend or subject.trials > 2 * TRIALS or subject.error is None or subject.slim is None:
-        return reason
-    failure = failing_reshape(subject.error, subject.slim)
-    if failure is None or (before is not None and failure.place == before.place):
-        return reason
-    for size in failure.sizes:
-        trial = with_inferred(group, failure, size)
-        found = repaired(subject, trial, True, failure) if trial is not None else reason
-        if not isinstance(found, str):
-            return found
-    return reason
-
-
-def with_inferred(group: UnitGroup, failure: Failure, size: tuple[int, int]) -> UnitGroup | None:
-    """A group with one more size to infer; None if one of that call is inferred already."""
-    converts = []
-    sizes = [size]
-    for name, converter in group.converts:
-        known = parse(converter)
-        if name == failure.module and known is not None and known[0] == failure.method:
-            sizes = [*known[1], size]
-        else:
-            converts.append((name, converter))
-    if len({call for call, _ in sizes}) < len(sizes):
-        return None
-    return replace(group, converts=(*converts, (failure.module, spec(failure.method, sizes))))

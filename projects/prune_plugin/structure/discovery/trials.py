@@ -8,11 +8,12 @@ from torch import nn
 from ...common.errors import first_line
 from ..modules.eager_experts import has_experts_kernel
 from ..unit_group import Cut, UnitGroup
+from .attribute_search import numbers_in, proven
 from .attributes import Reads
 from .attributes import candidates as attribute_candidates
 from .call import Call
 from .candidates import compact
-from .proof import NO_EFFECT, Subject, numbers_in, proven
+from .proof import CHANGED, NO_EFFECT, Subject
 
 #: Parameters of a model from which on it isn't copied as a whole.
 LARGE = 1_000_000_000
@@ -111,7 +112,7 @@ def prove(
 
 def is_plain(group: UnitGroup) -> bool:
     """Whether a group can be tried: it owns slices of tensors, not whole layers, queries or the like."""
-    if any(cut.dim is None for cut in group.cuts) or group.repeated:
+    if group.is_whole or group.repeated:
         return False
     return group.kind == 'expert' or all(cut.side in PLAIN for cut in group.cuts)
 
@@ -135,7 +136,12 @@ def tried(
     guesses = [held(group) for group in groups]
     if len(groups) > 1 and not subject.fails(guesses):
         return list(guesses)
-    return [tried_alone(model, subject, group, reads) for group in groups]
+    found = [tried_alone(model, subject, group, reads) for group in groups]
+    changed = CHANGED.partition('(')[0]
+    if any(isinstance(f, str) and f.startswith(changed) for f in found):
+        if not is_large(model) and subject.is_relaxed():
+            found = [tried_alone(model, subject, group, reads) for group in groups]
+    return found
 
 
 def tried_alone(

@@ -9,10 +9,11 @@ from functools import partial
 
 from torch import nn
 
-from . import inferred_sizes, maskable_router
+from . import inferred_sizes, maskable_router, skip_branch
 from .eager_experts import to_eager_experts
 from .empty_attention import EmptyAttention
-from .skip_layer import SkipLayer, cache_layer_index
+from .skip_branch import SkipBranch
+from .skip_layer import SkipLayer
 from .slim_attention import SlimMultiheadAttention
 from .slim_layer_norm import SlimLayerNorm
 from .slim_rms_norm import SlimRMSNorm, to_slim_rms_norm
@@ -30,17 +31,13 @@ def to_slim_layer_norm(module: nn.Module) -> SlimLayerNorm:
     return module if isinstance(module, SlimLayerNorm) else SlimLayerNorm(module)
 
 
-def to_skip_layer(module: nn.Module) -> SkipLayer:
-    """Convert any layer to a :class:`SkipLayer`."""
-    return SkipLayer(cache_layer_index(module))
-
-
 CONVERTERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     'SlimMultiheadAttention': to_slim_attention,
     'SlimLayerNorm': to_slim_layer_norm,
     'SlimRMSNorm': to_slim_rms_norm,
     'EagerExperts': to_eager_experts,
-    'SkipLayer': to_skip_layer,
+    'SkipLayer': partial(skip_branch.to_skipped, name='SkipLayer'),
+    'SkipBranch': partial(skip_branch.to_skipped, name='SkipBranch'),
     'EmptyAttention': EmptyAttention,
 }
 
@@ -51,6 +48,8 @@ def converter_of(name: str) -> Callable[[nn.Module], nn.Module] | None:
         return partial(inferred_sizes.to_inferred_sizes, name=name)
     if (weight := maskable_router.parse(name)) is not None:
         return partial(maskable_router.to_maskable_router, weight=weight)
+    if (skipped := skip_branch.parse(name)) is not None:
+        return partial(skip_branch.to_skipped, name=skipped[0], outputs=skipped[1])
     return CONVERTERS.get(name)
 
 
@@ -62,6 +61,7 @@ __all__ = [
     'converter_of',
     'EQUIVALENT',
     'EmptyAttention',
+    'SkipBranch',
     'SkipLayer',
     'SlimLayerNorm',
     'SlimRMSNorm',

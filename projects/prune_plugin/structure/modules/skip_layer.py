@@ -31,6 +31,11 @@ def count_tokens(x: Tensor, index: int | None, kwargs: dict[str, Any]) -> None:
         cache.update(zeros, zeros, index)
 
 
+def first_tensor(args: tuple, kwargs: dict[str, Any]) -> Tensor:
+    """What a layer works on: the first tensor among its arguments."""
+    return next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+
+
 class SkipLayer(nn.Module):
     """Identity in place of a removed layer, so that the names of the other layers don't change.
 
@@ -42,7 +47,8 @@ class SkipLayer(nn.Module):
         super().__init__()
         self.layer_idx = index
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the first input unchanged."""
-        count_tokens(hidden_states, self.layer_idx, kwargs)
-        return hidden_states
+        x = first_tensor(args, kwargs)
+        count_tokens(x, self.layer_idx, kwargs)
+        return x

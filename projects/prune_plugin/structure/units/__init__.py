@@ -21,7 +21,7 @@ from .ffn import FFNNeurons
 from .finder import NotPrunable, UnitFinder, discover
 from .fpn import FPNChannels
 from .mlp_branches import BranchNeurons
-from .prenorm_layers import PreNormLayers
+from .prenorm_layers import PreNormLayers, PreNormSublayers
 from .residual_blocks import BottleneckChannels
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     'FPNChannels',
     'NotPrunable',
     'PreNormLayers',
+    'PreNormSublayers',
     'SamplingPoints',
     'StackedChannels',
     'UnitFinder',

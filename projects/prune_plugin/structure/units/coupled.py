@@ -1,6 +1,6 @@
 """Widths that several layers share: stages, concatenations, the residual stream of a transformer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -44,6 +44,7 @@ class CoupledChannels(UnitFinder):
     """
 
     default = False
+    runs_model = True
 
     def __init__(
         self,
@@ -57,10 +58,12 @@ class CoupledChannels(UnitFinder):
         if not isinstance(shared, bool):
             raise UserError(f'shared is {shared!r}; it must be True or False')
         self.input_shape, self.submodule, self.shared = input_shape, submodule, shared
-        #: Gives a call of the whole model, or None; set by whoever knows one.
-        self.example: Callable[[], Call | None] | None = None
-        #: How the groups that were found last were proven, by name.
-        self.proofs: dict[str, str] = {}
+        self.last_proofs: dict[str, str] = {}
+
+    @property
+    def proofs(self) -> dict[str, str]:
+        """See :attr:`UnitFinder.proofs`."""
+        return self.last_proofs
 
     def find(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
         """See :meth:`UnitFinder.find`.
@@ -73,12 +76,7 @@ class CoupledChannels(UnitFinder):
     def find_besides(
         self, model: nn.Module, known: Sequence[UnitGroup]
     ) -> tuple[list[UnitGroup], dict[str, str]]:
-        """:meth:`find` without what other groups own.
-
-        Args:
-            model: The model.
-            known: The other groups.
-        """
+        """See :meth:`UnitFinder.find_besides`."""
         if self.submodule not in dict(model.named_modules()):
             raise UserError(
                 f'prune_cfg.units: CoupledChannels.submodule {self.submodule!r} is not in the model'
@@ -93,7 +91,7 @@ class CoupledChannels(UnitFinder):
         self.check_runs(part, call)
         inside = [group for group in map(self.within, known) if group is not None]
         result = discover_units(part, call, inside, self.chosen)
-        self.proofs = {join(self.submodule, n): how for n, how in result.proofs.items()}
+        self.last_proofs = {join(self.submodule, n): how for n, how in result.proofs.items()}
         groups = [self.in_model(group) for group in result.groups]
         return groups, {join(self.submodule, n): why for n, why in result.refused.items()}
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ...common.errors import UserError
 from ...common.patterns import check_matches, select
 from ...common.registry import UNITS
+from ..discovery.call import Call
 from ..unit_group import UnitGroup, form_grid, named_tensors, owners_along
 
 #: (module's name, module) -> its unit groups; raises NotPrunable if it can't be cut.
@@ -28,11 +29,15 @@ class UnitFinder:
 
     Class attributes:
         default: Whether the finder is used if the config doesn't list ``units``.
+        runs_model: Whether it may run the model; such finders come after the others.
         layouts: Layouts by class name; every subclass of ``UnitFinder`` has a dict of its own.
     """
 
     default = True
+    runs_model = False
     layouts: dict[str, Layout] = {}
+    #: Gives an example call of the whole model, or None; set by whoever knows one.
+    example: Callable[[], Call | None] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -47,6 +52,22 @@ class UnitFinder:
             return function
 
         return register
+
+    @property
+    def proofs(self) -> dict[str, str]:
+        """How the groups that were found last were proven, by name, as far as they were."""
+        return {}
+
+    def find_besides(
+        self, model: nn.Module, known: Sequence[UnitGroup]
+    ) -> tuple[list[UnitGroup], dict[str, str]]:
+        """:meth:`find`; finders that run the model leave out what other groups own.
+
+        Args:
+            model: The model.
+            known: The other groups.
+        """
+        return self.find(model)
 
     def find(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
         """Find the unit groups of ``model``.
@@ -159,12 +180,8 @@ def find_all(
     """
     found: list[UnitGroup] = []
     refused: dict[str, str] = {}
-    for finder in sorted(finders, key=lambda finder: hasattr(finder, 'find_besides')):
-        groups, reasons = (
-            finder.find_besides(model, found)
-            if hasattr(finder, 'find_besides')
-            else finder.find(model)
-        )
+    for finder in sorted(finders, key=lambda finder: finder.runs_model):
+        groups, reasons = finder.find_besides(model, found)
         if not groups:
             why = f' ({next(iter(reasons.items()))})' if reasons else ''
             raise UserError(
