@@ -92,10 +92,12 @@ bench: venv ## measurements of less than an hour, with their tables
 bench-full: venv ## all measurements; hours
 	$(PY) tools/benchmarks/run_all.py --full
 
-coverage: venv ## which models of timm, torchvision and transformers can be pruned: docs/models.md; hours
+coverage: venv ## which models of timm, torchvision, transformers and OpenMMLab can be pruned: docs/models.md; hours
 	$(PY) tools/benchmarks/coverage_sweep.py transformers
 	$(PY) tools/benchmarks/coverage_sweep.py torchvision
 	$(PY) tools/benchmarks/coverage_sweep.py timm
+	$(PY) tools/benchmarks/coverage_sweep.py mmdet
+	$(PY) tools/benchmarks/coverage_sweep.py mmdet3d
 	$(PY) tools/benchmarks/coverage_page.py
 
 bench-tickets: venv ## IMP, Refill and RSST against dense and one shot on CIFAR-10 (data/cifar10, or CIFAR10_ROOT)

@@ -9,6 +9,9 @@ LIBRARIES = {
     'timm': 'timm, the smallest model of each file',
     'torchvision': 'torchvision, all classifiers',
     'transformers': 'transformers, a tiny model of each causal-LM type',
+    'mmdet': 'mmdet, a model of each folder of configs',
+    'mmdet3d': 'mmdet3d, a model of each folder of configs',
+    'mmseg': 'mmseg, a model of each folder of configs',
 }
 
 
@@ -34,7 +37,11 @@ def summary(library: str) -> str:
 def listed(library: str) -> str:
     """All models of a library: those pruned with their reach, then the others with the reason."""
     rows = tried(library)
-    right = ', '.join(f'{row["name"]} {row["reach"]:.2f}' for row in rows if row['ok'])
+    right = ', '.join(
+        f'{row["name"]}{"" if row.get("compared", True) else "*"} {row["reach"]:.2f}'
+        for row in rows
+        if row['ok']
+    )
     lines = [f'## {LIBRARIES[library]}', '', f'Pruned, with reach: {right}.', '']
     rest = [row for row in rows if not row['ok']]
     if rest:
@@ -63,8 +70,9 @@ def write_page() -> None:
 
 Written by `make coverage` (an hour or more) from `coverage_*.json` in [benchmarks/](benchmarks/);
 don't edit it. Random weights with noise on every parameter; L1, the default settings, an example
-input. **Right** means: what was asked for is removed within two points, and the slim model computes
-what the masked one does; a language model also generates afterwards, if the dense one does.
+input (OpenMMLab's without one: an image or a cloud of points is made, and what their backbones and
+necks give is compared; those with a star need operators for GPUs and weren't run). **Right** means:
+what was asked for is removed within two points, and the slim model computes what the masked one does; a language model also generates afterwards, if the dense one does.
 **Reach** is the share of the weights that lie in tensors which units cut, embeddings and language
 models' heads aside. **Refused** models end with a sentence that says why. torch-pruning: its
 magnitude pruner with default settings, half the ratio in channels; right means that it runs, keeps

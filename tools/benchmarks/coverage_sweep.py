@@ -1,8 +1,9 @@
-"""Which models can be pruned: small ones of timm, torchvision and transformers.
+"""Which models can be pruned: small ones of timm, torchvision, transformers and OpenMMLab's packages.
 
-One per file of timm, all classifiers of torchvision, a tiny one for each type of causal language model.
-Each is built with random weights and pruned by L1 with the default settings and an example input; its slim
-and its masked form are compared. timm's and torchvision's are pruned by torch-pruning's defaults as well.
+One per file of timm, all classifiers of torchvision, a tiny one for each type of causal language model,
+one per folder of configs of mmdet, mmdet3d and mmseg. Each is built with random weights and pruned by L1
+with the default settings and an example input (OpenMMLab's with the plugin's own); its slim and its masked
+form are compared. timm's and torchvision's are pruned by torch-pruning's defaults as well.
 
     python tools/benchmarks/coverage_sweep.py timm
 """
@@ -15,17 +16,21 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from coverage_openmmlab import folder_model, folder_names  # noqa: E402
+
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'critical')
 
+OPENMMLAB = ('mmdet', 'mmdet3d', 'mmseg')
 #: Fraction of all parameters to remove, by library.
-RATIOS = {'timm': 0.3, 'torchvision': 0.3, 'transformers': 0.2}
+RATIOS = {'timm': 0.3, 'torchvision': 0.3, 'transformers': 0.2, **dict.fromkeys(OPENMMLAB, 0.3)}
 #: Largest model that is tried, in parameters.
-LARGEST = 90_000_000
+LARGEST = {name: 160_000_000 if name in OPENMMLAB else 90_000_000 for name in RATIOS}
 #: Sizes of the tiny language models, by keys of transformers' configs.
 TINY = {
     **dict.fromkeys(('hidden_size', 'n_embd', 'd_model', 'word_embed_proj_dim'), 64),
@@ -147,24 +152,39 @@ def transformers_model(name: str) -> tuple[Any, Any]:
 
 NAMES: dict[str, Callable[[], Iterator[str]]] = {
     'timm': timm_names, 'torchvision': torchvision_names, 'transformers': transformers_names,
+    **{package: partial(folder_names, package) for package in OPENMMLAB},
 }  # fmt: skip
 MODELS: dict[str, Callable[[str], tuple[Any, Any]]] = {
     'timm': timm_model, 'torchvision': torchvision_model, 'transformers': transformers_model,
+    **{package: partial(folder_model, package) for package in OPENMMLAB},
 }  # fmt: skip
 
 
 # What comes of it
 
 
-def run(model: Any, example: Any) -> Any:
-    """The tensor that counts of what a model gives."""
+def run(model: Any, example: Any) -> list[Any]:
+    """The tensors that count of what a model gives."""
     import torch
+    from torch.utils._pytree import tree_leaves
 
+    if example is None:
+        return []
     with torch.no_grad():
         if isinstance(example, dict):
-            return model(**example, use_cache=False).logits
+            return [model(**example, use_cache=False).logits]
+        if hasattr(example, 'on'):
+            leaves = tree_leaves(example.copied().on(model))
+            return [x for x in leaves if isinstance(x, torch.Tensor) and x.is_floating_point()]
         out = model(example)
-    return out if isinstance(out, torch.Tensor) else out[0]
+    return [out if isinstance(out, torch.Tensor) else out[0]]
+
+
+def difference(one: list[Any], other: list[Any]) -> float:
+    """The largest difference of two runs, relative to the largest value of the other."""
+    pairs = zip(one, other, strict=True)
+    gaps = (float((a - b).abs().max() / b.abs().max().clamp(min=1e-9)) for a, b in pairs)
+    return max(gaps, default=0.0)
 
 
 def reach(model: Any, groups: Any) -> float:
@@ -182,7 +202,8 @@ def prune_here(model: Any, example: Any, ratio: float, generate: bool) -> dict[s
     start = time.perf_counter()
     try:
         pruner = build_pruner(dict(budget=dict(type='params', ratio=ratio)))
-        plan = pruner.plan(model, example_inputs=example)
+        own = example is None or hasattr(example, 'on')  # a call that the plugin has found
+        plan = pruner.plan(model, example_inputs=None if own else example)
     except UserError as error:
         return dict(ok=False, why=str(error))
     row: dict[str, Any] = dict(reach=round(reach(model, plan.groups), 3), kinds={})
@@ -191,9 +212,13 @@ def prune_here(model: Any, example: Any, ratio: float, generate: bool) -> dict[s
         row['kinds'][group.kind] = row['kinds'].get(group.kind, 0) + 1
     slimmed = slim(deepcopy(model), plan.state)
     masked = run(mask(deepcopy(model), plan.state), example)
-    difference = float((run(slimmed, example) - masked).abs().max() / masked.abs().max())
-    row |= dict(removed=round(1 - size(slimmed) / size(model), 4), difference=difference)
-    row['ok'] = difference < 1e-3 and abs(row['removed'] - ratio) < 0.02
+    gap = difference(run(slimmed, example), masked)
+    row |= dict(
+        compared=example is not None,
+        removed=round(1 - size(slimmed) / size(model), 4),
+        difference=gap,
+    )
+    row['ok'] = gap < 1e-3 and abs(row['removed'] - ratio) < 0.02
     if generate and not can_generate(slimmed, example):
         row['generates'] = can_generate(model, example) and 'the dense model alone' or 'neither'
         row['ok'] = row['ok'] and row['generates'] == 'neither'
@@ -215,7 +240,7 @@ def prune_there(model: Any, example: Any, ratio: float) -> dict[str, Any]:
     from torch import nn
 
     heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1000]
-    before, shape = size(model), run(model, example).shape
+    before, shape = size(model), run(model, example)[0].shape
     try:
         torch_pruning.pruner.MagnitudePruner(
             model,
@@ -225,7 +250,7 @@ def prune_there(model: Any, example: Any, ratio: float) -> dict[str, Any]:
             pruning_ratio=ratio / 2,
             ignored_layers=heads,
         ).step()
-        same = run(model, example).shape == shape
+        same = run(model, example)[0].shape == shape
     except Exception as error:  # whatever it or the model raises
         return dict(ok=False, why=f'{type(error).__name__}: {str(error)[:120]}')
     removed = round(1 - size(model) / before, 4)
@@ -241,7 +266,7 @@ def row_of(library: str, name: str, peer: bool) -> dict[str, Any]:
     torch.manual_seed(0)
     try:
         model, example = MODELS[library](name)
-        if size(model) > LARGEST:
+        if size(model) > LARGEST[library]:
             return dict(name=name, skipped=f'{size(model):,} parameters')
         run(stirred(model), example)
     except Exception as error:  # can't be built or run here
@@ -293,7 +318,7 @@ def main() -> None:
             continue
         row = in_process(args.seconds, args.package, name, False)
         rows.append(row)
-        if args.package != 'transformers' and 'skipped' not in row:
+        if args.package in ('timm', 'torchvision') and 'skipped' not in row:
             row['torch_pruning'] = in_process(args.peer_seconds, args.package, name, True)
         told = row.get('skipped') or row.get('why') or row.get('reach')
         print(name, 'skipped' if 'skipped' in row else row['ok'], told, flush=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from ...structure.units.finder import (
     selected,
 )
 from ...structure.units.home_classes import is_home_class
+from .image_models import calls_of_features, image_calls
 from .point_clouds import point_cloud_calls
 
 #: Share of the weights in known units from which on a model counts as known.
@@ -189,18 +191,10 @@ def example_call(
     shape = input_shape or (getattr(model, 'pretrained_cfg', None) or {}).get('input_size')
     example = example_input(model, 1, shape)
     if example is None:
-        return next((c for c in point_cloud_calls(model) if not failure(model, c)), None)
+        calls = chain(point_cloud_calls(model), image_calls(model))
+        return next((c for c in calls if not failure(model, c)), None)
     call = Call(*tree_map(lifelike, example))
     return None if failure(model, call) else call
-
-
-def calls_of_features(model: nn.Module, call: Call) -> Iterator[Call]:
-    """Calls that give an OpenMMLab detector's features, for images alone: its heads may want more."""
-    if hasattr(model, 'extract_feat') and call.args:
-        yield Call(call.args[:1], method='extract_feat')
-        yield Call((dict(imgs=call.args[0]),), method='extract_feat')  # MMDetection3D's
-    if isinstance(getattr(model, 'backbone', None), nn.Module) and call.args:  # of videos
-        yield Call(call.args[:1], method='backbone')
 
 
 def lifelike(value: Any) -> Any:

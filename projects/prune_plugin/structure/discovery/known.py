@@ -38,7 +38,7 @@ def trials(
     failed: dict[str, str] = {}
     proofs = dict.fromkeys(fixed, 'with nothing that can go')
     for name, own in by_owner.items():
-        key = layout_of(model, own)
+        key = layout_of(model, own, calls[name])
         if key not in known:
             tried = [replace(held(group), least=max(1, group.least)) for group in own]
             try:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from ...common.errors import first_line
 from ..modules.eager_experts import has_experts_kernel
@@ -65,12 +67,26 @@ def experts_in(model: nn.Module, group: UnitGroup) -> list[tuple[str, str]]:
     return [(name, 'EagerExperts') for name in holders if has_experts_kernel(modules[name])]
 
 
-def layout_of(model: nn.Module, groups: Sequence[UnitGroup]) -> tuple:
-    """Blocks of equal layout are cut alike."""
+def layout_of(model: nn.Module, groups: Sequence[UnitGroup], call: Call) -> tuple:
+    """Blocks of equal class, shapes and flags, that are called alike, are cut alike."""
     owner = model.get_submodule(groups[0].owner)
     shapes = tuple((n, tuple(p.shape)) for n, p in owner.named_parameters())
     cuts = tuple((g.kind, g.size, g.cuts, g.converts) for g in map(held, groups))
-    return type(owner), shapes, cuts
+    flags = tuple(
+        (name, key, value)
+        for name, module in owner.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, bool | str) and key != 'training'
+    )
+    arguments, _ = tree_flatten((call.args, call.kwargs))
+    return type(owner), shapes, cuts, flags, tuple(map(kind_of_argument, arguments))
+
+
+def kind_of_argument(value: Any) -> Any:
+    """What of an argument decides which way a block takes."""
+    if isinstance(value, Tensor):
+        return value.dim(), value.dtype
+    return value if isinstance(value, bool | str) or value is None else type(value)
 
 
 def prove(
@@ -87,7 +103,7 @@ def prove(
         by_owner.setdefault(group.owner, []).append(group)
     known: dict[tuple, tuple[str, list[UnitGroup | str]]] = {}
     for name, own in by_owner.items():
-        key = layout_of(model, own)
+        key = layout_of(model, own, calls[name])
         if not name and is_large(model):
             reason = 'its owner is the whole model, which is too large to be copied for a trial'
             result.refused |= {group.name: reason for group in own}

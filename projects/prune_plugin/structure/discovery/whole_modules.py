@@ -52,7 +52,12 @@ class Trials:
         """
         trial = held(UnitGroup('unit', group.kind, 1, group.cuts, around, (), group.converts))
         outer = type(self.model.get_submodule(around))
-        key = (*layout_of(self.model, [group]), outer, trial.cuts, trial.converts)
+        key = (
+            *layout_of(self.model, [group], self.calls[around]),
+            outer,
+            trial.cuts,
+            trial.converts,
+        )
         if key not in self.known:
             self.known[key] = around, self.tried(trial, around)
         first, why = self.known[key]

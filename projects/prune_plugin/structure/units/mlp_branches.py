@@ -156,6 +156,21 @@ def box_head(name: str, module: nn.Module) -> list[UnitGroup]:
     return groups
 
 
+@BranchNeurons.layout('DIIHead')
+def interactive_head(name: str, module: nn.Module) -> list[UnitGroup]:
+    """mmdet's heads of Sparse R-CNN: linear layers with norms for classes, and for boxes."""
+    require(defined_by(module, 'forward') == 'DIIHead', 'a forward pass of its own')
+    groups = []
+    for part in ('cls', 'reg'):
+        layers = named_linears(name, module, f'{part}_fcs')
+        layers.append((join(name, f'fc_{part}'), getattr(module, f'fc_{part}')))
+        linears = [i for i, (_, layer) in enumerate(layers) if isinstance(layer, nn.Linear)]
+        for first, second in zip(linears, linears[1:], strict=False):
+            between = layers[first + 1 : second]
+            groups.append(hidden_features(*layers[first], between, [layers[second]], name))
+    return [group for group in groups if group is not None]
+
+
 def named_linears(name: str, module: nn.Module, child: str) -> list[tuple[str, nn.Module]]:
     """The layers of the ``ModuleList`` ``child``, each with its name in the model."""
     layers = getattr(module, child).named_children()

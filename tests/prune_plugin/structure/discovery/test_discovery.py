@@ -366,3 +366,32 @@ def test_endless_loops_are_not_followed(monkeypatch):
     plan = planned(model, torch.randn(1, 3, 32, 32))  # what is known by name is pruned all the same
     assert '0.layer1.0' in {group.owner for group in plan.groups}
     assert 'more than 100 operations' in plan.refused['Sequential']
+
+
+class Flagged(nn.Module):
+    """A block that computes in one of two ways, as windows that are shifted or not do."""
+
+    def __init__(self, shifted):
+        super().__init__()
+        self.shifted, self.heads = shifted, 4
+        self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+
+    def forward(self, x):
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        scores = (q @ k.mT).softmax(-1)
+        if self.shifted:
+            scores = scores.view(b, 1, self.heads, n, n).flip(1).view(-1, self.heads, n, n)
+        return self.out((scores @ v).transpose(1, 2).reshape(b, n, c))
+
+
+def test_blocks_that_differ_in_a_flag_are_tried_each():
+    torch.manual_seed(0)
+    model = nn.Sequential(Flagged(False), nn.LayerNorm(16), Flagged(True), nn.LayerNorm(16))
+    x = torch.randn(2, 5, 16)
+    pruner = StructuredPruner(budget=dict(type='units', ratio=0.5))
+    plan = pruner.plan(model.eval(), example_inputs=x)
+    assert [group.name for group in plan.groups if group.kind == 'attention'] == ['0', '2']
+    with torch.no_grad():
+        one = slim(copy.deepcopy(model), plan.state)(x)
+        torch.testing.assert_close(one, mask(copy.deepcopy(model), plan.state)(x))
