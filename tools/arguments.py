@@ -129,6 +129,11 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='override config entries, e.g. train_dataloader.batch_size=8',
     )
     parser.add_argument(
+        '--unsealed',
+        action='store_true',
+        help='read pruned checkpoints also if they were changed after they were written',
+    )
+    parser.add_argument(
         '--launcher', choices=LAUNCHERS, default='none', help='how the processes were started'
     )
     parser.add_argument(

@@ -72,11 +72,12 @@ Written by `make coverage` (an hour or more) from `coverage_*.json` in [benchmar
 don't edit it. Random weights with noise on every parameter; L1, the default settings, an example
 input (OpenMMLab's without one: an image or a cloud of points is made, and what their backbones and
 necks give is compared; those with a star need operators for GPUs and weren't run). **Right** means:
-what was asked for is removed within two points, and the slim model computes what the masked one does; a language model also generates afterwards, if the dense one does.
-**Reach** is the share of the weights that lie in tensors which units cut, embeddings and language
-models' heads aside. **Refused** models end with a sentence that says why. torch-pruning: its
-magnitude pruner with default settings, half the ratio in channels; right means that it runs, keeps
-the outputs' shape and removes anything to speak of.
+what was asked for is removed within two points, and the slim model computes what the masked one
+does; a language model also generates afterwards, if the dense one does. **Reach** is the share of
+the weights that lie in tensors which units cut, embeddings and language models' heads aside.
+**Refused** models end with a sentence that says why. torch-pruning: its magnitude pruner with
+default settings, half the ratio in channels; right means that it runs, keeps the outputs' shape and
+removes anything to speak of.
 
 | models | listed | run here | asked | right | median reach | refused | wrong, crashed | torch-pruning |
 |---|---|---|---|---|---|---|---|---|

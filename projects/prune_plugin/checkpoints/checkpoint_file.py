@@ -21,7 +21,9 @@ from ..common.fileio import atomic_write
 from ..common.model_interface import checkpoint_for, checkpoint_meta_of
 from ..structure.prunable_weights import check_finite
 from ..structure.prune_state import PruneState
+from .claimed_sizes import check_claims
 from .packed_masks import check_packed
+from .seal import check_seal
 from .zip_integrity import check_archive
 
 
@@ -32,6 +34,8 @@ def history_statistic(owner: Any, name: str) -> Any:
     return getattr(owner, name)
 
 
+#: Where other tools put the weights.
+OTHER_KEYS = ('model', 'model_state_dict', 'net', 'network', 'module', 'weights', 'params')
 NUMPY = np._core if hasattr(np, '_core') else np.core
 #: Globals in MMEngine's training checkpoints beside tensors and plain data (its logged histories).
 SAFE_GLOBALS = [
@@ -90,8 +94,9 @@ def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, A
             f'checkpoint {path} is truncated or not a checkpoint; give a .pth file written by '
             'torch.save'
         ) from error
+    check_claims(data, path)
     if isinstance(data, Mapping) and not isinstance(data.get('state_dict'), Mapping):
-        data = {'state_dict': data}
+        data = with_state_dict(data, path)
     if not isinstance(data, Mapping) or not any(
         isinstance(value, Tensor) for value in data['state_dict'].values()
     ):
@@ -107,7 +112,31 @@ def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, A
     with error_context(f'checkpoint {path}'):
         prune_state_of(data)
         check_packed(data.get('masks', {}), data['state_dict'])
+    check_seal(data, path)
     return data
+
+
+def with_state_dict(data: Mapping, path: str | os.PathLike) -> dict[str, Any]:
+    """A checkpoint of another tool with its weights under ``state_dict``.
+
+    Raises:
+        UserError: several entries may be the weights.
+    """
+
+    def holds_tensors(value: Any) -> bool:
+        return isinstance(value, Mapping) and any(isinstance(v, Tensor) for v in value.values())
+
+    if holds_tensors(data):  # a bare state dict
+        return {'state_dict': data}
+    found = [key for key in OTHER_KEYS if holds_tensors(data.get(key))]
+    if not found:
+        return {'state_dict': data}
+    if len(found) > 1:
+        raise UserError(
+            f'checkpoint {path} holds weights under {" and ".join(found)}; keep one of them, as state_dict'
+        )
+    print_log(f'the weights of checkpoint {path} are its entry {found[0]!r}', 'current')
+    return {'state_dict': data[found[0]], 'meta': data.get('meta')}
 
 
 def last_saved(folder: Path) -> str | None:

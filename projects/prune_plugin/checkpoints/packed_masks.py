@@ -31,6 +31,8 @@ def check_packed(masks: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
     for name, entry in masks.items():
         try:
             shape, bits = torch.Size(entry['shape']), entry['bits']
+            if bits.untyped_storage().nbytes() < bits.numel():
+                raise ValueError('its bits are one value, repeated')
             if bits.dtype != torch.uint8 or bits.shape != ((shape.numel() + 7) // 8,):
                 raise ValueError(f'{tuple(bits.shape)} {bits.dtype} for shape {tuple(shape)}')
             if min(shape, default=0) < 0:

@@ -22,6 +22,9 @@ def check_archive(path: str | os.PathLike) -> None:
     if not has_magic and not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
+        claimed = sum(entry.file_size for entry in archive.infolist())
+        if claimed > os.path.getsize(path):
+            raise zipfile.BadZipFile('its entries overlap, or claim more bytes than it has')
         for entry in archive.infolist():  # torch.save neither compresses nor encrypts
             if entry.compress_type or entry.flag_bits & 0x61 or entry.external_attr & DIRECTORY:
                 raise zipfile.BadZipFile(f'the entry of {entry.filename!r} is damaged')

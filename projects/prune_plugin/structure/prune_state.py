@@ -13,6 +13,8 @@ from .modules import CONVERTERS, converter_of
 from .unit_group import Attr, Cut, UnitGroup
 
 VERSION = 1
+#: Most units of a group: more is no width of a layer, but a damaged file.
+MOST_UNITS = 2**24
 
 
 @dataclass
@@ -148,6 +150,8 @@ def group_from_dict(name: str, entry: Mapping) -> UnitGroup:
     """
     as_name(name)
     size = as_natural(entry['size'])
+    if size > MOST_UNITS:
+        raise ValueError(f'its size is {size}; at most {MOST_UNITS} are possible')
     cuts = tuple(
         Cut(
             as_name(cut['name']),

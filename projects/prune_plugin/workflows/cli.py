@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger, print_log
 
+from ..checkpoints import seal
 from ..checkpoints.checkpoint_file import use_safe_loader
 from ..common import distributed
 from ..common.config_errors import describe_config_error, strip_location_prefix
@@ -119,6 +120,7 @@ def run(main: Callable[[Arguments], None], args: Arguments) -> NoReturn:
         args: What it is given: the parsed command line.
     """
     use_safe_loader()
+    seal.Policy.accept_broken = getattr(args, 'unsealed', False)
     launcher = getattr(args, 'launcher', 'none')
     try:
         main(args)

@@ -47,7 +47,13 @@ def pruner_from_config(cfg: Config, ratio: float | None = None) -> Pruner:
         raise UserError(f'prune_cfg is {prune_cfg!r}; it must be a dict')
     prune_cfg = dict(prune_cfg.to_dict() if hasattr(prune_cfg, 'to_dict') else prune_cfg)
     if ratio is not None and hasattr(prune_cfg.get('budget', {}), 'items'):
-        budget = {k: v for k, v in prune_cfg.get('budget', {}).items() if k != 'density'}
+        budget = dict(prune_cfg.get('budget', {}))
+        if 'density' in budget:
+            raise UserError(
+                f'--pruning-ratio {ratio} is the fraction removed, and prune_cfg.budget.density '
+                f'{budget["density"]} the fraction kept; give --cfg-options prune_cfg.budget.density=... '
+                'instead, or take the key out of the config'
+            )
         prune_cfg['budget'] = {**budget, 'ratio': ratio}
     return build_pruner(prune_cfg)
 

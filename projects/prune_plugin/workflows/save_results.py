@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..checkpoints.checkpoint_file import model_meta, save_file
 from ..checkpoints.model_loading import Loaded, plain_meta
 from ..checkpoints.optimizer_state import build_quietly, parameter_order, slim_optimizer_state
+from ..checkpoints.seal import seal
 from ..common.json_csv import write_json
 from ..methods.pruners import Pruned, Pruner, UnitPlan
 from ..structure.prune_state import PruneState, compose
@@ -66,6 +67,7 @@ def save_pruned(
     if optimizer:
         data['optimizer'] = optimizer
     path = options.output_dir / f'{file_stem(cfg, pruner)}{kind}_pruned.pth'
+    seal(data)
     if dist.is_main_process():
         save_file(data, path)
     return path

@@ -191,13 +191,21 @@ def test_another_ratio_is_written_too(budget, block):
 
 
 def test_the_ratio_of_the_command_line_is_written():
-    cfg = Config(dict(prune_cfg=dict(budget=dict(type='flops', density=0.9), min_keep=3)))
+    cfg = Config(dict(prune_cfg=dict(budget=dict(type='flops', ratio=0.1), min_keep=3)))
     written = pruner_from_config(cfg, 0.25).to_dict()
     assert written['budget'] == {'type': 'flops', 'ratio': 0.25} and written['min_keep'] == 3
     assert pruner_from_config(Config(), 0.25).to_dict() == {
         'type': 'StructuredPruner', 'budget': {'ratio': 0.25},
     }  # fmt: skip
-    assert cfg.prune_cfg.budget.density == 0.9
+    assert cfg.prune_cfg.budget.ratio == 0.1
+
+
+def test_a_ratio_of_the_command_line_beside_a_density_is_no_one_knows_what():
+    cfg = Config(dict(prune_cfg=dict(budget=dict(density=0.1))))
+    with pytest.raises(
+        UserError, match=r'0\.1 is the fraction removed, and .*0\.1 the fraction kept'
+    ):
+        pruner_from_config(cfg, 0.1)
 
 
 def test_a_pruner_made_by_hand_writes_itself_too():

@@ -5,8 +5,9 @@ import pytest
 import torch
 from cases import BY_NAME, SPARSIFIER_ROWS
 from test_criteria import samples_for
+from torch import nn
 
-from projects.prune_plugin import SPARSIFIERS, UserError, WeightPruner
+from projects.prune_plugin import SPARSIFIERS, UserError, WeightPruner, build_pruner
 from projects.prune_plugin.common.registry import build
 from projects.prune_plugin.methods.weight_masks import (
     keep_largest,
@@ -161,3 +162,35 @@ def test_bad_weight_pruners():
         WeightPruner(budget=dict(type='params', ratio=0.5))
     with pytest.raises(UserError, match="scope is 'block'; valid are layer, global"):
         build(SPARSIFIERS, dict(type='Magnitude', scope='block'), 'key')
+
+
+@pytest.mark.parametrize('ratio', [0.5, 0.95])
+@pytest.mark.parametrize(
+    'sparsifier', [dict(type='SparseGPT'), dict(type='Wanda'), dict(type='Magnitude')], ids=str
+)
+def test_zeros_of_a_pruned_checkpoint_stay_zeros(sparsifier, ratio):
+    """At a higher ratio as well as at a lower one; the masks count them, and a layer of zeros is free."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 16), nn.Linear(16, 4))
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.weight.mul_(torch.rand_like(layer.weight) > 0.9)
+        model[3].weight.zero_()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    data = [torch.randn(8, 16) for _ in range(4)]
+    pruner = build_pruner(
+        dict(type='WeightPruner', sparsifier=sparsifier, budget=dict(ratio=ratio), exclude=['3'])
+    )
+    loss = lambda model, batch: model(batch).square().mean()  # noqa: E731
+    plan = pruner.plan(model, data, loss=loss)
+    pruned = pruner.apply(model, plan, data, loss=loss)
+    weights = dict(model.named_parameters())
+    zeros = total = 0
+    for name, keep in pruned.masks.items():
+        gone = before[name] == 0
+        assert not weights[name][gone].any() and not keep[gone].any()
+        assert torch.equal(weights[name] == 0, ~keep) or sparsifier['type'] == 'SparseGPT'
+        zeros, total = zeros + int((weights[name] == 0).sum()), total + keep.numel()
+    assert zeros / total >= max(0.85, ratio - 0.02)
+    slack = 0.05 if sparsifier['type'] == 'SparseGPT' else 1e-9  # inputs that are never used
+    assert pruned.zeros == pytest.approx(zeros / total, abs=slack)

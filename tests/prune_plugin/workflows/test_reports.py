@@ -149,8 +149,8 @@ def test_bad_tables_are_named(tmp_path, plan):
     refused('\n'.join([lines[0], *lines[2:]]), f'has no row for unit {first[3]} of {first[0]}')
     for value in ('nan', 'inf', 'much'):
         bad = ','.join([*first[:4], value, *first[5:]])
-        refused('\n'.join([lines[0], bad, *lines[2:]]), 'holds a malformed row')
-    refused('\n'.join([*lines, f'{first[0]},0']), 'holds a malformed row')
+        refused('\n'.join([lines[0], bad, *lines[2:]]), 'has a malformed line 2:')
+    refused('\n'.join([*lines, f'{first[0]},0']), 'has a malformed line')
     refused('\n'.join([*lines, lines[1]]), f'unit {first[3]} of {first[0]} stands there twice')
     with pytest.raises(UserError, match='gone.csv cannot be read: No such file'):
         read_scores(tmp_path / 'gone.csv', plan.groups)

@@ -13,7 +13,7 @@ from torch import nn
 
 from projects.prune_plugin import build_pruner
 from projects.prune_plugin.evaluation.test_set import first_samples
-from projects.prune_plugin.structure.unit_group import UnitGroup
+from projects.prune_plugin.structure.unit_group import Cut, UnitGroup
 from projects.prune_plugin.workflows.evaluation_cache import cached_results
 from projects.prune_plugin.workflows.module_groups import ModuleGroup, module_groups
 from projects.prune_plugin.workflows.reports import (
@@ -30,7 +30,8 @@ RATIOS = (0.1, 0.3, 0.5)
 
 
 def group(name: str, size: int, kind: str = 'mlp', owner: str = '', least: int = 0) -> UnitGroup:
-    return UnitGroup(name, kind, size, (), owner, least=least)
+    cuts = (Cut('weight', None),) if kind == 'layer' else ()
+    return UnitGroup(name, kind, size, cuts, owner, least=least)
 
 
 def part(*sizes: int, floors=None) -> ModuleGroup:

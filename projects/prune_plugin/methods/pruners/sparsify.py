@@ -34,6 +34,28 @@ def rank_removed_first(weight: Tensor, keep: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def with_zeros(
+    weights: Mapping[str, Tensor], previous: Mapping[str, Tensor] | None
+) -> Mapping[str, Tensor] | None:
+    """Masks of an earlier round; without one, of what is zero in a checkpoint that was pruned before.
+
+    A weight that is zero as a whole doesn't count: it begins there, and training may change it.
+
+    Args:
+        weights: The weights, by name.
+        previous: Masks, True where kept; None: there was no round.
+
+    Returns:
+        A mask for each weight; None if nothing is zero.
+    """
+    if previous is not None:
+        return previous
+    kept = {name: weight != 0 for name, weight in weights.items()}
+    kept = {name: keep | ~keep.any() for name, keep in kept.items()}
+    return kept if not all(bool(keep.all()) for keep in kept.values()) else None
+
+
+@torch.no_grad()
 def sparsify_by_weight(
     weights: Mapping[str, nn.Parameter],
     sparsifier: Sparsifier,

@@ -1,6 +1,6 @@
 """Which units a model has: known by the names of classes, or discovered by what it computes; and proven."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain

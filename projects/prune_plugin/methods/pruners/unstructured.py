@@ -22,7 +22,7 @@ from .base import DataSource, DataUser, Pruner
 from .budget_block import is_searched
 from .layer_progress import LayerProgress
 from .plan import Pruned, ScoredUnits, WeightPlan
-from .sparsify import SparsifierRun, sparsify_by_weight
+from .sparsify import SparsifierRun, sparsify_by_weight, with_zeros
 from .weight_selection import WeightSelection
 
 
@@ -248,6 +248,8 @@ class WeightPruner(Pruner):
     ) -> dict[str, Tensor]:
         """Remove a fraction of each weight, in place; arguments as for :meth:`sparsify`.
 
+        What is zero already stays so, whatever the ratio (:func:`.sparsify.with_zeros`).
+
         Args:
             ratios: The fractions, by name.
             scored: From :meth:`score` of an equal model.
@@ -255,10 +257,17 @@ class WeightPruner(Pruner):
         weights = {name: model.get_parameter(name) for name in ratios}
         self.sparsifier.check_widths(weights)
         check_finite(weights)
+        previous = with_zeros(weights, previous)
         if not self.sparsifier.reads_inputs:
-            return sparsify_by_weight(weights, self.sparsifier, ratios, previous)
-        run = self.run(model, weights, data, loss)
-        return run.prune(ratios, scored.inputs if scored else None, progress, previous)
+            masks = sparsify_by_weight(weights, self.sparsifier, ratios, previous)
+        else:
+            run = self.run(model, weights, data, loss)
+            masks = run.prune(ratios, scored.inputs if scored else None, progress, previous)
+        if previous is not None:
+            for name, keep in masks.items():
+                keep &= previous[name].to(keep.device)
+                weights[name].data.mul_(keep)
+        return masks
 
     def run(
         self,

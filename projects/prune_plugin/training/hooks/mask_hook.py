@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 
 from ...checkpoints.packed_masks import pack_masks, unpack_masks
+from ...checkpoints.seal import seal
 from ...common.errors import UserError
 from ...common.model_wrappers import unwrapped
 from ..lora.adapters import plain_parameters
@@ -91,6 +92,7 @@ class MaskHook(Hook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add the masks."""
         checkpoint['masks'] = pack_masks(self.masks)
+        seal(checkpoint)
 
     @torch.no_grad()
     def _apply(self) -> None:

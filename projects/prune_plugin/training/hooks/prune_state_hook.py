@@ -6,6 +6,7 @@ from mmengine.registry import HOOKS
 from torch.distributed.tensor import DTensor
 
 from ...checkpoints.checkpoint_file import prune_state_of
+from ...checkpoints.seal import seal
 from ...common.distributed import assert_ranks_agree, weights_digest
 from ...common.errors import UserError
 from ...common.model_interface import prune_state_on
@@ -29,6 +30,7 @@ class PruneStateHook(Hook):
         state = prune_state_on(unwrapped(runner))
         if state is not None:
             checkpoint['meta']['prune_state'] = state.to_dict()
+        seal(checkpoint)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare the checkpoint's prune state with the model's."""

@@ -16,6 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
 from ...checkpoints.checkpoint_file import model_meta, save_file
+from ...checkpoints.seal import seal
 from ...common.distributed import on_rank_0
 from ...common.errors import UserError
 from ...common.model_interface import prune_state_on
@@ -199,6 +200,7 @@ class IterativePruneLoop(EpochBasedTrainLoop):
             meta = {**model_meta(pruned.model), **described.pop('meta', {})}
             meta['prune_cfg'] = self.pruner.to_dict()
             data = {'meta': meta, 'state_dict': cpu_weights(pruned.model), **described}
+            seal(data)
             save_file(data, Path(self.runner.work_dir) / f'state_{row.round:02d}.pth')
 
     @contextmanager

@@ -145,6 +145,7 @@ def read_scores(
         UserError: the file can't be read, isn't such a table, or is of another model.
     """
     found: dict[str, dict[int, float]] = {group.name: {} for group in groups}
+    line = 1
     try:
         with open(path, encoding='utf-8', newline='') as file:
             reader = csv.DictReader(file)
@@ -154,6 +155,7 @@ def read_scores(
                     f'{",".join(SCORE_COLUMNS)}'
                 )
             for row in reader:
+                line = reader.line_num
                 if row['name'] in found:
                     value = float(row['importance'])
                     if not math.isfinite(value):
@@ -166,8 +168,8 @@ def read_scores(
         raise UserError(f'--from-table {path} cannot be read: {error.strerror}') from error
     except UserError:
         raise
-    except (ValueError, TypeError) as error:
-        raise UserError(f'--from-table {path} holds a malformed row: {error}') from error
+    except (ValueError, TypeError, csv.Error) as error:
+        raise UserError(f'--from-table {path} has a malformed line {line}: {error}') from error
     scores = []
     for group in groups:
         numbers = dense_indices(group, before).tolist()
