@@ -61,6 +61,7 @@ def main(args: argparse.Namespace) -> None:
     from mmengine import dist
 
     from projects.prune_plugin.checkpoints.export import formats
+    from projects.prune_plugin.common.directory_lock import locked
     from projects.prune_plugin.common.fileio import output_directory
     from projects.prune_plugin.workflows import cli, train
     from projects.prune_plugin.workflows.reports import print_history, print_report
@@ -77,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
     exports = formats.Exports(args.save_hf, args.save_onnx, args.save_exported)
     formats.check(cfg, exports)
     cli.start_processes(cfg, args.launcher)
-    with output_directory(cfg.work_dir, '--work-dir'):
+    with output_directory(cfg.work_dir, '--work-dir'), locked(cfg.work_dir, '--work-dir'):
         report = train.train(cfg, args.launcher)
         formats.save(cfg, Path(cfg.work_dir) / 'latest.pth', exports)
     if report and dist.is_main_process():

@@ -38,7 +38,8 @@ def describe_config_error(error: BaseException) -> str | None:
     content = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = str(content).strip().partition('\n')[0]
     if re.search(r'is not in the \S+ registry', text):
-        return strip_location_prefix(text)
+        told = strip_location_prefix(text).rstrip('.')
+        return f"{told}. If a _base_ imports it: a config's own custom_imports.imports replaces that list"
     unknown, missing = UNKNOWN_KEY.search(text), MISSING_KEYS.search(text)
     if unknown is None and missing is None:
         return None
@@ -50,7 +51,10 @@ def describe_config_error(error: BaseException) -> str | None:
     target, keys = call
     name = getattr(target, '__name__', repr(target))
     if unknown is not None and unknown[1] in keys:
-        valid = ', '.join(constructor_keys(target)) or 'none'
+        names = constructor_keys(target)
+        if unknown[1] in names:
+            return f'{name} takes {unknown[1]}, but a class that it hands it on to does not: {text}'
+        valid = ', '.join(names) or 'none'
         return f'{unknown[1]} is not a key of {name}; valid are {valid}'
     return f'{name} lacks {missing[1]} in the config' if missing and is_innermost else None
 

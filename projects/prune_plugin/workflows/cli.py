@@ -3,6 +3,7 @@
 import argparse
 import errno
 import gc
+import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger, print_log
+from mmengine.runner import Runner
 
 from ..checkpoints import seal
 from ..checkpoints.checkpoint_file import use_safe_loader
@@ -34,19 +36,27 @@ def parse_cfg_options(words: Sequence[str]) -> dict[str, Any]:
 
 
 #: Keys that a config needn't have.
-OPTIONAL_KEYS = ('prune_cfg', 'load_from', 'resume', 'work_dir', 'randomness', 'model_wrapper_cfg')
+OPTIONAL_KEYS = (
+    'prune_cfg',
+    'calibration_dataloader',
+    'model_wrapper_cfg',
+    'custom_imports',
+    'tta_model',
+)
 #: How alike a mistyped key and the one that was meant are, as difflib counts.
 ALIKE = 0.86
 
 
 def check_new_keys(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Raise :class:`UserError` for an option whose key is new and looks like a mistyped one."""
+    """Raise :class:`UserError` for an option whose first key neither the config nor anything else knows."""
+    known = dict.fromkeys((*cfg, *OPTIONAL_KEYS, *inspect.signature(Runner).parameters))
     for key in options:
         first = key.partition('.')[0]
-        known = [*cfg, *OPTIONAL_KEYS]
-        meant = () if first in known else get_close_matches(first, known, 1, ALIKE)
-        if meant:
-            raise UserError(f'--cfg-options {key}: there is no {first}; did you mean {meant[0]}?')
+        if first in known:
+            continue
+        meant = get_close_matches(first, known, 1, ALIKE)
+        hint = f'did you mean {meant[0]}?' if meant else 'nothing would read it'
+        raise UserError(f'--cfg-options {key}: the config has no {first}; {hint}')
 
 
 def read_config(path: str, options: Sequence[str] = ()) -> Config:
@@ -69,6 +79,10 @@ def read_config(path: str, options: Sequence[str] = ()) -> Config:
             cfg.merge_from_dict(parsed)
     except UserError:
         raise
+    except SystemExit as error:
+        raise UserError(
+            f'config {path} ends the program: it calls sys.exit({error.code!r})'
+        ) from error
     except Exception as error:  # a config is a program of the user's: whatever it raises is theirs
         write_error = find_write_error(error)
         if write_error is not None and write_error.errno != errno.EACCES:

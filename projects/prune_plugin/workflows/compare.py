@@ -155,7 +155,11 @@ def compare(
 def describe(loaded: Loaded, path: str) -> dict[str, Any]:
     """What a file and its weights tell without running the model."""
     structure = 'masked' if loaded.checkpoint.get('masks') else 'dense'
-    tensors = [t for t in loaded.checkpoint['state_dict'].values() if isinstance(t, Tensor)]
+    tensors = {
+        (t.untyped_storage().data_ptr(), t.storage_offset(), t.shape): t  # tied ones count once
+        for t in loaded.checkpoint['state_dict'].values()
+        if isinstance(t, Tensor)
+    }.values()
     return {
         'structure': 'slim' if loaded.prior_state else structure,
         'zeros': zero_share(loaded.model),

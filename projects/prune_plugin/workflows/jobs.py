@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from ..checkpoints.export import formats
 from ..checkpoints.export.formats import Exports
+from ..common.directory_lock import locked
 from ..common.errors import UserError
 from ..common.fileio import output_directory
 from ..methods.pruners import Pruner
@@ -171,7 +172,7 @@ def started(cfg: Config, launcher: str, folder: Path | None = None) -> Iterator[
     if folder is None:
         yield
         return
-    with output_directory(folder):
+    with output_directory(folder), locked(folder):
         yield
 
 

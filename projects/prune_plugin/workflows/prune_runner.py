@@ -57,12 +57,17 @@ class PruneRunner:
         Returns:
             The report, if there was a ``prune_cfg``.
         """
-        from .train import train
+        from ..common.directory_lock import locked
+        from .train import check_resumable, train
 
         cfg, launcher = self.prepared()
-        if cfg.get('resume') and cfg.get('load_from'):
+        resumed = cfg.get('resume')
+        if resumed and cfg.get('load_from'):
             cfg.resume_path = cfg.load_from
-        return train(cfg, launcher)
+        with locked(cfg.work_dir, 'work_dir'):
+            if resumed and not cfg.get('load_from') and cfg.get('prune_cfg') is not None:
+                check_resumable(cfg.work_dir)
+            return train(cfg, launcher)
 
     def test(self) -> dict[str, Any]:
         """The metrics of ``load_from``, dense or slim; see :func:`evaluate`."""

@@ -1,7 +1,9 @@
 """Training through MMEngine's Runner, slim checkpoints included."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine import dist
@@ -182,9 +184,10 @@ def train(cfg: Config, launcher: str) -> RunReport | None:
         resume = bool(cfg.get('resume'))
         options = PruneOptions(cfg.get('load_from'), Path(cfg.work_dir), resume=resume)
         return train_in_rounds(cfg, pruner, options, launcher).report
+    resume_asked = bool(cfg.get('resume'))
     resumed = find_resumed(cfg)
     if cfg.get('prune_cfg') is not None:
-        return prune_and_train(cfg, launcher, resumed)
+        return prune_and_train(cfg, launcher, resumed, resume_asked)
     checkpoint = resumed or cfg.get('load_from')
     if checkpoint and Path(checkpoint).is_file():
         content = load_file(checkpoint)
@@ -255,14 +258,25 @@ def train_in_rounds(
     return prune_in_rounds(cfg, pruner, options, train_round)
 
 
-def prune_and_train(cfg: Config, launcher: str, resumed: str | None) -> RunReport | None:
-    """Prune ``cfg.load_from`` into the work directory and train it there, or go on with that."""
+def prune_and_train(
+    cfg: Config, launcher: str, resumed: str | None, resume_asked: bool
+) -> RunReport | None:
+    """Prune ``cfg.load_from`` into the work directory and train it there, or go on with that.
+
+    Args:
+        cfg: The config.
+        launcher: As on the command line.
+        resumed: The checkpoint of a training to go on with, if there is one.
+        resume_asked: Whether to go on with what is there.
+    """
     work_dir = Path(cfg.work_dir)
     pruner = pruner_from_config(cfg)
     check_trainable(cfg, pruner.recovery)
     check_training_parts(cfg)
     teacher = cfg.get('load_from')
-    if resumed is None:
+    # A --resume that names no dense model goes on with the pruned one that was killed before epoch 1.
+    pruned_before = resume_asked and not teacher and bool(pruned_files(work_dir))
+    if resumed is None and not pruned_before:
         check_teacher(pruner.recovery, teacher)
         result = prune(cfg, pruner, PruneOptions(teacher, work_dir, resume=bool(cfg.get('resume'))))
         recover(cfg, pruner.recovery, result, work_dir, launcher)
@@ -292,6 +306,30 @@ def pruned_files(folder: Path) -> list[Path]:
     return sorted(folder.glob('*_pruned.pth'), key=lambda path: '_structured_' not in path.name)
 
 
+def check_training_checkpoint(content: Mapping[str, Any], path: str) -> None:
+    """Raise :class:`UserError` for a checkpoint that no training of MMEngine's has written."""
+    if 'message_hub' not in content:
+        kind = 'pruned weights' if prune_state_of(content) or content.get('masks') else 'weights'
+        raise UserError(
+            f'--resume {path} holds {kind} alone, and no training to go on with; train them with '
+            f'--load-from {path}'
+        )
+
+
+def check_resumable(work_dir: str | Path) -> None:
+    """Raise :class:`UserError` unless a training in a work directory can go on: else weights are random.
+
+    mmdet's ``tools/train.py --resume`` clears ``load_from``, so nothing says what would be pruned.
+    """
+    folder = Path(work_dir)
+    found = on_rank_0(lambda: bool(pruned_files(folder)) or newest_checkpoint(folder) is not None)
+    if not found:
+        raise UserError(
+            f'resume=True: {folder} holds no checkpoint and no *_pruned.pth to go on with, and without '
+            'load_from freshly initialised weights would be pruned; start without --resume'
+        )
+
+
 def find_resumed(cfg: Config) -> str | None:
     """The checkpoint to resume from, or None."""
     if not cfg.get('resume'):
@@ -300,7 +338,7 @@ def find_resumed(cfg: Config) -> str | None:
     if named and not Path(named).is_file():
         raise UserError(f'--resume {named} does not exist; give a .pth file')
     if named:
-        load_file(named)
+        check_training_checkpoint(load_file(named), named)
     path = named or on_rank_0(lambda: newest_checkpoint(cfg.work_dir))
     if path is None:
         print_log(f'nothing to resume in {cfg.work_dir}: starting anew', 'current')

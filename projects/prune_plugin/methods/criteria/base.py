@@ -1,8 +1,10 @@
 """What a criterion is."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from ...calibration.statistics import Statistic, Statistics
@@ -110,6 +112,30 @@ class Criterion:
                 )
             result.append(score)
         return result
+
+
+def checked(scores: list[Tensor], criterion: Criterion) -> list[Tensor]:
+    """The scores of all groups; where none is larger than another, that is no choice.
+
+    Raises:
+        UserError: all are zero, as gradients are of a loss that depends on nothing.
+    """
+    least, most = min(float(s.min()) for s in scores), max(float(s.max()) for s in scores)
+    if least < most:
+        return scores
+    name = type(criterion).__name__
+    if not most and criterion.needed:
+        raise UserError(
+            f'prune_cfg.criterion: {name} scores every unit 0: the loss depends on none of them; check '
+            'prune_cfg.calibration.loss_weights and the calibration data'
+        )
+    if sum(map(len, scores)) > 1:
+        print_log(
+            f'{name} scores every unit {most:g}: which of them go is arbitrary',
+            'current',
+            logging.WARNING,
+        )
+    return scores
 
 
 def check_read(criterion: Criterion, groups: Sequence[UnitGroup]) -> None:

@@ -55,7 +55,12 @@ class ByKind(Criterion):
         scores = self.default.scores(groups, tensors, statistics, ratio)
         for kind, criterion in self.kinds.items():
             members = [number for number, group in enumerate(groups) if group.kind == kind]
-            of_kind = criterion.scores([groups[n] for n in members], tensors, statistics, ratio)
+            if criterion.reads_ratio:  # it ranks over all groups
+                everything = criterion.scores(groups, tensors, statistics, ratio)
+                of_kind = [everything[number] for number in members]
+            else:
+                own = [groups[number] for number in members]
+                of_kind = criterion.scores(own, tensors, statistics, ratio)
             for number, shares in zip(members, of_kind, strict=True):
                 if shares.sum() > 0:
                     scores[number] = shares * (scores[number].sum() / shares.sum())

@@ -35,6 +35,7 @@ from ..budgets.base import BudgetResult
 from ..compensation import Compensation
 from ..constraint import Cost, sizes
 from ..criteria import Random
+from ..criteria.base import checked
 from ..sparsifiers import Magnitude
 from .base import DataSource, DataUser, Pruner
 from .budget_block import other_budgets
@@ -278,10 +279,8 @@ class StructuredPruner(Pruner):
         """The criterion's importance of every unit, one float64 vector per group.
 
         Args:
-            model: As for :meth:`score`.
+            model: As for :meth:`score`, like ``data`` and ``loss``.
             groups: Its unit groups.
-            data: As for :meth:`score`.
-            loss: As for :meth:`score`.
             seconds: Where to add the time that the steps take.
 
         Raises:
@@ -297,7 +296,7 @@ class StructuredPruner(Pruner):
         if not kinds:
             seconds.setdefault('calibrate', 0.0)
             with timed(seconds, 'score'):
-                return score(groups, named_tensors(model))
+                return checked(score(groups, named_tensors(model)), self.criterion)
         if self.calibration.loss_weights and loss is mmengine_loss:
             loss = partial(mmengine_loss, weights=self.calibration.loss_weights)
         with timed(seconds, 'calibrate'):
@@ -311,7 +310,7 @@ class StructuredPruner(Pruner):
                 with timed(seconds, 'score'):
                     scores += score(part, named_tensors(model), statistics)
                 del statistics  # before the next part's
-        return scores
+        return checked(scores, self.criterion)
 
     def apply(
         self,
