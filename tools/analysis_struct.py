@@ -36,6 +36,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     check_training(parser, args)
     check_dry_run(parser, args)
     check_meta(parser, args)
+    if args.random_weights and args.checkpoint:
+        parser.error('--random-weights and CHECKPOINT say two things; give one of them')
     args.write_plan = args.meta and args.output_dir is not None
     args.output_dir = args.output_dir or './pruned_models'
     check_inputs(parser, args, args.checkpoint)
@@ -52,7 +54,14 @@ def make_parser() -> Parser:
     parser = Parser(description=__doc__, epilog='Ratios are fractions REMOVED, in [0, 1).')
     parser.add_argument('config', help='config file; the dense one, or one with a prune_cfg')
     parser.add_argument(
-        'checkpoint', nargs='?', help='checkpoint to prune; default: freshly initialised weights'
+        'checkpoint',
+        nargs='?',
+        help="checkpoint to prune; default: the config's load_from, else freshly initialised weights",
+    )
+    parser.add_argument(
+        '--random-weights',
+        action='store_true',
+        help='prune freshly initialised weights although the config has a load_from',
     )
     parser.add_argument(
         '--pruning-ratio',
@@ -204,6 +213,8 @@ def main(args: argparse.Namespace) -> None:
 
     check_asked_gpus(args.gpu_ids)
     cfg = cli.read_config(args.config, args.cfg_options)
+    if args.checkpoint is None and not (args.random_weights or args.meta):
+        args.checkpoint = cfg.get('load_from')
     pruner = pruner_from_config(cfg, args.pruning_ratio)
     folder, tables = Path(args.output_dir), (args.save_table, args.from_table)
     plan_only = args.dry_run or args.meta

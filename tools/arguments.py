@@ -73,7 +73,11 @@ class CfgOptions(argparse.Action):
         for word in values:
             if '=' not in word:
                 parser.error(f'--cfg-options {word!r} is not of the form key=value')
-            if has_open_brackets(word.partition('=')[2]):
+            if (
+                '{' not in word
+                and 'dict(' not in word
+                and has_open_brackets(word.partition('=')[2])
+            ):
                 parser.error(f'--cfg-options {word!r} has brackets without a counterpart')
         setattr(namespace, self.dest, (*getattr(namespace, self.dest), *values))
 
@@ -255,6 +259,14 @@ def check_directory(parser: Parser, flag: str, path: str | None, new_files: bool
 
 def refusal(path: str) -> int | None:
     """The error number that making and filling a directory would end with; None if it would go well."""
+    try:
+        os.stat(path)
+        os.fsencode(path).decode('utf-8')
+    except UnicodeDecodeError:
+        return errno.EILSEQ
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return errno.ENAMETOOLONG
     if os.path.exists(path) and not os.path.isdir(path):
         return errno.EEXIST
     above = nearest(path)

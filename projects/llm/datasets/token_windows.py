@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from projects.prune_plugin.common.errors import UserError
+from projects.prune_plugin.common.wrappable import Wrappable
 
 from ..models.tokenizer import load_tokenizer, longest_window
 from .text import PYDOC, check_source, local_files, read_rows
@@ -20,7 +21,7 @@ STARTS = ('consecutive', 'random')
 
 
 @DATASETS.register_module()
-class TokenWindows(Dataset):
+class TokenWindows(Wrappable, Dataset):
     """A text, tokenized as a whole and cut into windows of equal length.
 
     Items are ``dict(inputs=int64 tensor (window,), scored=int)``; ``scored`` says how many tokens

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..common.distributed import sum_over_ranks
 from ..common.errors import UserError
 from ..common.precision import without_tf32
+from ..structure.prunable_weights import is_transposed
 
 #: Rows of a Gram matrix that are computed by one matrix product.
 BLOCK = 192
@@ -17,7 +18,7 @@ BLOCK = 192
 
 def check_layer(name: str, module: nn.Module) -> None:
     """Raise :class:`UserError` unless ``module`` is a linear layer or an ungrouped 2-D convolution."""
-    plain = isinstance(module, nn.Linear)
+    plain = isinstance(module, nn.Linear) or is_transposed(module)
     if not plain and not (isinstance(module, nn.Conv2d) and module.groups == 1):
         raise UserError(
             f'{name} is a {type(module).__name__}; from their inputs only linear layers and 2-D '
@@ -27,7 +28,17 @@ def check_layer(name: str, module: nn.Module) -> None:
 
 def weight_matrix(module: nn.Module) -> Tensor:
     """The weight as a detached matrix (outputs, inputs); a view of it."""
-    return module.weight.detach().flatten(1)
+    return to_matrix(module, module.weight.detach())
+
+
+def to_matrix(module: nn.Module, weight: Tensor) -> Tensor:
+    """What has the shape of a layer's weight as (outputs, inputs)."""
+    return weight.T if is_transposed(module) else weight.flatten(1)
+
+
+def from_matrix(module: nn.Module, matrix: Tensor) -> Tensor:
+    """The inverse of :func:`to_matrix`."""
+    return matrix.T if is_transposed(module) else matrix.view(module.weight.shape)
 
 
 def row_layout(module: nn.Module) -> Any:
@@ -43,7 +54,7 @@ def input_rows(module: nn.Module, x: Tensor) -> Tensor:
     A row is a token of a linear layer, or a window of a convolution.
     """
     x = x.detach().float()
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) or is_transposed(module):
         return x.reshape(-1, x.shape[-1])
     # The padding of the convolution itself, in any padding mode.
     mode = 'constant' if module.padding_mode == 'zeros' else module.padding_mode

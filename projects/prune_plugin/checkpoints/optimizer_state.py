@@ -14,7 +14,13 @@ from ..structure.slimming import cut_tensor
 
 
 def build_quietly(model: nn.Module, optim_wrapper: Mapping) -> OptimWrapper:
-    """Build the config's optimizer without MMEngine's log messages about every parameter."""
+    """Build the config's optimizer without MMEngine's log messages about every parameter.
+
+    Mixed precision, which may need a GPU, doesn't matter to the order and the state of parameters.
+    """
+    optim_wrapper = {
+        k: v for k, v in optim_wrapper.items() if k not in ('type', 'loss_scale', 'dtype')
+    }
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -35,6 +41,33 @@ def parameter_order(model: nn.Module, optim_wrapper: Mapping) -> list[str]:
         raise TypeError('several optimizers')
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [names[id(p)] for group in wrapper.optimizer.param_groups for p in group['params']]
+
+
+def misfit(optimizer: Mapping, optim_wrapper: Mapping) -> str:
+    """Why a checkpoint's optimizer state is none of the config's optimizer; empty if it is.
+
+    Args:
+        optimizer: ``checkpoint['optimizer']``.
+        optim_wrapper: Of the config.
+    """
+    saved = {key for entries in (optimizer.get('state') or {}).values() for key in entries}
+    if not saved:
+        return ''
+    model = nn.Linear(1, 1)
+    made = build_quietly(model, optim_wrapper)
+    if isinstance(made, OptimWrapperDict):
+        return 'the config has several optimizers'
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    made.optimizer.step()
+    own = {key for entries in made.optimizer.state.values() for key in entries}
+    # What is None now may come later, as a momentum does that is switched on.
+    if saved == own:
+        return ''
+    return (
+        f'it holds {", ".join(sorted(saved))}, and {type(made.optimizer).__name__} keeps '
+        f'{", ".join(sorted(own)) or "nothing"}'
+    )
 
 
 def slim_optimizer_state(

@@ -8,6 +8,12 @@ from torch import Tensor, nn
 from ..common.errors import UserError
 from ..common.patterns import matches_within, select
 
+#: mmcv's convolutions of sparse tensors.
+SPARSE_CONVOLUTIONS = (
+    'SparseConv2d', 'SparseConv3d', 'SubMConv2d', 'SubMConv3d', 'SparseInverseConv2d',
+    'SparseInverseConv3d', 'SparseConvTranspose2d', 'SparseConvTranspose3d',
+)  # fmt: skip
+
 
 def select_weights(
     weights: Mapping[str, Tensor], include: Sequence[str], exclude: Sequence[str]
@@ -19,17 +25,38 @@ def select_weights(
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Weights of linear, convolution and multi-head attention layers, by parameter name.
 
-    A weight tied to an embedding (the output layer of many language models) is excluded.
+    GPT-2's ``Conv1D`` is a linear layer too. A weight tied to an embedding (the output layer of many
+    language models) is excluded.
     """
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     weights = {}
     for prefix, module in model.named_modules():
-        if isinstance(module, kinds) or hasattr(module, 'in_proj_weight'):
+        layer = isinstance(module, kinds) or hasattr(module, 'in_proj_weight')
+        if layer or is_transposed(module):
             for name, parameter in module.named_parameters(prefix, recurse=False):
                 if parameter.dim() > 1 and id(parameter) not in embeddings:
                     weights[name] = parameter
     return weights
+
+
+def stacked_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Other weights that multiply: of stacked experts, deformable and sparse convolutions, by name."""
+    weights = {}
+    for prefix, module in model.named_modules():
+        kind = type(module).__name__
+        experts = 'expert' in kind.lower()
+        if experts or 'DeformConv2d' in kind or kind in SPARSE_CONVOLUTIONS:
+            for name, parameter in module.named_parameters(prefix, recurse=False):
+                if parameter.dim() > 2:
+                    weights[name] = parameter
+    return weights
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a layer is a linear one with its weight as (inputs, outputs): transformers' ``Conv1D``."""
+    weight = getattr(module, 'weight', None)
+    return type(module).__name__ == 'Conv1D' and isinstance(weight, Tensor) and weight.dim() == 2
 
 
 def check_finite(weights: Mapping[str, Tensor], source: str = '') -> None:

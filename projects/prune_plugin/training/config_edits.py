@@ -1,10 +1,12 @@
 """Edits of configs for training after pruning, and their checks."""
 
+import inspect
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine import dist
@@ -14,13 +16,18 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
+    EVALUATOR,
+    HOOKS,
+    METRICS,
     OPTIM_WRAPPERS,
     OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    Registry,
     init_default_scope,
 )
 
-from ..common.errors import UserError
-from ..common.validation import at_least
+from ..common.errors import UserError, first_line
+from ..common.validation import at_least, check_number
 from .settings import LR_SCHEDULES, RecoverySettings
 
 #: Hooks added to every training that the tools run.
@@ -168,6 +175,11 @@ def check_trainable(cfg: Config, settings: RecoverySettings | None = None) -> No
         )
     if not train_cfg.get('by_epoch', train_cfg.get('type') != 'IterBasedTrainLoop'):
         raise UserError('train_cfg.by_epoch is False; recovery trains by epochs')
+    if not isinstance(cfg.optim_wrapper.get('optimizer'), Mapping):
+        raise UserError(
+            'optim_wrapper has no optimizer of its own, as with a constructor that makes several; recovery '
+            'trains with one: give optim_wrapper=dict(optimizer=dict(type=...))'
+        )
     if settings is not None:
         adapt_training(deepcopy(cfg), settings)
 
@@ -216,7 +228,8 @@ def check_training_parts(cfg: Config) -> None:
 
     Raises:
         UserError: mixed precision needs a GPU, the training data is missing, its batch size or the
-            number of epochs is no whole number, or the optimizer or the sampler isn't registered.
+            number of epochs is no whole number, or the optimizer or the sampler isn't registered, or the
+            optimizer can't be made.
     """
     check_mixed_precision(cfg)
     check_data(cfg, 'train_dataloader')
@@ -226,15 +239,86 @@ def check_training_parts(cfg: Config) -> None:
     epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
     if epochs is not None:
         at_least('train_cfg.max_epochs', epochs, 0)
-    for key, registry, block in (
-        ('optim_wrapper.optimizer', OPTIMIZERS, wrapper.get('optimizer')),
-        ('train_dataloader.sampler', DATA_SAMPLERS, loader.get('sampler')),
-    ):
-        name = block.get('type') if isinstance(block, Mapping) else None
-        if isinstance(name, str) and registry.get(name) is None:
-            close = get_close_matches(name, registry.module_dict, n=3)
-            similar = f'; similar are {", ".join(close)}' if close else ''
-            raise UserError(f'{key}.type is {name!r}, which is not registered{similar}')
+    check_registered('optim_wrapper.optimizer', wrapper.get('optimizer'), OPTIMIZERS)
+    check_registered('optim_wrapper', wrapper, OPTIM_WRAPPERS)
+    check_registered('train_dataloader.sampler', loader.get('sampler'), DATA_SAMPLERS)
+    for key in ('val_evaluator', 'test_evaluator'):
+        check_registered(key, cfg.get(key), METRICS, EVALUATOR)
+    for name, hook in (cfg.get('default_hooks') or {}).items():
+        check_registered(f'default_hooks.{name}', hook, HOOKS)
+    check_registered('custom_hooks', cfg.get('custom_hooks'), HOOKS)
+    if not isinstance(schedulers := cfg.get('param_scheduler'), Mapping) or 'type' in schedulers:
+        check_registered('param_scheduler', schedulers, PARAM_SCHEDULERS)
+    check_optimizer(wrapper)
+    check_evaluations(cfg)
+
+
+def check_evaluations(cfg: Config) -> None:
+    """Raise :class:`UserError` for an evaluation of which only a part is configured: no Runner takes it."""
+    for stage in ('val', 'test'):
+        keys = [f'{stage}_{part}' for part in ('dataloader', 'cfg', 'evaluator')]
+        given = [key for key in keys if cfg.get(key) is not None]
+        if given and len(given) < len(keys):
+            missing = ' and '.join(key for key in keys if key not in given)
+            raise UserError(
+                f'{missing} missing beside {" and ".join(given)}; give all three, or none: '
+                f'--cfg-options {" ".join(f"{key}=None" for key in given)}'
+            )
+
+
+def check_registered(key: str, block: Any, *registries: Registry) -> None:
+    """Raise :class:`UserError` for a type that none of the registries knows; it names similar ones.
+
+    Args:
+        key: Of the config.
+        block: A dict with a type, a list of them, or None; others are at hand already.
+        registries: Where the type may stand.
+    """
+    if isinstance(block, list | tuple):
+        for number, one in enumerate(block):
+            check_registered(f'{key}[{number}]', one, *registries)
+        return
+    name = block.get('type') if isinstance(block, Mapping) else None
+    if not isinstance(name, str) or any(registry.get(name) is not None for registry in registries):
+        return
+    known = [other for registry in registries for other in registry.module_dict]
+    close = get_close_matches(name, known, n=3)
+    similar = f'; similar are {", ".join(close)}' if close else ''
+    raise UserError(f'{key}.type is {name!r}, which is not registered{similar}')
+
+
+def check_optimizer(wrapper: Mapping) -> None:
+    """Raise :class:`UserError` for an optimizer that can't be made, by making one for a single number."""
+    optimizer = wrapper.get('optimizer')
+    if not isinstance(optimizer, Mapping):
+        return
+    learning_rate(optimizer)
+    try:
+        made = OPTIMIZERS.build({**optimizer, 'params': [torch.nn.Parameter(torch.zeros(1))]})
+    except (AssertionError, TypeError, ValueError) as error:
+        raise UserError(f'optim_wrapper.optimizer: {first_line(error)}') from error
+    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'Bf16OptimWrapper'):
+        return  # it may need a GPU, or the model
+    own = {k: v for k, v in wrapper.items() if k not in ('constructor', 'paramwise_cfg')}
+    try:
+        OPTIM_WRAPPERS.build({'type': 'OptimWrapper', **own, 'optimizer': made})
+    except (AssertionError, TypeError, ValueError) as error:
+        raise UserError(f'optim_wrapper: {first_line(error)}') from error
+
+
+def learning_rate(optimizer: Mapping) -> float:
+    """The config's learning rate, or its optimizer class's own.
+
+    Raises:
+        UserError: it is None, as of an optimizer that sets its own: MMEngine logs a number.
+    """
+    kind = optimizer.get('type')
+    kind = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
+    default = inspect.signature(kind).parameters.get('lr') if kind else None
+    lr = optimizer.get('lr', default.default if default is not None else None)
+    if not isinstance(lr, torch.Tensor):
+        check_number('optim_wrapper.optimizer.lr', lr, 0, float('inf'), least=True)
+    return lr
 
 
 def recovery_config(
@@ -267,7 +351,7 @@ def recovery_config(
     cfg.train_cfg.max_epochs = start + settings.epochs
     optimizer = cfg.optim_wrapper.optimizer
     fixed = settings.fixed_lr
-    optimizer.lr = optimizer.lr * settings.lr_factor if fixed is None else fixed
+    optimizer.lr = learning_rate(optimizer) * settings.lr_factor if fixed is None else fixed
     cfg.param_scheduler = [
         dict(
             type=LR_SCHEDULES[settings.lr_schedule],
@@ -281,7 +365,11 @@ def recovery_config(
     checkpoint_hook = dict(hooks.get('checkpoint') or dict(type='CheckpointHook', interval=1))
     cfg.default_hooks = {
         **hooks,
-        'checkpoint': {**checkpoint_hook, 'max_keep_ckpts': settings.max_keep_ckpts},
+        'checkpoint': {
+            **checkpoint_hook,
+            'max_keep_ckpts': settings.max_keep_ckpts,
+            'save_last': True,
+        },
     }
     cfg.load_from = str(path)
     cfg.resume = False

@@ -18,21 +18,27 @@ from ..checkpoints import seal
 from ..checkpoints.checkpoint_file import use_safe_loader
 from ..common import distributed
 from ..common.config_errors import describe_config_error, strip_location_prefix
+from ..common.config_types import check_types
 from ..common.device import check_visible_gpus
 from ..common.distributed import is_lost_rank, lost_rank_message
 from ..common.errors import UserError, first_line
 from ..common.fileio import WRITE_ERRNOS, find_write_error, write_error_message
 from ..common.group_settings import dist_cfg_of
+from ..common.lazy_types import use_names
+from ..common.option_values import holds_dict, parse_value
 from ..common.rank_errors import say
 
 Arguments = TypeVar('Arguments')
 
 
 def parse_cfg_options(words: Sequence[str]) -> dict[str, Any]:
-    """What the ``key=value`` words after ``--cfg-options`` say, read by MMEngine."""
-    read = argparse.Namespace()
-    DictAction((), 'options')(argparse.ArgumentParser(), read, words)
-    return read.options
+    """What the ``key=value`` words after ``--cfg-options`` say, read by MMEngine; dicts by ourselves."""
+    own = {word.partition('=')[0]: word.partition('=')[2] for word in words}
+    own = {key: text for key, text in own.items() if holds_dict(text)}
+    rest = [word for word in words if word.partition('=')[0] not in own]
+    read = argparse.Namespace(options={})
+    DictAction((), 'options')(argparse.ArgumentParser(), read, rest)
+    return {**read.options, **{key: parse_value(key, text) for key, text in own.items()}}
 
 
 #: Keys that a config needn't have.
@@ -93,6 +99,8 @@ def read_config(path: str, options: Sequence[str] = ()) -> Config:
             reason = inner
         said = f'{type(reason).__name__}: {first_line(reason)}'
         raise UserError(f'config {path} cannot be read: {said}') from error
+    use_names(cfg)
+    check_types(cfg)
     return cfg
 
 

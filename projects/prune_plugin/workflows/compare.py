@@ -21,7 +21,7 @@ from ..evaluation.environment import environment
 from ..evaluation.profiling import latency_note, profile
 from ..evaluation.settings import ProfileSettings
 from ..evaluation.test_set import TestSet, headline, select_metrics
-from ..structure.prunable_weights import prunable_weights
+from ..structure.prunable_weights import prunable_weights, stacked_weights
 
 #: What a report's notes say about its figures, beside how latency and metrics were taken.
 NOTES = {
@@ -170,6 +170,6 @@ def describe(loaded: Loaded, path: str) -> dict[str, Any]:
 
 def zero_share(model: nn.Module) -> float | None:
     """Fraction of the weights that a sparsifier may touch that are exactly zero."""
-    weights = prunable_weights(model).values()
+    weights = [*prunable_weights(model).values(), *stacked_weights(model).values()]
     total = sum(weight.numel() for weight in weights)
     return sum(int((weight == 0).sum()) for weight in weights) / total if total else None

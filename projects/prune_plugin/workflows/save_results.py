@@ -1,6 +1,7 @@
 """Writing what a pruning run made."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,14 @@ from torch import Tensor, nn
 
 from ..checkpoints.checkpoint_file import model_meta, save_file
 from ..checkpoints.model_loading import Loaded, plain_meta
-from ..checkpoints.optimizer_state import build_quietly, parameter_order, slim_optimizer_state
+from ..checkpoints.optimizer_state import (
+    build_quietly,
+    misfit,
+    parameter_order,
+    slim_optimizer_state,
+)
 from ..checkpoints.seal import seal
+from ..common.errors import first_line
 from ..common.json_csv import write_json
 from ..methods.pruners import Pruned, Pruner, UnitPlan
 from ..structure.prune_state import PruneState, compose
@@ -64,13 +71,33 @@ def save_pruned(
         optimizer = carried_optimizer(cfg, loaded, pruned.model, pruned.state)
     else:
         data['masks'] = pack_masks(dict(pruned.masks))
-    if optimizer:
+    if optimizer and fits(cfg, optimizer):
         data['optimizer'] = optimizer
     path = options.output_dir / f'{file_stem(cfg, pruner)}{kind}_pruned.pth'
     seal(data)
     if dist.is_main_process():
         save_file(data, path)
     return path
+
+
+def fits(cfg: Config, optimizer: Mapping) -> bool:
+    """Whether the config's optimizer can go on with a checkpoint's state; if not, a line says why."""
+    if not cfg.get('optim_wrapper'):
+        return True
+    try:
+        why = misfit(optimizer, cfg.optim_wrapper)
+    except (
+        AssertionError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        why = first_line(error)
+    if why:
+        print_log(f"the checkpoint's optimizer state is left out: {why}", 'current')
+    return not why
 
 
 def cpu_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from projects.prune_plugin.common.errors import UserError
+from projects.prune_plugin.common.wrappable import Wrappable
 
 from .transforms import build_transforms
 
@@ -46,7 +47,7 @@ def select_rows(total: int, indices: int | Sequence[int] | None) -> np.ndarray:
     return rows
 
 
-class ArrayDataset(Dataset):
+class ArrayDataset(Wrappable, Dataset):
     """A classification data set whose images all lie in memory.
 
     Items are ``dict(inputs=uint8 tensor (C, H, W) after the transforms, gt_label=int)``, which
@@ -71,10 +72,9 @@ class ArrayDataset(Dataset):
         self.transforms = build_transforms(transforms)
         self._metainfo = {'classes': tuple(classes)}
 
-    @property
-    def metainfo(self) -> dict:
-        """A copy of the meta information: ``classes``."""
-        return dict(self._metainfo)
+    def get_cat_ids(self, index: int) -> list[int]:
+        """The class of an image, for ``ClassBalancedDataset``."""
+        return [self.labels[index]]
 
     def __len__(self) -> int:
         return len(self.labels)

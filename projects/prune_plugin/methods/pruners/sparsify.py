@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
 from ...calibration.data import CalibrationData, forward_calls
-from ...calibration.layer_inputs import check_layer, weight_matrix
+from ...calibration.layer_inputs import check_layer, from_matrix, to_matrix, weight_matrix
 from ...calibration.loss import LossFunction
 from ...calibration.sequential import (
     Call,
@@ -177,13 +177,16 @@ class SparsifierRun:
 
         def install(name: str, weight: Tensor, keep: Tensor) -> None:
             module = self.modules[name.rpartition('.')[0]]
-            module.weight.copy_(weight.view(module.weight.shape))
-            packed[name] = np.packbits(keep.cpu().numpy())
+            module.weight.copy_(from_matrix(module, weight))
+            packed[name] = np.packbits(from_matrix(module, keep).cpu().numpy())
 
         def prune(layers: Iterable[str], statistic: Any) -> dict[str, tuple[Tensor, Tensor]]:
             weights = {self.owners[path]: weight_matrix(self.modules[path]) for path in layers}
             earlier = previous and {
-                name: previous[name].flatten(1).to(weights[name].device) for name in weights
+                self.owners[path]: to_matrix(self.modules[path], previous[self.owners[path]]).to(
+                    self.modules[path].weight.device
+                )
+                for path in layers
             }
 
             def solve() -> list[Tensor]:

@@ -20,7 +20,7 @@ from ...structure.discovery.discover import discover_units
 from ...structure.discovery.known import trials
 from ...structure.discovery.proof import without_cache
 from ...structure.discovery.trials import Discovery
-from ...structure.unit_group import UnitGroup
+from ...structure.unit_group import UnitGroup, named_tensors
 from ...structure.units.finder import (
     UnitFinder,
     check_disjoint,
@@ -88,6 +88,9 @@ def find_units(
         proven |= finder.proofs
     proofs = {group.name: 'known by its class, not tried' for group in groups}
     proofs |= {name: f'discovered, {how}' for name, how in proven.items()}
+    tied = {g.name: why for g in groups if g.name not in proven and (why := shared_with(model, g))}
+    groups = [group for group in groups if group.name not in tied]
+    refused = {**refused, **tied}
     by_name = [group for group in groups if group.name not in proven]
     foreign = [g for g in by_name if given or not is_home_class(model.get_submodule(g.owner))]
     wanted = finders is None and reach(model, groups) < WELL_KNOWN
@@ -118,8 +121,30 @@ def find_units(
     check_any(groups, refused, call is not None)
     names = {group.name for group in groups}
     refused = {name: why for name, why in refused.items() if name not in names}
-    groups = selected(model, groups, include, exclude)
+    groups = selected(model, groups, include, exclude, refused)
     return FoundUnits(groups, refused, {group.name: proofs[group.name] for group in groups})
+
+
+def shared_with(model: nn.Module, group: UnitGroup) -> str:
+    """Why a group can't go that a layout gave: it cuts a tensor that another module has as well.
+
+    The rest of that module, its bias and what reads it, would keep its width.
+    """
+    tensors = named_tensors(model)
+    cut = {(id(tensors[c.name]), c.dim) for c in group.cuts if c.name in tensors}
+    own = {
+        id(model.get_submodule(c.name.rpartition('.')[0])) for c in group.cuts if c.name in tensors
+    }
+    for name, module in model.named_modules():
+        if id(module) in own or isinstance(module, nn.Embedding):
+            continue
+        for table in (module._parameters, module._buffers):
+            for key, tensor in table.items():
+                if tensor is not None and any(
+                    id(tensor) == held for held, dim in cut if dim is not None
+                ):
+                    return f'{name}.{key} is one of its tensors, too, and {name} would not follow'
+    return ''
 
 
 def are_disjoint(model: nn.Module, groups: Sequence[UnitGroup]) -> bool:

@@ -1,8 +1,10 @@
 """The pruner of single weights."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ...calibration.loss import LossFunction, mmengine_loss
@@ -17,6 +19,7 @@ from ...structure.prunable_weights import (
     check_no_regrowth,
     prunable_weights,
     select_weights,
+    stacked_weights,
 )
 from .base import DataSource, DataUser, Pruner
 from .budget_block import is_searched
@@ -111,12 +114,42 @@ class WeightPruner(Pruner):
             UserError: a pattern matches nothing, or nothing is left.
         """
         weights = prunable_weights(model)
+        if not (self.sparsifier.reads_inputs or self.sparsifier.pattern):
+            weights |= stacked_weights(model)
         for key, patterns in (('include', self.include), ('exclude', self.exclude)):
             check_matches(f'prune_cfg.{key}', patterns, weights, 'prunable weights', matches_within)
         chosen = select_weights(weights, self.include, self.exclude)
         if not chosen:
             raise UserError('prune_cfg.exclude leaves no weight to prune; remove a pattern')
         return chosen
+
+    def left_out(self, model: nn.Module) -> dict[str, str]:
+        """Weights that multiply and that the method doesn't touch, by name with the reason.
+
+        A warning says how much of the model they are.
+        """
+        if not (self.sparsifier.reads_inputs or self.sparsifier.pattern):
+            return {}
+        stacked = {n: w.numel() for n, w in stacked_weights(model).items()}
+        if not stacked:
+            return {}
+        name = type(self.sparsifier).__name__
+        why = (
+            'what they read is not observed'
+            if self.sparsifier.reads_inputs
+            else 'they have no rows'
+        )
+        total = sum(stacked.values()) + sum(w.numel() for w in prunable_weights(model).values())
+        share = sum(stacked.values()) / total
+        first = ', '.join(list(stacked)[:2])
+        print_log(
+            f'{name} leaves out {len(stacked)} weights ({first}{", ..." * (len(stacked) > 2)}), '
+            f'{100 * share:.1f} % of all that multiply: they are no layers of their own, so {why}; the '
+            'ratio is of the rest. Magnitude without a pattern prunes them too',
+            'current',
+            logging.WARNING,
+        )
+        return dict.fromkeys(stacked, f'{name} leaves it out: {why}')
 
     def ratios(self, names: Iterable[str], ratio: float) -> dict[str, float]:
         """The fraction to remove of each weight: of ``layer_ratios`` the first that matches.
@@ -160,7 +193,7 @@ class WeightPruner(Pruner):
         example_inputs: Any = None,
     ) -> ScoredUnits:
         """See :meth:`Pruner.score`; a sequential sparsifier observes its inputs only while it prunes."""
-        weights, scored = self.chosen(model), ScoredUnits()
+        weights, scored = self.chosen(model), ScoredUnits(refused=self.left_out(model))
         if self.sparsifier.reads_inputs and not self.sparsifier.sequential:
             run = self.run(model, weights, data, loss)
             with timed(scored.seconds, 'calibrate'):

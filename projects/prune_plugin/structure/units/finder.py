@@ -1,6 +1,6 @@
 """Finding the unit groups of a model by the class names of its modules."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +90,7 @@ class UnitFinder:
                 continue
             try:
                 candidates = layout(name, module)
+                check_layout(model, candidates, layout, self)
             except NotPrunable as reason:
                 refused[name] = str(reason)
                 continue
@@ -104,6 +105,37 @@ class UnitFinder:
             empty = [group.name for group in candidates if not group.size]
             refused.update(dict.fromkeys(empty, 'no units are left'))
         return groups, refused
+
+
+def check_layout(model: nn.Module, candidates: Any, layout: Layout, finder: UnitFinder) -> None:
+    """Look whether a layout gave groups that cut what the model has.
+
+    Raises:
+        UserError: it didn't.
+        NotPrunable: a tensor is there, but is computed from others, as by weight norm.
+    """
+    where = f'the layout {getattr(layout, "__name__", layout)} of {type(finder).__name__}'
+    if not isinstance(candidates, list | tuple) or not all(
+        isinstance(group, UnitGroup) for group in candidates
+    ):
+        raise UserError(f'{where} returns {candidates!r}; it must be a list of UnitGroup')
+    tensors = named_tensors(model)
+    for group in candidates:
+        if not group.cuts:
+            raise UserError(f'{where} gives {group.name!r} no cuts: its units would own nothing')
+        for cut in group.cuts:
+            tensor = tensors.get(cut.name)
+            if cut.side in ('index', 'flag'):
+                continue  # made by a converter, or by masking
+            path, _, own = cut.name.rpartition('.')
+            if tensor is None and hasattr(dict(model.named_modules()).get(path), own):
+                raise NotPrunable(f'{cut.name} is computed from other parameters')
+            if tensor is None:
+                raise UserError(f'{where} cuts {cut.name!r}, and the model has no such tensor')
+            if cut.dim is not None and not 0 <= cut.dim < tensor.dim():
+                raise UserError(
+                    f'{where} cuts dimension {cut.dim} of {cut.name!r}, which has {tensor.dim()}'
+                )
 
 
 def kind_of(module: nn.Module, finder: UnitFinder) -> str:
@@ -214,8 +246,16 @@ def selected(
     found: Sequence[UnitGroup],
     include: Sequence[str] = ('.*',),
     exclude: Sequence[str] = (),
+    refused: Iterable[str] = (),
 ) -> list[UnitGroup]:
     """The groups that the patterns leave, with their layers counted.
+
+    Args:
+        model: The model.
+        found: The groups.
+        include: See :func:`discover`.
+        exclude: See :func:`discover`; it may also name what is refused anyway.
+        refused: Names of modules that can't be cut.
 
     Raises:
         UserError: see :func:`discover`.
@@ -223,7 +263,7 @@ def selected(
     found = with_layer_indices(model, found)
     names = [group.name for group in found]
     check_matches('prune_cfg.include', include, names, 'unit groups')
-    check_matches('prune_cfg.exclude', exclude, names, 'unit groups')
+    check_matches('prune_cfg.exclude', exclude, [*names, *refused], 'unit groups')
     left = set(select(names, include, exclude))
     chosen = [group for group in found if group.name in left]
     if not chosen:
