@@ -6,11 +6,13 @@ Nothing here needs more than the standard library, so that ``--help`` and mistak
 import argparse
 import errno
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Where each launcher leaves (rank, world size, local rank) in the environment.
@@ -33,12 +35,76 @@ Parse = Callable[[Sequence[str] | None], argparse.Namespace]
 
 
 def start(parse: Parse, main: Callable[[argparse.Namespace], None]) -> NoReturn:
-    """Parse the command line, and only then import the plugin and run the tool; ends the process."""
-    args = parse(None)
-    import_plugin()
-    from projects.prune_plugin.workflows import cli
+    """Parse the command line, and only then import the plugin and run the tool; ends the process.
 
-    cli.run(main, args)
+    Ctrl-C and SIGTERM end it with one line and exit code 130 or 143, as a shell has it.
+    """
+    args = parse(None)
+    interruption = Interruption(advice(args))
+    try:
+        import_plugin()
+        from projects.prune_plugin.workflows import cli
+
+        cli.run(main, args)
+    except BaseException:  # whatever an interruption has become on its way
+        interruption.end()
+        raise
+
+
+class Interruption:
+    """Turns Ctrl-C and SIGTERM into one line; forked workers end as usual.
+
+    The signal is raised as KeyboardInterrupt, so that files are cleaned up. Where that gets lost, as in a
+    callback of Python's garbage collection, the process ends some seconds later all the same.
+
+    Args:
+        advice: What to do afterwards.
+    """
+
+    #: Seconds after which the process ends whatever it does.
+    PATIENCE = 10.0
+
+    def __init__(self, advice: str):
+        self.advice, self.process, self.number = advice, os.getpid(), 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle)
+
+    def handle(self, number: int, frame: Any) -> None:
+        """See :func:`signal.signal`."""
+        if os.getpid() != self.process:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        if not self.number:
+            self.number = number
+            sys.unraisablehook = lambda _: None  # where it gets lost
+            timer = threading.Timer(self.PATIENCE, self.end)
+            timer.daemon = True
+            timer.start()
+        raise KeyboardInterrupt
+
+    def end(self) -> None:
+        """Say the line on rank 0 and leave, if there was a signal."""
+        if not self.number:
+            return
+        rank = os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
+        if rank == '0':
+            text = f'\ninterrupted: nothing half-written is left; {self.advice}'
+            print(text, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(128 + self.number)  # not waiting for other ranks, or for what workers are doing
+
+
+def advice(args: argparse.Namespace) -> str:
+    """What to do after an interruption."""
+    if not hasattr(args, 'resume'):
+        return 'run it again'
+    if hasattr(args, 'fine_tune'):
+        return (
+            'run it again. --resume goes on with the layers or rounds of a WeightPruner, tools/train.py '
+            '--resume with a training'
+        )
+    return '--resume goes on from the last checkpoint'
 
 
 def import_plugin() -> None:
