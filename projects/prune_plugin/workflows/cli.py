@@ -97,11 +97,41 @@ def read_config(path: str, options: Sequence[str] = ()) -> Config:
         reason: BaseException = error
         while isinstance(inner := reason.__cause__ or reason.__context__, ImportError):
             reason = inner
+        if (lacking := missing_extra(reason)) is not None:
+            raise UserError(f'config {path}: {lacking}') from error
         said = f'{type(reason).__name__}: {first_line(reason)}'
         raise UserError(f'config {path} cannot be read: {said}') from error
     use_names(cfg)
     check_types(cfg)
     return cfg
+
+
+#: Packages that not every installation has, with the extra that brings them.
+EXTRAS = {
+    'timm': 'vit', 'transformers': 'llm', 'mmdet': 'mm', 'mmdet3d': 'vad', 'sklearn': 'vit',
+    'nuscenes': 'vad', 'onnx': 'export', 'matplotlib': 'plots',
+}  # fmt: skip
+
+
+def missing_extra(error: BaseException) -> str | None:
+    """What to install, if an error says that a package isn't there; else None."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    package = error.name.partition('.')[0]
+    if package not in EXTRAS:
+        return None
+    how = f"pip install 'mm-prune[{EXTRAS[package]}]', or make venv"
+    return f'it needs the package {package}, which is not installed: {how}'
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of a GPU; a library that can't be mapped says so too."""
+    if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
+        return True
+    said = str(error).lower()
+    return any(
+        part in said for part in ('allocate memory', 'failed to map segment', 'not enough memory')
+    )
 
 
 def start_processes(cfg: Config, launcher: str) -> None:
@@ -122,8 +152,14 @@ def log_world(launcher: str) -> None:
 
     if not MMLogger.check_instance_created('mmengine'):
         MMLogger.get_instance('mmengine', log_level='INFO')
+    if not dist.is_main_process():
+        return
     cuda = torch.cuda.is_available()
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    numbers = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
+    devices = [
+        f'{numbers[i] if i < len(numbers) and numbers[i] else i}: {torch.cuda.get_device_name(i)}'
+        for i in range(torch.cuda.device_count())
+    ]
     print_log(
         f'launcher {launcher}, world size {dist.get_world_size()}, '
         f'devices: {", ".join(devices) if cuda else f"cpu ({torch.get_num_threads()} threads)"}',
@@ -155,13 +191,32 @@ def run(main: Callable[[Arguments], None], args: Arguments) -> NoReturn:
         say(said, launcher)
         shut_down(together=False)
         sys.exit(2)
+    except (MemoryError, ImportError) as error:
+        said = (
+            f'out of memory: {first_line(error)}'
+            if is_out_of_memory(error)
+            else missing_extra(error)
+        )
+        if said is None:
+            raise
+        say(said, launcher)
+        shut_down(together=False)
+        sys.exit(2)
     except OSError as error:
+        if is_out_of_memory(error):
+            say(f'out of memory: {first_line(error)}', launcher)
+            shut_down(together=False)
+            sys.exit(2)
         if error.errno not in WRITE_ERRNOS:
             raise
         say(write_error_message(error), launcher)
         shut_down(together=False)
         sys.exit(2)
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            say(f'out of memory: {first_line(error)}', launcher)
+            shut_down(together=False)
+            sys.exit(2)
         if not is_lost_rank(error):
             raise
         print(f'error: {lost_rank_message(error)}', file=sys.stderr)

@@ -27,9 +27,10 @@ from ..training.distillation import targets_for
 from .latency_warnings import warn_of_missed_latency, warn_of_odd_widths
 from .options import PruneOptions, PruneResult, SearchResult
 from .ratio_search import Search, Trial, confirm
-from .report_building import start_report
+from .report_building import start_report, weight_rows
 from .reports import UnitTable, read_scores
 from .run_fingerprint import RunFingerprint, pruning_fingerprint
+from .run_log import open_log
 from .run_report import RunReport
 from .save_results import save_pruned, write_report
 
@@ -81,6 +82,8 @@ def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
             searched = search.run(loaded.model, partial(trial, cfg, loaded.model, scored, data))
         pruner = pruner.at(searched.ratio)
     plan = make_plan(pruner, loaded, options, scored)
+    if not options.dry_run:
+        open_log(options.output_dir, cfg)
     seconds.update(plan.seconds)
     run = Stages(cfg, pruner, loaded, options, seconds, searched)
     result = run.prune(plan, data)
@@ -186,6 +189,7 @@ class Stages:
         report = start_report(
             self.cfg, pruner, self.options, dense, plan, profiles, zeros, pruned.result
         )
+        report.weights = weight_rows((compared or pruned).masks)
         result = PruneResult(report, plan=plan, prior_state=self.loaded.prior_state)
         result.test_set = self.test_set
         if self.searched:

@@ -1,18 +1,19 @@
 """A run's report at its beginning: what was asked, and what is achieved by count."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
-from torch import nn
+from torch import Tensor, nn
 
 from ..evaluation.environment import environment
 from ..evaluation.profiling import latency_note
 from ..methods.budgets import BudgetResult
 from ..methods.pruners import Plan, Pruner
-from ..structure.units.coverage import uncovered
+from ..structure.units.coverage import uncovered, uncovered_share
 from .options import PruneOptions
-from .run_report import GroupRow, RunReport, Stage
+from .run_report import GroupRow, RunReport, Stage, WeightRow
 
 NOTES = {
     'ratio': 'fraction removed, relative to the model given ("dense" here)',
@@ -66,6 +67,7 @@ def add_plan(report: RunReport, model: nn.Module, plan: Plan) -> None:
     """Add the unit groups of a plan, and what can't be pruned."""
     units = plan.units
     if units is None:
+        report.not_prunable = plan.scored.refused
         return
     kept = units.state.kept
     report.groups = [
@@ -76,6 +78,15 @@ def add_plan(report: RunReport, model: nn.Module, plan: Plan) -> None:
     report.not_prunable = units.refused
     report.proofs = units.scored.proofs
     report.uncovered = uncovered(model, units.groups)
+    report.uncovered_share = uncovered_share(model, units.groups)
+
+
+def weight_rows(masks: Mapping[str, Tensor]) -> list[WeightRow]:
+    """The zeros of each weight, as its mask has them."""
+    return [
+        WeightRow(name, list(keep.shape), keep.numel(), keep.numel() - int(keep.sum()))
+        for name, keep in masks.items()
+    ]
 
 
 def add_result(report: RunReport, result: BudgetResult) -> None:

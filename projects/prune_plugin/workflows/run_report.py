@@ -89,6 +89,23 @@ class GroupRow:
 
 
 @dataclass
+class WeightRow:
+    """A weight of ``<name>_pruned.pth``.
+
+    Attributes:
+        name: The parameter's name.
+        shape: Its shape.
+        size: Number of elements.
+        zeros: How many of them are zero.
+    """
+
+    name: str
+    shape: list[int]
+    size: int
+    zeros: int
+
+
+@dataclass
 class MemoryRow:
     """GiB that the fullest rank holds in training, without activations.
 
@@ -136,12 +153,14 @@ class RunReport:
         search: What was looked for and found with a budget of type ``metric``.
         headline: The metrics worth looking at first, each with its better direction, ``max`` or ``min``.
         groups: The unit groups.
-        removed_layers: Names of the layers removed as a whole.
+        weights: The weights that have masks, each with its zeros.
+        removed_layers: Names of the layers, attentions and MLPs removed as a whole.
         not_prunable: Why modules can't be cut, by name.
         proofs: How each unit group was found, by the name of its class or by what it computes, and whether
             it was tried on a copy, by name.
         uncovered: Why no unit owns anything of these modules, by name: no finder knows them, or their
             widths are shared.
+        uncovered_share: The share of the parameters in such modules.
         seconds: Seconds of ``load``, ``discover``, ``calibrate``, ``score``, ``allocate``, ``slim``,
             ``save``, ``evaluate``, ``profile``, ``compensate``, ``recalibrate``; of ``search`` that of all
             its trials; of a WeightPruner ``sparsify``, and in rounds ``train``.
@@ -166,10 +185,12 @@ class RunReport:
     search: dict[str, Any] | None = None
     headline: dict[str, str] = field(default_factory=dict)
     groups: list[GroupRow] = field(default_factory=list)
+    weights: list[WeightRow] = field(default_factory=list)
     removed_layers: list[str] = field(default_factory=list)
     not_prunable: dict[str, str] = field(default_factory=dict)
     proofs: dict[str, str] = field(default_factory=dict)
     uncovered: dict[str, str] = field(default_factory=dict)
+    uncovered_share: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     config: str | None = None
     checkpoint: str | None = None
@@ -222,4 +243,6 @@ RECORDS: dict[str, type] = {
     'dense': Stage, 'pruned': Stage, 'masked': MaskedStage, 'recovered': RecoveredStage,
     'budget': BudgetResult,
 }  # fmt: skip
-LISTS: dict[str, type] = {'rounds': Row, 'groups': GroupRow, 'memory': MemoryRow}
+LISTS: dict[str, type] = {
+    'rounds': Row, 'groups': GroupRow, 'weights': WeightRow, 'memory': MemoryRow,
+}  # fmt: skip

@@ -1,7 +1,7 @@
 """Writing what a pruning run made."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from ..checkpoints.optimizer_state import (
 )
 from ..checkpoints.seal import seal
 from ..common.errors import first_line
-from ..common.json_csv import write_json
+from ..common.json_csv import write_csv, write_json
 from ..methods.pruners import Pruned, Pruner, UnitPlan
 from ..structure.prune_state import PruneState, compose
 from ..training.hooks.mask_hook import pack_masks
 from .options import PruneOptions, PruneResult
 from .reports import UnitTable, write_groups, write_html, write_plots, write_summary
-from .run_report import RunReport
+from .run_report import RunReport, WeightRow
 
 
 def file_stem(cfg: Config, pruner: Pruner) -> str:
@@ -128,8 +128,26 @@ def write_report(result: PruneResult, folder: Path) -> None:
     write_record(result.report, folder)
     if result.plan and (units := result.plan.units):
         write_unit_tables(units, result.prior_state, folder)
+    if result.report.weights:
+        write_zeros(result.report.weights, folder / 'zeros.csv')
     drawn = write_plots(result.report, folder)
     write_html(result.report, folder, drawn)
+
+
+def write_zeros(rows: Sequence[WeightRow], path: Path) -> None:
+    """Write how many zeros each weight has."""
+    columns = ('name', 'shape', 'size', 'zeros', 'share')
+    lines = [
+        (
+            row.name,
+            'x'.join(map(str, row.shape)),
+            row.size,
+            row.zeros,
+            f'{row.zeros / row.size:.6f}',
+        )
+        for row in rows
+    ]
+    write_csv(columns, lines, path)
 
 
 def write_record(report: RunReport, folder: Path) -> None:

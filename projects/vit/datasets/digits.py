@@ -47,7 +47,7 @@ def load_digits_split(split: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
-    except ImportError as err:
+    except ModuleNotFoundError as err:
         raise DataNotFoundError(
             "the data set 'Digits' comes with scikit-learn, which is not installed; "
             'pip install scikit-learn'

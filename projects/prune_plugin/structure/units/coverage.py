@@ -43,6 +43,19 @@ def uncovered(model: nn.Module, groups: Iterable[UnitGroup]) -> dict[str, str]:
     return reasons
 
 
+def uncovered_share(model: nn.Module, groups: Iterable[UnitGroup]) -> float:
+    """The share of the parameters in the modules of :func:`uncovered`."""
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    names = uncovered(model, groups)
+    sizes = {
+        id(tensor): tensor.numel()
+        for name, tensor in tensors.items()
+        if any(name == outer or not outer or name.startswith(f'{outer}.') for outer in names)
+    }
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return sum(sizes.values()) / total if total else 0.0
+
+
 def reason(module: nn.Module) -> str:
     """Why a module has no prunable units."""
     kind = type(module).__name__

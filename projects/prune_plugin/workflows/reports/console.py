@@ -9,6 +9,9 @@ from ..run_report import RunReport
 from .advice import advice
 from .summary import Row, share, summary
 
+#: Share of the parameters without units from which on the console says so.
+LEAST_UNCOVERED = 0.05
+
 
 def number(value: float | None, unit: str = '') -> str:
     """A number with thousands marks; a dash for what wasn't measured."""
@@ -76,6 +79,15 @@ def print_report(report: RunReport, console: Console | None = None) -> None:
     for row in summary(report):
         table.add_row(row.label, *(values_of(row) or [''] * len(stages)), row.removed)
     console.print(table)
+    share = report.uncovered_share or 0.0
+    if share >= LEAST_UNCOVERED:
+        names = list(report.uncovered)
+        more = f' and {len(names) - 3} more' if len(names) > 3 else ''
+        console.print(
+            f'{100 * share:.3g} % of the parameters have no units: {", ".join(names[:3])}{more} '
+            '(uncovered in report.json)',
+            highlight=False,
+        )
     said = advice(report)
     if said:
         console.print(said, highlight=False)

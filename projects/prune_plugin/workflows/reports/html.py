@@ -89,7 +89,7 @@ def report_page(report: RunReport, pictures: Mapping[str, bytes] | None = None) 
     parts = [
         f'<header>\n{markup.text(title, tag="h1")}\n{markup.text(lead(report), "lead")}\n</header>',
         markup.section('Before and after', comparison(report), *remarks(report)),
-        markup.section('What each layer keeps', *kept_shares(report)),
+        markup.section('What each layer keeps', *kept_shares(report), zeros_by_weight(report)),
         markup.section('Rounds', rounds(report)),
         markup.section('Search', *(search_section(report.search) if report.search else ())),
         markup.section('Pictures', *shown),
@@ -238,13 +238,32 @@ def rounds(report: RunReport) -> str:
 
 
 def left_out(report: RunReport) -> str:
-    """Modules of known classes that could not be cut, and why."""
-    reasons = report.not_prunable
-    if not reasons:
+    """Modules that could not be cut, and those without units, and why."""
+    told = ''
+    if reasons := report.not_prunable:
+        title = f'{len(reasons):,} modules that cannot be cut'
+        told += markup.folded(title, markup.facts(reasons.items()), False)
+    if missing := report.uncovered:
+        share = percent(report.uncovered_share)
+        title = f'{len(missing):,} modules without units, {share} of the parameters'
+        told += markup.folded(title, markup.facts(missing.items()), False)
+    return told
+
+
+def zeros_by_weight(report: RunReport) -> str:
+    """The zeros of each weight in ``<name>_pruned.pth``."""
+    if not report.weights:
         return ''
-    return markup.folded(
-        f'{len(reasons):,} modules that cannot be cut', markup.facts(reasons.items()), False
-    )
+    rows = [
+        (
+            row.name,
+            row.zeros / row.size,
+            f'{row.zeros:,} of {row.size:,} ({percent(row.zeros / row.size)})',
+        )
+        for row in report.weights
+    ]
+    title = f'zeros of {len(rows):,} weights'
+    return markup.folded(title, markup.bars(rows), len(rows) <= MOST_BARS)
 
 
 def seconds(report: RunReport) -> list[str]:
