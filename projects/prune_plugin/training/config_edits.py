@@ -350,8 +350,8 @@ def recovery_config(
     start = checkpoint['meta'].get('epoch', 0) if fine_tune else 0
     cfg.train_cfg.max_epochs = start + settings.epochs
     optimizer = cfg.optim_wrapper.optimizer
-    fixed = settings.fixed_lr
-    optimizer.lr = learning_rate(optimizer) * settings.lr_factor if fixed is None else fixed
+    fixed, factor = settings.fixed_lr, settings.lr_factor
+    optimizer.lr = learning_rate(optimizer) * (factor or 0.0) if fixed is None else fixed
     cfg.param_scheduler = [
         dict(
             type=LR_SCHEDULES[settings.lr_schedule],

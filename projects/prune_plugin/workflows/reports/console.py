@@ -71,7 +71,9 @@ def print_report(report: RunReport, console: Console | None = None) -> None:
     """Print what ``report.json`` says: asked against achieved, dense against pruned."""
     console = console or Console(width=100)
     asked = report.asked
-    title = f'asked: {asked["ratio"]:.4g} of {asked["budget"]} removed'
+    ratios = asked.get('ratios') or {asked['budget']: asked['ratio']}
+    title = ', '.join(f'{value:.4g} of {what}' for what, value in ratios.items())
+    title = f'asked: {title}{" units" if "ratios" in asked else ""} removed'
     table = Table(title=title, title_justify='left')
     stages = report.stages()
     for column in ('', *stages, 'removed'):
