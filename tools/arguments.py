@@ -326,13 +326,12 @@ def check_directory(parser: Parser, flag: str, path: str | None, new_files: bool
 def refusal(path: str) -> int | None:
     """The error number that making and filling a directory would end with; None if it would go well."""
     try:
-        os.stat(path)
         os.fsencode(path).decode('utf-8')
     except UnicodeDecodeError:
         return errno.EILSEQ
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return errno.ENAMETOOLONG
+    longest = max(len(os.fsencode(part)) for part in Path(os.path.abspath(path)).parts)
+    if longest > os.pathconf(nearest(path), 'PC_NAME_MAX'):
+        return errno.ENAMETOOLONG
     if os.path.exists(path) and not os.path.isdir(path):
         return errno.EEXIST
     above = nearest(path)

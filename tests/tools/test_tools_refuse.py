@@ -21,6 +21,7 @@ def files(tmp_path, checkpoint):
     torch.save(torch.nn.Linear(3, 3).state_dict(), folder / 'other.pth')
     (folder / 'broken.py').write_text('model = dict(\n')
     (folder / 'crash.py').write_text('x = 1 / 0\n')
+    (folder / 'exit.py').write_text('import sys\n\nsys.exit(0)\n')
     (folder / 'import.py').write_text("custom_imports = dict(imports=['no_such_module'])\n")
     (folder / 'modelless.py').write_text('x = 1\n')
     (folder / 'table.csv').write_text('a,b\n1,2\n')
@@ -108,6 +109,37 @@ ROWS = [
     (TRAIN, '{config} --work-dir {out}', ('train_dataloadr.batch_size=3',),
      'train_dataloadr.batch_size: the config has no train_dataloadr; did you mean train_dataloader?'),
     (PRUNE, GOOD, ('prun_cfg.min_keep=2',), 'the config has no prun_cfg; did you mean prune_cfg?'),
+    (PRUNE, GOOD, ('prune_cgf.budget.ratio=0.7',), 'the config has no prune_cgf; did you mean prune_cfg?'),
+    (PRUNE, GOOD, ('something.else=1',), 'the config has no something; nothing would read it'),
+    (PRUNE, f'{GOOD} --pruning-ratio 0.1', ('prune_cfg.budget.density=0.1',),
+     '--pruning-ratio 0.1 is the fraction removed, and prune_cfg.budget.density 0.1 the fraction kept'),
+    (PRUNE, '{folder}/exit.py {ckpt} --output-dir {out}', None, 'exit.py ends the program: it calls'),
+    (TRAIN, '{config} --resume {folder}/other.pth --work-dir {out}', (),
+     'other.pth holds weights alone, and no training to go on with; train them with --load-from'),
+    (TRAIN, '{config} --work-dir {out}', ('optim_wrapper.optimizer.lr=abc',), "lr is 'abc'; it must be"),
+    (PRUNE, f'{GOOD} --fine-tune', ('optim_wrapper.optimizer.lr=nan',), 'lr is nan; it must be'),
+    (PRUNE, f'{GOOD} --fine-tune', ('optim_wrapper.optimizer.lr=None',), 'lr is None; it must be'),
+    (PRUNE, f'{GOOD} --fine-tune', ('optim_wrapper.clip_grad=5',), 'optim_wrapper: If `clip_grad` is'),
+    (PRUNE, f'{GOOD} --fine-tune', ('optim_wrapper.optimizer.betas=5',), 'optim_wrapper.optimizer: '),
+    (PRUNE, f'{GOOD} --fine-tune', ('val_evaluator.type=Nope',), "val_evaluator.type is 'Nope', which"),
+    (PRUNE, f'{GOOD} --fine-tune', ('optim_wrapper.type=Nope',), "optim_wrapper.type is 'Nope', which"),
+    (PRUNE, f'{GOOD} --fine-tune', ("custom_hooks=[dict(type='Nope')]",), "custom_hooks[0].type is 'Nope'"),
+    (PRUNE, f'{GOOD} --fine-tune', ('test_dataloader=None', 'test_evaluator=None'),
+     'test_dataloader and test_evaluator missing beside test_cfg; give all three, or none'),
+    (PRUNE, GOOD, ('custom_hooks=[5]',), 'custom_hooks[0] is 5; it must be a dict with a type'),
+    (PRUNE, GOOD, ('model=3',), 'model is 3; it must be a dict with a type'),
+    (PRUNE, GOOD, ('model.type=None',), 'model has no type'),
+    (PRUNE, GOOD, ('param_scheduler=Foo',), "param_scheduler is 'Foo'; it must be a list"),
+    (PRUNE, GOOD, ('test_evaluator=7',), 'test_evaluator is 7; it must be a list'),
+    (PRUNE, GOOD, ('train_dataloader.num_workers=-1',), 'train_dataloader.num_workers is -1; it must be'),
+    (PRUNE, GOOD, ('default_hooks.checkpoint.interval=abc',), "checkpoint.interval is 'abc'; it must be"),
+    (PRUNE, GOOD, ('default_hooks.logger.interval=0',), 'default_hooks.logger.interval is 0; it must be'),
+    (PRUNE, GOOD, ('randomness.seed=abc',), "randomness.seed is 'abc'; it must be a whole number"),
+    (PRUNE, GOOD, ("visualizer=dict(type='Visualizer',vis_backends=[dict(type='WandbVisBackend')])",),
+     'WandbVisBackend needs the package wandb, which is not installed'),
+    (PRUNE, GOOD, ("prune_cfg.units=[dict(type='AttentionHeads'",), 'cannot be read; write it as in'),
+    (PRUNE, GOOD, ("prune_cfg.units=[dict(type=open('x'))]",), 'cannot be read; write it as in a config'),
+    (PRUNE, '{config} {ckpt} --output-dir {out}/' + 'x' * 300, (), '(File name too long)'),
     (TRAIN, '{config} --work-dir {folder}/file', (), '--work-dir'),
     (TRAIN, '{config} --amp --work-dir {out}', ('optim_wrapper=None',), 'no optim_wrapper'),
     (TRAIN, '{config} --amp --work-dir {out}', ('optim_wrapper.loss_scale=dynamic',), NO_GPU),
