@@ -42,6 +42,7 @@ RECORDS = (
     run_report.RecoveredStage,
     run_report.BudgetResult,
     run_report.GroupRow,
+    run_report.WeightRow,
     round_record.Row,
     run_report.MemoryRow,
 )

@@ -169,12 +169,13 @@ def analyse_sensitivity(
 @contextmanager
 def started(cfg: Config, launcher: str, folder: Path | None = None) -> Iterator[None]:
     """A process group, which is logged, and an output directory if the job writes."""
-    start_processes(cfg, launcher)
-    if folder is None:
-        yield
-        return
-    with output_directory(folder), locked(folder), waiting_log():
-        yield
+    with waiting_log():
+        start_processes(cfg, launcher)
+        if folder is None:
+            yield
+            return
+        with output_directory(folder), locked(folder):
+            yield
 
 
 def check_resume(pruner: Pruner, options: PruneOptions) -> None:

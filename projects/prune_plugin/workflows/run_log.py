@@ -32,10 +32,9 @@ class Waiting(MemoryHandler):
 
 @contextmanager
 def waiting_log() -> Iterator[None]:
-    """Collect what is logged while the body runs, for :func:`open_log`; on rank 0."""
-    if not dist.is_main_process():
-        yield
-        return
+    """Collect what is logged while the body runs, for :func:`open_log`."""
+    if not MMLogger.check_instance_created('mmengine'):
+        MMLogger.get_instance('mmengine', log_level='INFO')
     logger = MMLogger.get_current_instance()
     handler = Waiting(WAITING)
     handler.setLevel(logging.INFO)
@@ -55,7 +54,7 @@ def open_log(folder: Path, cfg: Config) -> None:
     """
     logger = MMLogger.get_current_instance()
     handler = next((h for h in logger.handlers if isinstance(h, Waiting)), None)
-    if handler is None or handler.target is not None:
+    if handler is None or handler.target is not None or not dist.is_main_process():
         return
     stamp = time.strftime('%Y%m%d_%H%M%S')
     place = folder / stamp
@@ -63,6 +62,7 @@ def open_log(folder: Path, cfg: Config) -> None:
     name = Path(cfg.filename).name if cfg.filename else 'config.py'
     cfg.dump(place / f'{Path(name).stem}.py')
     target = logging.FileHandler(place / f'{stamp}.log', encoding='utf-8')
+    target.setLevel(logging.INFO)
     target.setFormatter(logging.Formatter(FORMAT, '%Y/%m/%d %H:%M:%S'))
     handler.setTarget(target)
     handler.flush()

@@ -322,7 +322,8 @@ def test_many_bars_and_those_that_lost_nothing_are_folded_in(report):
     group = dict(name='a.b', kind='mlp', layer_idx=0, size=4, kept=2)
 
     def unfolded(groups) -> list[bool]:
-        page = Page(report_page({**report, 'groups': groups, 'not_prunable': {}}))
+        left = dict(not_prunable={}, uncovered={}, weights=[])
+        page = Page(report_page({**report, 'groups': groups, **left}))
         return ['open' in tag for name, tag in page.tags if name == 'details']
 
     assert unfolded([group] * MOST_BARS) == [True]

@@ -89,7 +89,8 @@ def report_page(report: RunReport, pictures: Mapping[str, bytes] | None = None) 
     parts = [
         f'<header>\n{markup.text(title, tag="h1")}\n{markup.text(lead(report), "lead")}\n</header>',
         markup.section('Before and after', comparison(report), *remarks(report)),
-        markup.section('What each layer keeps', *kept_shares(report), zeros_by_weight(report)),
+        markup.section('What each layer keeps', *kept_shares(report)),
+        markup.section('Zeros by weight', zeros_by_weight(report)),
         markup.section('Rounds', rounds(report)),
         markup.section('Search', *(search_section(report.search) if report.search else ())),
         markup.section('Pictures', *shown),
@@ -263,7 +264,7 @@ def zeros_by_weight(report: RunReport) -> str:
         for row in report.weights
     ]
     title = f'zeros of {len(rows):,} weights'
-    return markup.folded(title, markup.bars(rows), len(rows) <= MOST_BARS)
+    return markup.folded(title, markup.bars(rows), False)
 
 
 def seconds(report: RunReport) -> list[str]:
