@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
@@ -88,9 +88,14 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
 def initialise(model: nn.Module) -> None:
     """Call ``model.init_weights()``, if defined: random weights, or pretrained ones given in its config.
 
+    MMEngine logs a line for every parameter; only its warnings are shown.
+
     Raises:
         UserError: a file of pretrained weights can't be read; the message names the key in the config.
     """
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
     try:
         init_weights_of(model)
     except (OSError, UserError) as error:  # no such file, or no network
@@ -107,6 +112,8 @@ def initialise(model: nn.Module) -> None:
             f'{key} names {path!r}, which cannot be read ({error}); give a CHECKPOINT, or start from '
             f'random weights: --cfg-options {" ".join(f"{key}=None" for key in pretrained)}'
         ) from error
+    finally:
+        logger.setLevel(level)
 
 
 def is_plain_data(value: Any) -> bool:

@@ -10,7 +10,7 @@ import torch
 from cases import BY_NAME, CRITERIA_ROWS, HEADS, NEURONS
 from torch import nn
 
-from projects.prune_plugin import CRITERIA, Criterion, StructuredPruner, UserError
+from projects.prune_plugin import CRITERIA, Criterion, StructuredPruner, UserError, build_pruner
 from projects.prune_plugin.calibration import collect as calibration
 from projects.prune_plugin.calibration import statistics
 from projects.prune_plugin.calibration.collect import collect
@@ -356,3 +356,34 @@ def test_whole_layers_are_scored_by_all_their_weights():
         for block in model.blocks
     ]
     assert [float(s) for s in scores] == pytest.approx(expected, rel=1e-6)
+
+
+def test_remain_inside_of_by_kind_ranks_over_all_groups():
+    """At the budget's ratio, as it does alone: what is shared out are its own shares."""
+    model = BY_NAME['vit'].dense()
+    alone = build_pruner(dict(criterion=dict(type='Remain'), budget=dict(type='params', ratio=0.5)))
+    both = build_pruner(
+        dict(
+            criterion=dict(
+                type='ByKind', default=dict(type='L1'), kinds=dict(mlp=dict(type='Remain'))
+            ),
+            budget=dict(type='params', ratio=0.5),
+        )
+    )
+    one, other = alone.plan(model), both.plan(model)
+    for group, a, b in zip(one.groups, one.importance, other.importance, strict=True):
+        if group.kind == 'mlp':
+            assert len(a.unique()) > 1
+            torch.testing.assert_close(a / a.sum(), b / b.sum())
+
+
+def test_equal_scores_are_no_choice(monkeypatch):
+    from projects.prune_plugin.methods.criteria import base
+
+    said = []
+    monkeypatch.setattr(base, 'print_log', lambda text, *_: said.append(text))
+    scores = [torch.full((3,), 2.0), torch.full((2,), 2.0)]
+    base.checked(scores, build(CRITERIA, dict(type='L1'), 'key'))
+    assert said == ['L1 scores every unit 2: which of them go is arbitrary']
+    base.checked([torch.tensor([1.0, 2.0])], build(CRITERIA, dict(type='L1'), 'key'))
+    assert len(said) == 1

@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from projects.prune_plugin import build_pruner, slim
+from projects.prune_plugin.checkpoints.checkpoint_file import load_file
 from projects.prune_plugin.checkpoints.packed_masks import pack_masks
 from projects.prune_plugin.common.errors import UserError
 from projects.prune_plugin.evaluation import profiling
@@ -299,3 +300,15 @@ def test_nothing_overlaps_in_the_picture(report, tmp_path, count, monkeypatch):
         for left, right in zip(row, row[1:], strict=False):
             reach = max(t.get_window_extent(renderer).x1 for t in left.texts)
             assert reach <= right.get_window_extent(renderer).x0
+
+
+def test_tied_weights_count_once(tmp_path):
+    from projects.prune_plugin.checkpoints.model_loading import Loaded
+    from projects.prune_plugin.workflows.compare import describe
+
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+    model[1].weight = model[0].weight
+    torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'a.pth')
+    content = load_file(tmp_path / 'a.pth')
+    told = describe(Loaded(model, content, None), tmp_path / 'a.pth')
+    assert told['weight_bytes'] == 4 * (64 + 8 + 8)
