@@ -329,7 +329,7 @@ CASES += LLM_CASES
 BY_NAME = {case.name: case for case in CASES}
 
 #: Kinds of units of which only a family has modules; their rows are beside that family's tests.
-UNITS_ELSEWHERE = ('SamplingPoints', 'PreNormSublayers')
+UNITS_ELSEWHERE = ('SamplingPoints',)
 
 #: Levels at which every case is pruned.
 LEVELS = ('half', 'one', 'none')

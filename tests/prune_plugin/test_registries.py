@@ -30,7 +30,7 @@ def unit_types(rows) -> set[str]:
 @pytest.mark.parametrize(
     ('registry', 'rows'),
     [
-        (UNITS, unit_types(cases.CASES) | set(cases.UNITS_ELSEWHERE)),
+        (UNITS, unit_types(cases.CASES) | {*cases.UNITS_ELSEWHERE, 'PreNormSublayers'}),
         (CRITERIA, types(cases.CRITERIA_ROWS) | set(cases.OTHER_CRITERIA)),
         (ALLOCATORS, types(cases.ALLOCATOR_ROWS) | set(cases.OTHER_ALLOCATORS)),
         (PENALTIES, {'RSST', 'GReg', 'GroupLasso'}),

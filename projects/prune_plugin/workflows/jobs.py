@@ -34,7 +34,7 @@ from .reports import (
     print_search,
     print_sensitivity,
 )
-from .run_log import waiting_log
+from .run_log import nothing_left_of_errors, waiting_log
 from .run_report import RunReport
 from .save_results import write_report
 from .train import recover, train_in_rounds, use_amp
@@ -174,7 +174,7 @@ def started(cfg: Config, launcher: str, folder: Path | None = None) -> Iterator[
         if folder is None:
             yield
             return
-        with output_directory(folder), locked(folder):
+        with output_directory(folder), locked(folder), nothing_left_of_errors():
             yield
 
 

@@ -4,6 +4,7 @@ Nothing may be written before all input is known to be good, so what is logged u
 """
 
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +15,21 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
+from ..common.errors import UserError
+
 #: Log lines that wait at most.
 WAITING = 10_000
 FORMAT = '%(asctime)s - %(name)s - %(levelname)s - %(message)s'
 
 
 class Waiting(MemoryHandler):
-    """Keeps log lines until there is a file."""
+    """Keeps log lines until there is a file.
+
+    Attributes:
+        folder: Where the file lies, once there is one.
+    """
+
+    folder: Path | None = None
 
     def shouldFlush(self, record: logging.LogRecord) -> bool:
         """Never by itself; the first lines are dropped at some point."""
@@ -47,6 +56,18 @@ def waiting_log() -> Iterator[None]:
             own.close()
 
 
+@contextmanager
+def nothing_left_of_errors() -> Iterator[None]:
+    """Remove the log's folder where the body ends with a sentence to the user, as it left nothing else."""
+    try:
+        yield
+    except (UserError, OSError):
+        handlers = MMLogger.get_current_instance().handlers
+        for folder in [h.folder for h in handlers if isinstance(h, Waiting) and h.folder]:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def open_log(folder: Path, cfg: Config) -> None:
     """Write the log of this run, from its beginning, and its config into a new folder; on rank 0.
 
@@ -59,6 +80,7 @@ def open_log(folder: Path, cfg: Config) -> None:
     stamp = time.strftime('%Y%m%d_%H%M%S')
     place = folder / stamp
     place.mkdir(parents=True, exist_ok=True)
+    handler.folder = place
     name = Path(cfg.filename).name if cfg.filename else 'config.py'
     cfg.dump(place / f'{Path(name).stem}.py')
     target = logging.FileHandler(place / f'{stamp}.log', encoding='utf-8')
