@@ -44,7 +44,7 @@ def without_downloads(cfg: Any) -> None:
 
 
 def folder_model(package: str, name: str) -> tuple[Any, Any]:
-    """A folder's model and a call that it runs with; None if it needs operators for GPUs.
+    """A folder's model and the call that is compared; None if it needs operators for GPUs.
 
     Raises:
         ValueError: no config of the folder builds.
@@ -56,6 +56,7 @@ def folder_model(package: str, name: str) -> tuple[Any, Any]:
     from projects.prune_plugin.methods.pruners.image_models import image_calls
     from projects.prune_plugin.methods.pruners.point_clouds import point_cloud_calls
     from projects.prune_plugin.methods.pruners.unit_discovery import failure
+    from projects.prune_plugin.structure.discovery.captures import of_features
 
     importlib.import_module(package)
     MMLogger.get_instance('mmengine', log_level='ERROR')
@@ -74,5 +75,7 @@ def folder_model(package: str, name: str) -> tuple[Any, Any]:
             why = f'{type(error).__name__}: {str(error)[:100]}'
             continue
         calls = chain(point_cloud_calls(model), image_calls(model))
-        return model, next((call for call in calls if not failure(model, call)), None)
+        call = next((call for call in calls if not failure(model, call)), None)
+        # Heads pick the best of many boxes, where rounding decides between near ones.
+        return model, call and of_features(model, call)
     raise ValueError(why)
