@@ -79,3 +79,18 @@ def test_an_image_for_a_detector_without_an_example(channels):
 
 def test_other_models_get_no_image():
     assert list(image_calls(torch.nn.Conv2d(3, 3, 1))) == []
+
+
+def test_a_subclass_that_only_constructs_itself_otherwise_is_at_home():
+    from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead, Shared2FCBBoxHead
+
+    from projects.prune_plugin.structure.units.home_classes import is_home_class
+
+    class Other(Shared2FCBBoxHead):
+        def forward(self, x):
+            return super().forward(x.flip(0))
+
+    sizes = dict(in_channels=8, fc_out_channels=16, roi_feat_size=2, num_classes=3)
+    assert is_home_class(Shared2FCBBoxHead(**sizes))
+    assert is_home_class(ConvFCBBoxHead(num_shared_fcs=1, **sizes))
+    assert not is_home_class(Other(**sizes))

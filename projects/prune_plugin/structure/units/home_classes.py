@@ -32,7 +32,7 @@ def is_home_class(module: nn.Module) -> bool:
     Classes of Hugging Face's transformers and of OpenMMLab have names of their own; those of a model family
     stand in the package that brings the layout.
     """
-    kind = type(module)
+    kind = plain_class(type(module))
     where = f'{kind.__module__}.'
     homes = HOMES.get(kind.__name__)
     if homes is not None:
@@ -44,6 +44,22 @@ def is_home_class(module: nn.Module) -> bool:
         return False
     own = {layout.__module__.partition('.')[0] for layout in layouts}
     return where.startswith((*TRANSFORMERS, *OPENMMLAB)) or where.partition('.')[0] in own
+
+
+def plain_class(kind: type) -> type:
+    """The class whose behaviour a class has: of one that only constructs itself otherwise, its base's."""
+    named = {name for finder in finders() for name in finder.layouts}
+    for base in kind.__mro__:
+        if base.__name__ in named:
+            return base
+        own = {
+            name
+            for name, value in vars(base).items()
+            if callable(value) or hasattr(value, '__func__')
+        }
+        if own - {'__init__'}:
+            return kind
+    return kind
 
 
 def finders() -> list[type[UnitFinder]]:
