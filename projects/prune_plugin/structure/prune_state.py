@@ -43,6 +43,19 @@ class PruneState:
         """Names of the layers, attentions and MLPs that are removed as a whole."""
         return [g.owner for n, g in self.groups.items() if g.is_whole and not len(self.kept[n])]
 
+    def has_units_of(self, group: UnitGroup) -> bool:
+        """Whether a group of the slim model has the units that this state kept of its name.
+
+        A module may have other units once it is slim: with one key/value head, its query heads.
+        """
+        own = self.groups.get(group.name)
+        if own is None or group.size != len(self.kept[group.name]):
+            return False
+        widths = {(cut.name, cut.dim): cut.per_unit for cut in own.cuts}
+        return all(
+            widths.get((cut.name, cut.dim), cut.per_unit) == cut.per_unit for cut in group.cuts
+        )
+
     def removed(self, name: str) -> Tensor:
         """Sorted indices of the removed units of group ``name``."""
         is_removed = torch.ones(self.groups[name].size, dtype=torch.bool)
@@ -241,16 +254,19 @@ def compose(first: PruneState | None, second: PruneState) -> PruneState:
             lowered[a.module, a.name] = lowered.get((a.module, a.name), 0) + count
     groups, kept = dict(first.groups), dict(first.kept)
     for name, group in second.groups.items():
-        if name in first.groups:
+        if first.has_units_of(group):
             kept[name] = first.kept[name][second.kept[name]]
         else:
+            number = 2
+            while name in groups:  # other units of the same module
+                name, number = f'{group.name}#{number}', number + 1
             cuts = tuple(to_dense_indices(cut, group.size, removed) for cut in group.cuts)
             attrs = tuple(
                 replace(a, offset=a.offset + lowered.get((a.module, a.name), 0))
                 for a in group.attrs
             )
-            groups[name] = replace(group, cuts=cuts, attrs=attrs)
-            kept[name] = second.kept[name]
+            groups[name] = replace(group, name=name, cuts=cuts, attrs=attrs)
+            kept[name] = second.kept[group.name]
     return PruneState(groups, kept, second.asked, second.achieved)
 
 
@@ -266,7 +282,8 @@ def to_dense_indices(cut: Cut, size: int, removed: dict[tuple[str, int], Tensor]
     if missing is None:
         return cut
     indices = cut.indices(size)
-    is_kept = torch.ones(int(indices.max()) + 1 + len(missing), dtype=torch.bool)
+    length = max(int(indices.max()) + 1 + len(missing), int(missing.max()) + 1)
+    is_kept = torch.ones(length, dtype=torch.bool)
     is_kept[missing] = False
     table = is_kept.nonzero().flatten()[indices]
     return replace(cut, table=tuple(map(tuple, table.tolist())))

@@ -123,7 +123,7 @@ def removed_mask(state: PruneState, group: UnitGroup) -> Tensor:
 
 def dense_indices(group: UnitGroup, before: PruneState | None) -> Tensor:
     """Numbers of the group's units in the dense model."""
-    if before is None or group.name not in before.kept:
+    if before is None or not before.has_units_of(group):
         return torch.arange(group.size)
     return before.kept[group.name]
 
