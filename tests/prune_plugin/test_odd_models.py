@@ -176,3 +176,18 @@ def test_a_loss_that_depends_on_nothing():
     pruner = build_pruner(dict(criterion=dict(type='Taylor'), budget=dict(ratio=0.3)))
     with pytest.raises(UserError, match='Taylor scores every unit 0: the loss depends on none'):
         pruner.plan(vit(), [IMAGE], loss=lambda m, b: 0.0 * m(b).mean())
+
+
+def test_a_plain_module_needs_a_loss():
+    pruner = build_pruner(dict(criterion=dict(type='Taylor'), budget=dict(ratio=0.3)))
+    with pytest.raises(UserError, match=r'is no model of MMEngine.*plan\(model, data, loss=...\)'):
+        pruner.plan(vit(), [IMAGE])
+
+
+@pytest.mark.parametrize('change', [slim, mask])
+def test_a_plan_is_no_state(change):
+    model = vit()
+    plan = build_pruner(PARAMS).plan(model)
+    for given in (plan, plan.state.to_dict()):
+        with pytest.raises(UserError, match='is no prune state; give plan.state'):
+            change(model, given)

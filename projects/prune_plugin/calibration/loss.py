@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..common.errors import UserError
 from ..common.model_interface import loss_task_of
 from ..common.patterns import check_matches, matches
 
@@ -23,7 +24,15 @@ def mmengine_loss(
         model: The model, not wrapped.
         batch: A batch as its dataloader gives it.
         weights: Factors on parts of the loss; see :func:`weighted_losses`.
+
+    Raises:
+        UserError: it is a model of another kind.
     """
+    if not hasattr(model, 'data_preprocessor'):
+        raise UserError(
+            f'{type(model).__name__} is no model of MMEngine, so how to run it on a batch has to be said: '
+            'plan(model, data, loss=...), a function (model, batch) -> loss'
+        )
     data = model.data_preprocessor(batch, True)
     losses = model._run_forward(data, mode='loss')
     if weights:

@@ -170,6 +170,10 @@ def clear_flags(model: nn.Module, cut: Cut, size: int, units: Tensor) -> None:
 
 def check_fits(model: nn.Module, state: PruneState) -> None:
     """Raise :class:`UserError` naming the first entry of ``state`` that doesn't fit ``model``."""
+    if not isinstance(state, PruneState):
+        raise UserError(
+            f'a {type(state).__name__} is no prune state; give plan.state, or PruneState.from_dict(...)'
+        )
     tensors = named_tensors(model)
     modules = dict(model.named_modules())
     for group in state.groups.values():

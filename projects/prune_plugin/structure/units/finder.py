@@ -215,7 +215,8 @@ def find_all(
     for finder in sorted(finders, key=lambda finder: finder.runs_model):
         groups, reasons = finder.find_besides(model, found)
         if not groups:
-            why = f' ({next(iter(reasons.items()))})' if reasons else ''
+            first = next(iter(reasons.items()), None)
+            why = f' ({first[0]}: {first[1]})' if first else ''
             raise UserError(
                 f'prune_cfg.units: {type(finder).__name__} finds nothing in this model{why}; '
                 'remove it or name other units'
