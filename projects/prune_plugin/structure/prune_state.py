@@ -51,10 +51,11 @@ class PruneState:
         own = self.groups.get(group.name)
         if own is None or group.size != len(self.kept[group.name]):
             return False
-        widths = {(cut.name, cut.dim): cut.per_unit for cut in own.cuts}
-        return all(
-            widths.get((cut.name, cut.dim), cut.per_unit) == cut.per_unit for cut in group.cuts
-        )
+
+        def places(group: UnitGroup) -> set[tuple[str, int | None]]:
+            return {(c.name, c.dim) for c in group.cuts if c.side in ('in', 'out')}
+
+        return places(group) == places(own)
 
     def removed(self, name: str) -> Tensor:
         """Sorted indices of the removed units of group ``name``."""
