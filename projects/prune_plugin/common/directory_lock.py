@@ -12,8 +12,8 @@ from mmengine.logging import print_log
 from .distributed import on_rank_0
 from .errors import UserError
 
-#: Directories that this process holds, and how often.
-_HELD: dict[str, int] = {}
+#: Directories that this process holds.
+_HELD: set[str] = set()
 
 
 @contextmanager
@@ -31,15 +31,15 @@ def locked(path: str | os.PathLike, key: str = '--output-dir') -> Iterator[None]
         UserError: another process holds it; on all ranks.
     """
     folder = str(Path(path).resolve())
-    if _HELD.get(folder):
+    if folder in _HELD:
         yield
         return
     handle = on_rank_0(lambda: acquired(folder, f'{key} {path}'))
-    _HELD[folder] = 1
+    _HELD.add(folder)
     try:
         yield
     finally:
-        del _HELD[folder]
+        _HELD.discard(folder)
         if dist.is_main_process() and handle is not None:
             os.close(handle)
 

@@ -10,7 +10,7 @@ from ..unit_group import UnitGroup
 from .call import Call
 from .captures import called, captured, of_features
 from .proof import Subject
-from .trials import held, is_large, is_plain, layout_of, together
+from .trials import held, is_large, is_plain, is_tried_whole, layout_of, together
 
 
 def trials(
@@ -30,6 +30,7 @@ def trials(
     fixed = {group.name for group in groups if group.size <= group.least}
     plain = [g for g in groups if is_plain(g) and g.owner and g.name not in fixed]
     calls = captured(model, call, {g.owner for g in plain})
+    whole = of_features(model, call)
     by_owner: dict[str, list[UnitGroup]] = {}
     for group in plain:
         if called(group.owner, calls) == group.owner:
@@ -45,7 +46,7 @@ def trials(
                 subject = Subject(model.get_submodule(name), calls[name])
                 alone = len(own) == 1 or bool(subject.fails(tried))
                 reasons = [subject.fails([g]) if alone else '' for g in tried]
-                if any(reasons) and not is_large(model) and subject.is_relaxed():
+                if any(reasons) and is_tried_whole(model, whole) and subject.is_relaxed():
                     reasons = [subject.fails([g]) for g in tried]
             except Exception as error:  # whatever its classes raise
                 reasons = [f'it can not be copied for a trial ({first_line(error)})'] * len(own)
@@ -58,7 +59,7 @@ def trials(
                 proofs[group.name] = 'tried' if first == name else f'as in {first}'
     left = [group for group in groups if group.name not in fixed | failed.keys()]
     if left and not is_large(model):
-        good, why = together(model, of_features(model, call), left)
+        good, why = together(model, whole, left)
         failed |= why
         proofs = {name: how for name, how in proofs.items() if name in good | fixed}
     return failed, proofs

@@ -109,7 +109,7 @@ def prove(
             result.refused |= {group.name: reason for group in own}
             continue
         if key not in known:
-            known[key] = name, tried(model, name, calls[name], own, reads)
+            known[key] = name, tried(model, name, calls, own, reads)
         first, answers = known[key]
         for group, answer in zip(own, answers, strict=True):
             if isinstance(answer, str):
@@ -138,15 +138,25 @@ def is_large(model: nn.Module) -> bool:
     return sum(p.numel() for p in model.parameters()) > LARGE
 
 
+def is_tried_whole(model: nn.Module, call: Call) -> bool:
+    """Whether all that the model gives is compared in the end, and not its features alone.
+
+    Args:
+        model: The model.
+        call: By which it is compared as a whole.
+    """
+    return not is_large(model) and not call.method
+
+
 def tried(
-    model: nn.Module, owner: str, call: Call, groups: list[UnitGroup], reads: Reads
+    model: nn.Module, owner: str, calls: dict[str, Call], groups: list[UnitGroup], reads: Reads
 ) -> list[UnitGroup | str]:
     """Each group of an owner as on trial, with its attributes; or why it can't be cut.
 
     All are tried at once; where that fails, one by one.
     """
     try:
-        subject = Subject(model.get_submodule(owner), call, strict=not owner)
+        subject = Subject(model.get_submodule(owner), calls[owner], strict=not owner)
     except Exception as error:  # whatever its classes raise
         return [f'it can not be copied for a trial ({first_line(error)})'] * len(groups)
     guesses = [held(group) for group in groups]
@@ -155,7 +165,7 @@ def tried(
     found = [tried_alone(model, subject, group, reads) for group in groups]
     changed = CHANGED.partition('(')[0]
     if any(isinstance(f, str) and f.startswith(changed) for f in found):
-        if not is_large(model) and subject.is_relaxed():
+        if is_tried_whole(model, calls['']) and subject.is_relaxed():
             found = [tried_alone(model, subject, group, reads) for group in groups]
     return found
 

@@ -58,12 +58,6 @@ class CoupledChannels(UnitFinder):
         if not isinstance(shared, bool):
             raise UserError(f'shared is {shared!r}; it must be True or False')
         self.input_shape, self.submodule, self.shared = input_shape, submodule, shared
-        self.last_proofs: dict[str, str] = {}
-
-    @property
-    def proofs(self) -> dict[str, str]:
-        """See :attr:`UnitFinder.proofs`."""
-        return self.last_proofs
 
     def find(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
         """See :meth:`UnitFinder.find`.
@@ -91,7 +85,7 @@ class CoupledChannels(UnitFinder):
         self.check_runs(part, call)
         inside = [group for group in map(self.within, known) if group is not None]
         result = discover_units(part, call, inside, self.chosen)
-        self.last_proofs = {join(self.submodule, n): how for n, how in result.proofs.items()}
+        self.proofs = {join(self.submodule, n): how for n, how in result.proofs.items()}
         groups = [self.in_model(group) for group in result.groups]
         return groups, {join(self.submodule, n): why for n, why in result.refused.items()}
 

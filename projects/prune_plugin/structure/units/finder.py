@@ -1,7 +1,8 @@
 """Finding the unit groups of a model by the class names of its modules."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -38,6 +39,8 @@ class UnitFinder:
     layouts: dict[str, Layout] = {}
     #: Gives an example call of the whole model, or None; set by whoever knows one.
     example: Callable[[], Call | None] | None = None
+    #: How the groups that were found last were proven, by name, as far as they were.
+    proofs: Mapping[str, str] = MappingProxyType({})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -52,11 +55,6 @@ class UnitFinder:
             return function
 
         return register
-
-    @property
-    def proofs(self) -> dict[str, str]:
-        """How the groups that were found last were proven, by name, as far as they were."""
-        return {}
 
     def find_besides(
         self, model: nn.Module, known: Sequence[UnitGroup]

@@ -27,22 +27,14 @@ class PreNormLayers(UnitFinder):
 
     default = False
 
-    def __init__(self):
-        self.last_proofs: dict[str, str] = {}
-
-    @property
-    def proofs(self) -> dict[str, str]:
-        """See :attr:`UnitFinder.proofs`."""
-        return self.last_proofs
-
     def find(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
         """See :meth:`UnitFinder.find`."""
         groups, refused = super().find(model)
         if groups:
-            self.last_proofs = {}
+            self.proofs = {}
             return groups, refused
         found, more = tried(model, self.example, whole_layers)
-        self.last_proofs = found.proofs
+        self.proofs = found.proofs
         return found.groups, {**refused, **more}
 
 
@@ -62,14 +54,6 @@ class PreNormSublayers(UnitFinder):
     default = False
     runs_model = True
 
-    def __init__(self):
-        self.last_proofs: dict[str, str] = {}
-
-    @property
-    def proofs(self) -> dict[str, str]:
-        """See :attr:`UnitFinder.proofs`."""
-        return self.last_proofs
-
     def find(self, model: nn.Module) -> tuple[list[UnitGroup], dict[str, str]]:
         """See :meth:`UnitFinder.find`."""
         finder = PreNormLayers()
@@ -82,7 +66,7 @@ class PreNormSublayers(UnitFinder):
             return whole_sublayers(model, call, [layer.owner for layer in layers])
 
         found, more = tried(model, self.example, sublayers)
-        self.last_proofs = found.proofs
+        self.proofs = found.proofs
         return found.groups, {**refused, **more}
 
 
