@@ -203,6 +203,13 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='read pruned checkpoints also if they were changed after they were written',
     )
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument(
+        '-v', '--verbose', action='store_true', help='show on the terminal what libraries log, too'
+    )
+    shown.add_argument(
+        '-q', '--quiet', action='store_true', help='show only warnings and results, no progress'
+    )
     parser.add_argument(
         '--launcher', choices=LAUNCHERS, default='none', help='how the processes were started'
     )

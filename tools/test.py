@@ -50,6 +50,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
+    from mmengine import dist
+
     from projects.prune_plugin.checkpoints.export import formats
     from projects.prune_plugin.common.fileio import output_directory
     from projects.prune_plugin.workflows import cli
@@ -63,7 +65,9 @@ def main(args: argparse.Namespace) -> None:
     formats.check(cfg, exports)
     cli.start_processes(cfg, args.launcher)
     with output_directory(cfg.work_dir, '--work-dir'):
-        _, model = evaluated(cfg, args.checkpoint, args.eval, args.launcher, args.tmpdir)
+        metrics, model = evaluated(cfg, args.checkpoint, args.eval, args.launcher, args.tmpdir)
+        if args.quiet and dist.is_main_process():
+            print(*(f'{name}: {value}' for name, value in metrics.items()), sep='\n')
         formats.save(cfg, args.checkpoint, exports, model)
 
 

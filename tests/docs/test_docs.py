@@ -54,6 +54,10 @@ TOOLS = (
 #: Flags of torch.distributed.run, the demos, tools/benchmarks/vad_parity.py and the requirements of
 #: iterative and global pruning.
 OTHER_FLAGS = {
+    '--arch',
+    '--dataset',
+    '--exp_name',
+    '--vit_pretrained',
     '--base_model',
     '--save_ckpt_log_name',
     '--pruning_ratio',

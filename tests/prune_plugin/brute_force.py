@@ -97,6 +97,7 @@ class Truth:
         gradient: Mean gradient over samples.
         fisher: Squared gradient of each batch's mean loss, averaged with the batches' sizes.
         rms: Root mean square of the inputs of each layer, by its weight's name.
+        mean_abs: Their mean absolute value.
         gates: Squared derivative of each batch's mean loss by a gate on each unit, likewise averaged.
     """
 
@@ -105,6 +106,7 @@ class Truth:
     gradient: dict[str, Tensor]
     fisher: dict[str, Tensor]
     rms: dict[str, Tensor]
+    mean_abs: dict[str, Tensor]
     gates: dict[str, Tensor]
 
     def elements(
@@ -140,12 +142,21 @@ def taylor(truth: Truth, group: str, unit: int, cfg: dict) -> float:
 
 
 def wanda(truth: Truth, group: str, unit: int, cfg: dict) -> float:
+    norm = cfg.get('norm', 'l2')
+    if cfg.get('parts') == 'both':  # every weight times the unit's activation
+        assert norm == 'l1'
+        seen = []
+        for name, _, indices, side in truth.units(group, unit):
+            if side == 'out':
+                seen.append(float(truth.mean_abs[name][list(indices)].mean()))
+        return sum(seen) / len(seen) * l1(truth, group, unit, {})
+    inputs = truth.rms if norm == 'l2' else truth.mean_abs
     total = 0.0
     for name, dim, indices, side in truth.units(group, unit):
         if side == 'out':
             for index in indices:
                 column = truth.parameters[name].select(dim, index).double()
-                total += float(column.abs().sum() * truth.rms[name][index])
+                total += float(column.abs().sum() * inputs[name][index])
     return total
 
 
@@ -273,8 +284,10 @@ def grad_of(model: nn.Module, batch: dict):
     return torch.autograd.grad(loss_of(model, batch), list(model.parameters()))
 
 
-def input_rms(model: nn.Module, samples: list[dict], data: CalibrationData) -> dict[str, Tensor]:
-    """Root mean square of every layer's input features; of attention by its own formula."""
+def input_sizes(
+    model: nn.Module, samples: list[dict], data: CalibrationData
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Root mean square, and mean absolute value, of every layer's inputs; of attention by its formula."""
     seen: dict[str, list[Tensor]] = {}
     handles = []
     for name, module in model.named_modules():
@@ -296,7 +309,9 @@ def input_rms(model: nn.Module, samples: list[dict], data: CalibrationData) -> d
         loss_of(model, batch)  # with gradients, so that nothing takes a fused path
     for handle in handles:
         handle.remove()
-    return {n: torch.cat(x).square().mean(0).sqrt().detach() for n, x in seen.items()}
+    inputs = {name: torch.cat(x).detach() for name, x in seen.items()}
+    rms = {name: x.square().mean(0).sqrt() for name, x in inputs.items()}
+    return rms, {name: x.abs().mean(0) for name, x in inputs.items()}
 
 
 def heads_of(module: nn.MultiheadAttention, x: Tensor) -> Tensor:

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from ..common.errors import UserError, error_context
 from ..common.model_interface import init_weights_of, prune_state_on, weights_source_of
+from ..common.terminal import hidden_from_terminal
 from ..structure.prune_state import PruneState
 from .checkpoint_file import load_file, load_weights, prune_state_of
 
@@ -88,16 +89,14 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
 def initialise(model: nn.Module) -> None:
     """Call ``model.init_weights()``, if defined: random weights, or pretrained ones given in its config.
 
-    MMEngine logs a line for every parameter; only its warnings are shown.
+    MMEngine logs a line for every parameter; terminals show only its warnings.
 
     Raises:
         UserError: a file of pretrained weights can't be read; the message names the key in the config.
     """
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
     try:
-        init_weights_of(model)
+        with hidden_from_terminal():
+            init_weights_of(model)
     except (OSError, UserError) as error:  # no such file, or no network
         pretrained = {
             '.'.join(('model', *filter(None, (name,)), 'init_cfg')): init['checkpoint']
@@ -112,8 +111,6 @@ def initialise(model: nn.Module) -> None:
             f'{key} names {path!r}, which cannot be read ({error}); give a CHECKPOINT, or start from '
             f'random weights: --cfg-options {" ".join(f"{key}=None" for key in pretrained)}'
         ) from error
-    finally:
-        logger.setLevel(level)
 
 
 def is_plain_data(value: Any) -> bool:

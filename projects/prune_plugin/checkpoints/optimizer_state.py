@@ -1,33 +1,27 @@
 """Transferring an optimizer's state (momenta, variances) to the slim model."""
 
-import logging
 from collections.abc import Mapping
 from copy import deepcopy
 
 import torch
-from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import Tensor, nn
 
+from ..common.terminal import hidden_from_terminal
 from ..structure.prune_state import PruneState
 from ..structure.slimming import cut_tensor
 
 
 def build_quietly(model: nn.Module, optim_wrapper: Mapping) -> OptimWrapper:
-    """Build the config's optimizer without MMEngine's log messages about every parameter.
+    """Build the config's optimizer with MMEngine's messages about every parameter in the log file alone.
 
     Mixed precision, which may need a GPU, doesn't matter to the order and the state of parameters.
     """
     optim_wrapper = {
         k: v for k, v in optim_wrapper.items() if k not in ('type', 'loss_scale', 'dtype')
     }
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
+    with hidden_from_terminal():
         return build_optim_wrapper(model, deepcopy(dict(optim_wrapper)))
-    finally:
-        logger.setLevel(level)
 
 
 def parameter_order(model: nn.Module, optim_wrapper: Mapping) -> list[str]:

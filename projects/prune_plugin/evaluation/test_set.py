@@ -1,9 +1,7 @@
 """Evaluating models with the test data and metrics of a config, on one or several ranks."""
 
-import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +9,7 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import Evaluator
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS, METRICS
 from mmengine.runner import Runner
 from rich.progress import track
@@ -89,18 +87,6 @@ def headline(
     return chosen
 
 
-@contextmanager
-def tables_hidden() -> Iterator[None]:
-    """Suppress log records below WARNING, such as the tables that metrics log at every evaluation."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def first_samples(dataloader: Mapping, count: int) -> Dataset:
     """The data set of a dataloader config, limited to its first ``count`` samples; metainfo is kept."""
     dataset = dataloader['dataset']
@@ -176,5 +162,5 @@ class TestSet:
             k: v for k, v in results.items() if isinstance(v, int | float) and math.isfinite(v)
         }
         summary = ', '.join(f'{k} {results[k]:.4g}' for k in headline(self.metrics, results))
-        print_log(f'{label}: {summary}', 'current', logging.INFO)
+        print_log(f'{label}: {summary}', 'current')
         return results

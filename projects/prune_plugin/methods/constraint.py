@@ -57,3 +57,22 @@ class Constraint:
 def sizes(groups: Sequence[UnitGroup]) -> Tensor:
     """Number of units of each group, LongTensor (groups,)."""
     return torch.tensor([group.size for group in groups], dtype=torch.long)
+
+
+def counts(kept: Sequence[Tensor]) -> Tensor:
+    """How many units each group keeps, LongTensor (groups,)."""
+    return torch.tensor([len(units) for units in kept], dtype=torch.long)
+
+
+def least_counts(groups: Sequence[UnitGroup], scores: Sequence[Tensor], min_keep: int) -> Tensor:
+    """Fewest units each group keeps, LongTensor (groups,): ``min_keep``, or what its modules need to run.
+
+    Of whole layers (attentions, MLPs), the ``min_keep`` best of the model are kept.
+    """
+    floors = torch.tensor([max(min(min_keep, g.size), g.least) for g in groups])
+    for kind in {group.kind for group in groups if group.is_whole}:
+        layers = [g for g, group in enumerate(groups) if group.kind == kind]
+        floors[layers] = 0
+        layers.sort(key=lambda g: float(scores[g].sum()), reverse=True)
+        floors[layers[:min_keep]] = 1
+    return floors

@@ -1,6 +1,6 @@
 """Integers that a module reads: attributes, or entries of a config, mapping or sequence that it holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -14,32 +14,34 @@ def is_count(value: Any) -> bool:
 
 def get(module: nn.Module, path: str) -> Any:
     """The value at a path, or None."""
-    name, _, inner = path.partition('.')
+    name, *keys = path.split('.')
     value = getattr(module, name, None)
-    if not inner:
-        return value
-    if isinstance(value, Mapping):
-        return value.get(inner)
-    if isinstance(value, tuple | list):
-        return value[int(inner)] if inner.isdigit() and int(inner) < len(value) else None
-    return getattr(value, inner, None)
+    for depth, key in enumerate(keys):
+        if isinstance(value, Mapping):
+            value = value.get(key)
+        elif isinstance(value, tuple | list):
+            value = value[int(key)] if key.isdigit() and int(key) < len(value) else None
+        else:  # of what an object holds in its turn, only mappings and sequences count
+            value = None if depth else getattr(value, key, None)
+    return value
 
 
 def put(module: nn.Module, path: str, number: int) -> None:
     """Set the value at a path; what holds it is copied first, as other modules may share it."""
-    name, _, inner = path.partition('.')
-    if not inner:
-        setattr(module, name, number)
-        return
-    holder = getattr(module, name)
+    name, *keys = path.split('.')
+    setattr(module, name, replaced(getattr(module, name), keys, number) if keys else number)
+
+
+def replaced(holder: Any, keys: Sequence[str], number: int) -> Any:
+    """A copy of a mapping, sequence or object with another number in one of its entries."""
+    key, *inner = keys
     if isinstance(holder, tuple | list):
         items = list(holder)
-        items[int(inner)] = number
-        setattr(module, name, type(holder)(items))
-        return
+        items[int(key)] = replaced(items[int(key)], inner, number) if inner else number
+        return type(holder)(items)
     holder = copy(holder)
     if isinstance(holder, Mapping):
-        holder[inner] = number  # type: ignore[index]
+        holder[key] = replaced(holder[key], inner, number) if inner else number  # type: ignore[index]
     else:
-        setattr(holder, inner, number)
-    setattr(module, name, holder)
+        setattr(holder, key, replaced(getattr(holder, key), inner, number) if inner else number)
+    return holder

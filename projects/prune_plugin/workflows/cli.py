@@ -27,6 +27,7 @@ from ..common.group_settings import dist_cfg_of
 from ..common.lazy_types import use_names
 from ..common.option_values import holds_dict, parse_value
 from ..common.rank_errors import say
+from ..common.terminal import Verbosity, set_verbosity, watch
 
 Arguments = TypeVar('Arguments')
 
@@ -180,6 +181,8 @@ def run(main: Callable[[Arguments], None], args: Arguments) -> NoReturn:
     use_safe_loader()
     seal.Policy.accept_broken = getattr(args, 'unsealed', False)
     launcher = getattr(args, 'launcher', 'none')
+    set_verbosity(chosen_verbosity(args))
+    watch(MMLogger.get_current_instance())
     try:
         main(args)
         shut_down(together=True)
@@ -222,6 +225,13 @@ def run(main: Callable[[Arguments], None], args: Arguments) -> NoReturn:
         print(f'error: {lost_rank_message(error)}', file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
+
+
+def chosen_verbosity(args: argparse.Namespace) -> Verbosity:
+    """What ``-v`` and ``-q`` say."""
+    if getattr(args, 'verbose', False):
+        return Verbosity.ALL
+    return Verbosity.RESULT if getattr(args, 'quiet', False) else Verbosity.STEPS
 
 
 def shut_down(together: bool) -> None:

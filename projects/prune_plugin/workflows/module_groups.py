@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..methods.allocators.base import rounded_floors
+from ..methods.constraint import least_counts
 from ..methods.pruners import Pruner
 from ..structure.prune_state import PruneState
 from ..structure.unit_group import UnitGroup
@@ -67,7 +68,7 @@ def module_groups(
         pruner: Says how many units must stay. Of whole layers any one may go, as long as
             ``min_keep`` others stay.
     """
-    floors = pruner.floors(list(groups), list(scores))
+    floors = least_counts(groups, scores, pruner.min_keep)
     for kind in {group.kind for group in groups if group.is_whole}:
         layers = [number for number, group in enumerate(groups) if group.kind == kind]
         if len(layers) > pruner.min_keep:

@@ -16,7 +16,7 @@ class PruneOptions:
 
     Attributes:
         checkpoint: File to prune; None: freshly initialised weights.
-        output_dir: Where results go; must exist.
+        output_dir: Where results go, a string or a path; it is made if it isn't there.
         dry_run: Plan and report only; write nothing but ``save_table``.
         save_table: Where to save the scores.
         from_table: Where to read them instead of computing them.
@@ -29,6 +29,9 @@ class PruneOptions:
     save_table: str | None = None
     from_table: str | None = None
     resume: bool = False
+
+    def __post_init__(self):
+        self.output_dir = Path(self.output_dir)
 
 
 @dataclass

@@ -168,6 +168,8 @@ class Stages:
     def prune(self, plan: Plan, data: DataFactory) -> PruneResult:
         """Evaluate the dense model, prune, measure, evaluate and save."""
         pruner, dense, dry_run = self.pruner, self.loaded.model, self.options.dry_run
+        if not dry_run:
+            self.options.output_dir.mkdir(parents=True, exist_ok=True)
         metrics = None if dry_run else self.evaluate('dense', dense)
         progress = self.progress()
         # Single weights become zero in place: a large model isn't held twice.

@@ -15,10 +15,11 @@ from ..common.bisection import bisect_largest
 from ..common.distributed import barrier, on_rank_0
 from ..common.errors import InfeasibleBudgetError, UserError
 from ..common.json_csv import plain
+from ..common.terminal import hidden_from_terminal
 from ..evaluation.environment import environment
 from ..evaluation.metrics import better_direction, resolve_metric
 from ..evaluation.profiling import profile
-from ..evaluation.test_set import TestSet, tables_hidden
+from ..evaluation.test_set import TestSet
 from ..methods.budgets.metric import MetricBudget, within, worse_by
 from ..methods.pruners import Pruner
 from .evaluation_cache import cached_results
@@ -185,7 +186,7 @@ class Search:
         report, trial = self.report, self.trial_at(self.pruner.at(ratio))
         if trial.digest not in self.known:
             model, removed = trial.build()
-            with tables_hidden():
+            with hidden_from_terminal():
                 found = self.measure(model, f'ratio {ratio:.4g}')
             self.known[trial.digest] = {**found, 'removed': removed}
         found, dense = self.known[trial.digest], report['dense']['metrics'][report['metric']]

@@ -16,9 +16,10 @@ from ..checkpoints.model_loading import load_model
 from ..common.device import best_device
 from ..common.distributed import assert_ranks_agree, barrier, on_rank_0
 from ..common.errors import UserError
+from ..common.terminal import hidden_from_terminal
 from ..evaluation.environment import environment
 from ..evaluation.profiling import profile
-from ..evaluation.test_set import TestSet, headline, tables_hidden
+from ..evaluation.test_set import TestSet, headline
 from ..methods.pruners import Pruner
 from ..structure.prune_state import PruneState
 from ..structure.slimming import slim
@@ -232,7 +233,7 @@ class Run:
             if state.reduced and row['metrics'] is None
         }
         self.write()
-        with evaluation_bar(len(waiting)) as show, tables_hidden():
+        with evaluation_bar(len(waiting)) as show, hidden_from_terminal():
             for digest, state in waiting.items():
                 same = [row for row in rows if row['digest'] == digest]
                 found = self.one(state, f'{same[0]["module"]} at {same[0]["ratio"]:g}')

@@ -15,6 +15,7 @@ from ..checkpoints.model_loading import load_model
 from ..common.device import best_device, free_unused_memory
 from ..common.distributed import barrier, on_rank_0
 from ..common.errors import UserError
+from ..common.fileio import output_directory
 from ..evaluation.test_set import TestSet
 from ..methods.pruners import Pruner
 from ..training.config_edits import (
@@ -162,7 +163,8 @@ def train(cfg: Config, launcher: str) -> RunReport | None:
     """What ``tools/train.py`` does: prune first where the config has a ``prune_cfg``, then train.
 
     Args:
-        cfg: The config; ``work_dir`` is set, ``resume`` and ``load_from`` as on the command line.
+        cfg: The config; ``work_dir`` is set, and made if it isn't there; ``resume`` and ``load_from`` as
+            on the command line.
         launcher: As on the command line.
 
     Returns:
@@ -171,6 +173,12 @@ def train(cfg: Config, launcher: str) -> RunReport | None:
     Raises:
         UserError: bad input.
     """
+    with output_directory(cfg.work_dir, 'work_dir'):
+        return train_in(cfg, launcher)
+
+
+def train_in(cfg: Config, launcher: str) -> RunReport | None:
+    """:func:`train` in a work directory that is there."""
     if in_loop(cfg):
         train_tickets(cfg, launcher)
         return None

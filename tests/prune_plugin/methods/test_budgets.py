@@ -217,10 +217,10 @@ def test_latency_is_measured_where_the_model_is_as_the_profile_says(monkeypatch)
         seen.append((num_threads, device))
         return flops_as_time(calls)
 
-    def model_watched(models, example, num_threads=1):
+    def model_watched(models, example, num_threads=1, seconds=2.0):
         (images,) = example[0]
         seen.append((tuple(images.shape), images.device, num_threads))
-        return flops_as_time([lambda: models[0](*example[0])])
+        return flops_as_time([lambda m=m: m(*example[0]) for m in models])
 
     monkeypatch.setattr(latency, 'interleaved_latency', watched)
     monkeypatch.setattr(latency, 'model_latency', model_watched)
@@ -229,11 +229,27 @@ def test_latency_is_measured_where_the_model_is_as_the_profile_says(monkeypatch)
     StructuredPruner(
         BY_NAME['vit'].units, budget=dict(type='latency', ratio=0.3), profile=profile
     ).plan(dense)
-    *modules, whole = seen
+    *modules, whole, corrected = seen
     assert modules == [(3, torch.device('cpu'))] * 2, (
         'attention and MLPs, each timed once, as all layers are alike'
     )
-    assert whole == ((5, 3, 32, 32), next(dense.parameters()).device, 3)
+    assert whole == corrected == ((5, 3, 32, 32), next(dense.parameters()).device, 3)
+
+
+@pytest.mark.parametrize('share', [0.6, 1.0, 1.5])
+def test_what_modules_save_among_others_is_what_counts(monkeypatch, share, steady_clock):
+    """A whole model that saves another share of what its modules save when they are alone."""
+
+    def whole_time(models, example, **_):
+        dense, *others = flops_as_time([lambda m=m: m(*example[0]) for m in models])
+        return [dense, *(dense - share * (dense - time) for time in others)]
+
+    monkeypatch.setattr(latency, 'model_latency', whole_time)
+    case, dense = BY_NAME['vit'], BY_NAME['vit'].dense()
+    budget = dict(type='latency', ratio=0.3, points=9)
+    plan = StructuredPruner(case.units, budget=budget, profile=PROFILE).plan(dense)
+    before, after = flops_of(dense), flops_of(slim(case.dense(), plan.state))
+    assert share * (1 - after / before) == pytest.approx(0.3, abs=0.03)
 
 
 def test_latency_measured_for_real():

@@ -19,6 +19,11 @@ from projects.prune_plugin.common.registry import build
 from projects.prune_plugin.structure.units import named_tensors
 
 FAMILIES = sorted(brute.UNITS_BY_HAND)
+ROWS = [
+    *CRITERIA_ROWS,
+    dict(type='Wanda', norm='l1'),
+    dict(type='Wanda', parts='both', norm='l1'),
+]
 SAMPLES = 7  # in batches of three, so that the last one is smaller
 
 
@@ -41,12 +46,12 @@ def truth_of(family: str) -> brute.Truth:
     model, samples = BY_NAME[family].dense(), samples_for(family)
     data = brute.calibration_data(samples)
     gradient, fisher = brute.gradients(model, samples, data)
-    rms = brute.input_rms(model, samples, data)
+    inputs = brute.input_sizes(model, samples, data)
     parameters = {n: p.detach() for n, p in model.named_parameters()}
     units = brute.UNITS_BY_HAND[family]
     sizes = {group.name: group.size for group in BY_NAME[family].groups()}
     gates = brute.gates_by_hand(model, units, sizes, brute.batches(samples, data))
-    return brute.Truth(units, parameters, gradient, fisher, rms, gates)
+    return brute.Truth(units, parameters, gradient, fisher, *inputs, gates)
 
 
 def statistics_of(family: str, model: nn.Module, kinds, groups=None):
@@ -56,7 +61,7 @@ def statistics_of(family: str, model: nn.Module, kinds, groups=None):
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-@pytest.mark.parametrize('row', CRITERIA_ROWS, ids=lambda r: '-'.join(map(str, r.values())))
+@pytest.mark.parametrize('row', ROWS, ids=lambda r: '-'.join(map(str, r.values())))
 def test_scores_are_the_definition(family, row):
     criterion = build(CRITERIA, row, 'criterion')
     case = BY_NAME[family]

@@ -58,8 +58,35 @@ def test_only_layers_of_the_range_take_part(layers, expected):
 
 
 def test_a_budget_beyond_the_range_is_refused():
-    with pytest.raises(UserError, match=r'prune_cfg.budget.ratio is 0.5, but .* at most 0\.2'):
+    held = f'All units hold {share_of_layer(LLAMA, 1):.4g} of it: with budget.of=.range'
+    with pytest.raises(UserError, match=rf'ratio is 0.5, but .* at most 0\.2.*{held}'):
         pruner(0.5, layer_start=1, layer_end=2).plan(LLAMA.dense())
+
+
+@pytest.mark.parametrize('kind', ['params', 'flops'])
+def test_a_ratio_of_the_range(kind):
+    ours = pruner(0.5, layer_start=1, layer_end=2, budget=dict(type=kind, ratio=0.25, of='range'))
+    plan = ours.plan(LLAMA.dense())
+    removed = LLAMA.count({}) - LLAMA.count({n: len(k) for n, k in plan.state.kept.items()})
+    if kind == 'params':
+        share = removed / parameters_of_layer(LLAMA, 1)
+        assert 0.25 <= share < 0.29
+        assert plan.result.achieved == pytest.approx(share)
+    assert plan.result.quantity == f'{kind} of the range'
+    assert plan.result.achieved >= 0.25
+
+
+def test_a_range_can_lose_almost_all_of_its_units():
+    ours = pruner(0.5, layer_end=1, budget=dict(type='params', ratio=0.99, of='range'), min_keep=0)
+    removed = LLAMA.count({}) - LLAMA.count(
+        {n: len(k) for n, k in ours.plan(LLAMA.dense()).state.kept.items()}
+    )
+    assert removed >= 0.99 * parameters_of_layer(LLAMA, 0)
+
+
+def test_of_is_the_model_or_the_range():
+    with pytest.raises(UserError, match="prune_cfg.budget.of is 'layers'; valid are model, range"):
+        pruner(0.5, budget=dict(type='params', of='layers'))
 
 
 @pytest.mark.parametrize(

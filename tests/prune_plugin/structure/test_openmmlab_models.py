@@ -82,7 +82,9 @@ def test_other_models_get_no_image():
 
 
 def test_a_subclass_that_only_constructs_itself_otherwise_is_at_home():
+    import mmdet.models.task_modules  # noqa: F401  registers the coders
     from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead, Shared2FCBBoxHead
+    from mmengine.registry import DefaultScope
 
     from projects.prune_plugin.structure.units.home_classes import is_home_class
 
@@ -91,6 +93,7 @@ def test_a_subclass_that_only_constructs_itself_otherwise_is_at_home():
             return super().forward(x.flip(0))
 
     sizes = dict(in_channels=8, fc_out_channels=16, roi_feat_size=2, num_classes=3)
-    assert is_home_class(Shared2FCBBoxHead(**sizes))
-    assert is_home_class(ConvFCBBoxHead(num_shared_fcs=1, **sizes))
-    assert not is_home_class(Other(**sizes))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        assert is_home_class(Shared2FCBBoxHead(**sizes))
+        assert is_home_class(ConvFCBBoxHead(num_shared_fcs=1, **sizes))
+        assert not is_home_class(Other(**sizes))

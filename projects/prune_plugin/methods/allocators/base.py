@@ -68,9 +68,20 @@ def check_reachable(constraint: Constraint, floors: Tensor) -> None:
         most = max(1 - least / constraint.dense, 0)
         raise InfeasibleBudgetError(
             f'prune_cfg.budget.ratio is {asked:.4g}, but with min_keep and round_to at most '
-            f'{most:.4g} of {constraint.what or "the cost"} can be removed; lower the ratio or the floors',
+            f'{most:.4g} of {constraint.what or "the cost"} can be removed; lower the ratio or the floors'
+            f'{of_range(constraint, floors, asked)}',
             most,
         )
+
+
+def of_range(constraint: Constraint, floors: Tensor, asked: float) -> str:
+    """Advice where even all units are less than was asked for, for budgets that can be of a range."""
+    if constraint.what not in ('params', 'flops'):
+        return ''
+    held = 1 - constraint.cost.total(torch.zeros_like(floors)) / constraint.dense
+    if held >= asked:
+        return ''
+    return f". All units hold {held:.4g} of it: with budget.of='range' a ratio is of what they hold"
 
 
 def whole_units(left: Tensor, sizes: Tensor, floors: Tensor, round_to: int) -> Tensor:

@@ -5,7 +5,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...common.errors import UserError
 from ...common.validation import checked_ratio
@@ -107,6 +107,25 @@ class Budget:
                 ``round_to``.
         """
         raise NotImplementedError
+
+    def corrected(
+        self,
+        model: nn.Module,
+        groups: Sequence[UnitGroup],
+        counts: Tensor,
+        cost: Any,
+        profile: dict,
+    ) -> Cost:
+        """A cost that fits what a first plan has turned out to cost; called where :attr:`measured`.
+
+        Args:
+            model: The model as given.
+            groups: Its unit groups.
+            counts: Units that the plan keeps of each, LongTensor (groups,).
+            cost: What :meth:`cost` gave.
+            profile: As for :meth:`cost`.
+        """
+        return cost
 
     def constraints(self, groups: Sequence[UnitGroup], cost: Cost) -> list[Constraint]:
         """The constraints that the allocators must meet: by default one over all groups."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...common.patterns import matches_any
 from ...structure.unit_group import Cut, UnitGroup, named_tensors, owners_along
+from ..constraint import Cost
 
 
 class ProductCost:
@@ -186,6 +187,27 @@ def stacked(terms: Sequence[Term], groups: Sequence[UnitGroup]) -> ProductCost:
     return ProductCost(multipliers, widths, shares, sizes, float(constant))
 
 
+class RangeCost:
+    """What of a cost the units hold: a cost less what is left of it when all of them are gone.
+
+    Args:
+        whole: The cost of the whole model.
+        groups: The groups whose units may go.
+    """
+
+    def __init__(self, whole: Cost, groups: Sequence[UnitGroup]):
+        self.whole = whole
+        self.rest = whole.total(torch.zeros(len(groups), dtype=torch.long))
+
+    def total(self, counts: Tensor) -> float:
+        """See :class:`Cost`."""
+        return self.whole.total(counts) - self.rest
+
+    def marginal(self, counts: Tensor) -> Tensor:
+        """See :class:`Cost`."""
+        return self.whole.marginal(counts)
+
+
 class UnitCost:
     """A cost of 1 for every unit, regardless of its size."""
 
@@ -201,15 +223,16 @@ class UnitCost:
 class TableCost:
     """Costs measured for each group at a few numbers of units, linearly interpolated.
 
-    The cost of the model is estimated as ``base - sum_g (costs_g[dense] - costs_g[kept])``.
+    The cost of the model is estimated as ``base - factor * sum_g (costs_g[dense] - costs_g[kept])``.
 
     Args:
         base: Cost of the dense model.
         tables: For each group ``(counts, costs)``, both ascending, up to the dense count.
+        factor: What the tables' savings are multiplied by.
     """
 
-    def __init__(self, base: float, tables: Sequence[tuple[Tensor, Tensor]]):
-        self.base, self.tables = base, list(tables)
+    def __init__(self, base: float, tables: Sequence[tuple[Tensor, Tensor]], factor: float = 1.0):
+        self.base, self.tables, self.factor = base, list(tables), factor
 
     def _saved(self, group: int, kept: float) -> float:
         counts, costs = self.tables[group]
@@ -221,7 +244,8 @@ class TableCost:
 
     def total(self, counts: Tensor) -> float:
         """See :class:`Cost`."""
-        return self.base - sum(self._saved(g, int(kept)) for g, kept in enumerate(counts))
+        saved = sum(self._saved(g, int(kept)) for g, kept in enumerate(counts))
+        return self.base - self.factor * saved
 
     def marginal(self, counts: Tensor) -> Tensor:
         """See :class:`Cost`: the mean saving per unit over the whole table, whatever ``counts`` are."""

@@ -8,13 +8,18 @@ from ...common.registry import BUDGETS
 from ...evaluation.example_inputs import Example, checked_example_input
 from ...evaluation.flops import module_flops
 from ...structure.unit_group import UnitGroup
-from .base import Budget
 from .costs import ProductCost, product_cost
+from .of_range import BudgetOfRange
 
 
 @BUDGETS.register_module(name='flops')
-class FlopsBudget(Budget):
+class FlopsBudget(BudgetOfRange):
     """Remove a fraction of the FLOPs of one forward call with one sample.
+
+    Args:
+        ratio: Fraction removed, in (0, 1).
+        of: ``'model'``: of all FLOPs; ``'range'``: of those of the units which may go, as
+            ``layer_start``, ``layer_end``, ``include`` and ``exclude`` limit them.
 
     Example:
         >>> prune_cfg = dict(budget=dict(type='flops', ratio=0.5))
@@ -26,7 +31,8 @@ class FlopsBudget(Budget):
     def cost(self, model, groups, profile):
         """See :meth:`Budget.cost`."""
         shape = profile.get('input_shape')
-        return flops_cost(model, groups, checked_example_input(model, shape, 1, 'a FLOPs budget'))
+        example = checked_example_input(model, shape, 1, 'a FLOPs budget')
+        return self.limited(flops_cost(model, groups, example), groups)
 
 
 def flops_cost(model: nn.Module, groups: Sequence[UnitGroup], example: Example) -> ProductCost:

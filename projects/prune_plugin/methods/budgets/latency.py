@@ -26,6 +26,13 @@ from ...structure.unit_group import Attr, UnitGroup
 from .base import Budget
 from .costs import TableCost
 
+#: Forward passes of dense and slim model that the correction takes, at least.
+CORRECTION_PASSES = 7
+#: Fraction of the time below which noise is larger than the error.
+LEAST_TO_CORRECT = 0.1
+#: By how much measured savings may differ from predicted ones: beyond, it is noise.
+CORRECTIONS = (0.5, 2.0)
+
 
 @BUDGETS.register_module(name='latency')
 class LatencyBudget(Budget):
@@ -33,8 +40,10 @@ class LatencyBudget(Budget):
 
     Each module that owns units is timed at a few numbers of units (multiples of ``prune_cfg.round_to``),
     on the inputs of its first call; times in between are interpolated. Modules of equal shapes are timed
-    once. The tools use a GPU if there is one. ``prune_cfg.profile`` sets the batch size and the number of
-    CPU threads. On several ranks only rank 0 measures.
+    once. As a module alone may run faster or slower than among others, what this predicts is corrected by
+    the time of a slim copy, pruned accordingly. The tools use a GPU if there is one.
+    ``prune_cfg.profile`` sets the batch size and the number of CPU threads. On several ranks only rank 0
+    measures.
 
     Args:
         ratio: Fraction of the time to remove.
@@ -80,6 +89,28 @@ class LatencyBudget(Budget):
             'current',
         )
         return TableCost(base, tables)
+
+    def corrected(self, model, groups, counts, cost, profile):
+        """See :meth:`Budget.corrected`: by the time of a slim copy that keeps the first units."""
+        kept = {g.name: torch.arange(int(n)) for g, n in zip(groups, counts, strict=True)}
+        state = PruneState({g.name: g for g in groups}, kept)
+        predicted = 1 - cost.total(counts) / cost.base
+        if predicted < LEAST_TO_CORRECT or not state.reduced:
+            return cost
+        shape, batch = profile.get('input_shape'), profile.get('batch_size', 1)
+        example = checked_example_input(model, shape, batch, 'a latency budget')
+        copy = slim(deepcopy(model), state)
+        seconds = max(self.seconds, 2 * CORRECTION_PASSES * cost.base / 1e3)
+        threads = profile.get('num_threads', 1)
+        dense, slimmed = model_latency([model, copy], example, seconds=seconds, num_threads=threads)
+        measured = 1 - slimmed / dense
+        low, high = CORRECTIONS
+        factor = min(max(measured / predicted, low), high)
+        print_log(
+            f'latency: planned for {predicted:.1%} less, measured {measured:.1%}: tables corrected',
+            'current',
+        )
+        return TableCost(cost.base, cost.tables, cost.factor * factor)
 
     def _table(
         self, model: nn.Module, group: UnitGroup, call: Example, threads: int, round_to: int

@@ -7,6 +7,8 @@ from ...common.registry import CRITERIA
 from ...common.validation import one_of
 from .base import Criterion, check_read, expert_outputs
 
+NORMS = ('l1', 'l2')
+
 
 @CRITERIA.register_module()
 class Activation(Criterion):
@@ -30,7 +32,7 @@ class Activation(Criterion):
 
     def __init__(self, norm: str = 'l2', normalize: str = 'none'):
         super().__init__(normalize)
-        self.norm = one_of('norm', norm, ('l1', 'l2'))
+        self.norm = one_of('norm', norm, NORMS)
 
     def check(self, groups):
         """See :meth:`Criterion.check`."""

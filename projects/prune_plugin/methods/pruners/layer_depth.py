@@ -1,6 +1,6 @@
 """Layers as such: pruning only some of them, and removing those that were emptied."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -175,6 +175,24 @@ class DepthCost:
         """See :class:`Cost`; what a block saves beyond its units is not shared out among them."""
         everything = torch.cat([counts, counts.new_ones(max(self.added, 0))])
         return self.full.marginal(everything)[: self.groups]
+
+
+def depth_cost(
+    model: nn.Module, groups: Sequence[UnitGroup], cost_of: Callable[[list[UnitGroup]], Cost]
+) -> DepthCost:
+    """What a model costs that loses its blocks with their last units.
+
+    Args:
+        model: The model.
+        groups: Its unit groups.
+        cost_of: Its cost by the counts of some groups.
+
+    Raises:
+        UserError: see :func:`needed_blocks`.
+    """
+    blocks = needed_blocks(model, groups)
+    extended, positions = with_layers(groups, blocks)
+    return DepthCost(cost_of(extended), len(groups), blocks, positions)
 
 
 def emptied_layers(blocks: Sequence[Block], kept: Sequence[Tensor]) -> list[UnitGroup]:

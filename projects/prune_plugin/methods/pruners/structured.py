@@ -33,20 +33,19 @@ from ...structure.units.finder import UnitFinder
 from ..allocators.base import fill_back
 from ..budgets.base import BudgetResult
 from ..compensation import Compensation
-from ..constraint import Cost, sizes
+from ..constraint import Cost, counts, least_counts, sizes
 from ..criteria import Random
 from ..criteria.base import checked
 from ..sparsifiers import Magnitude
 from .base import DataSource, DataUser, Pruner
 from .budget_block import other_budgets
 from .layer_depth import (
-    DepthCost,
     check_range,
+    depth_cost,
     emptied_layers,
     find_blocks,
     in_range,
     needed_blocks,
-    with_layers,
 )
 from .layer_progress import LayerProgress
 from .plan import Pruned, ScoredUnits, UnitPlan
@@ -247,10 +246,9 @@ class StructuredPruner(Pruner):
 
         def chosen() -> tuple[list[Tensor], Tensor, BudgetResult]:
             if scored.cost is None:
-                scored.cost = self.cost(model, groups)
+                scored.cost = self.corrected_cost(model, groups, scored.importance)
             kept = self.allocate(model, groups, scored.importance, scored.cost)
-            dense = scored.cost.total(sizes(groups))
-            left = scored.cost.total(torch.tensor([len(units) for units in kept]))
+            dense, left = scored.cost.total(sizes(groups)), scored.cost.total(counts(kept))
             return kept, scored.cost.marginal(sizes(groups)), self.budget.achieved(dense, left)
 
         with timed(seconds, 'allocate'):
@@ -346,15 +344,27 @@ class StructuredPruner(Pruner):
         """See :meth:`Pruner.select`."""
         return UnitSelection(self, model)
 
+    @property
+    def timing(self) -> dict[str, Any]:
+        """What budgets are told of how to time a model."""
+        return {**vars(self.profile), 'round_to': self.round_to}
+
     def cost(self, model: nn.Module, groups: list[UnitGroup]) -> Cost:
         """What the budget limits, as a function of the units kept."""
-        profile = {**vars(self.profile), 'round_to': self.round_to}
-        if not (self.remove_empty_layers and self.budget.counts_layers):
-            return self.budget.cost(model, groups, profile)
-        blocks = needed_blocks(model, groups)
-        extended, positions = with_layers(groups, blocks)
-        full = self.budget.cost(model, extended, profile)
-        return DepthCost(full, len(groups), blocks, positions)
+        cost_of = partial(self.budget.cost, model, profile=self.timing)
+        if self.remove_empty_layers and self.budget.counts_layers:
+            return depth_cost(model, groups, cost_of)
+        return cost_of(groups)
+
+    def corrected_cost(
+        self, model: nn.Module, groups: list[UnitGroup], scores: list[Tensor]
+    ) -> Cost:
+        """:meth:`cost`; where it is predicted from measurements, corrected by a model pruned by it."""
+        cost = self.cost(model, groups)
+        if not self.budget.measured:
+            return cost
+        kept = counts(self.allocate(model, groups, scores, cost))
+        return self.budget.corrected(model, groups, kept, cost, self.timing)
 
     def allocate(
         self,
@@ -373,28 +383,15 @@ class StructuredPruner(Pruner):
         """
         cost = self.cost(model, groups) if cost is None else cost
         kept: list[Tensor] = [torch.arange(group.size) for group in groups]
-        floors = self.floors(groups, scores)
+        floors = least_counts(groups, scores, self.min_keep)
         self.allocator.check(groups)
         allocator = self.allocator.fitted(groups, named_tensors(model), self.budget.ratio)
         for constraint in self.budget.constraints(groups, cost):
             members = constraint.groups
             of_members = [scores[g] for g in members]
-            counts = allocator.allocate(of_members, constraint, floors[members], self.round_to)
-            counts = fill_back(counts, sizes(constraint.members), self.fillback_rate)
-            for g, score, count in zip(members, of_members, counts.tolist(), strict=True):
+            left = allocator.allocate(of_members, constraint, floors[members], self.round_to)
+            left = fill_back(left, sizes(constraint.members), self.fillback_rate)
+            for g, score, count in zip(members, of_members, left.tolist(), strict=True):
                 order = score.sort(stable=True).indices
                 kept[g] = order[len(order) - count :].sort().values
         return kept
-
-    def floors(self, groups: list[UnitGroup], scores: list[Tensor]) -> Tensor:
-        """Fewest units each group keeps: ``min_keep``, or what its modules need to run.
-
-        Of whole layers (attentions, MLPs), the ``min_keep`` best of the model are kept.
-        """
-        floors = torch.tensor([max(min(self.min_keep, g.size), g.least) for g in groups])
-        for kind in {group.kind for group in groups if group.is_whole}:
-            layers = [g for g, group in enumerate(groups) if group.kind == kind]
-            floors[layers] = 0
-            layers.sort(key=lambda g: float(scores[g].sum()), reverse=True)
-            floors[layers[: self.min_keep]] = 1
-        return floors

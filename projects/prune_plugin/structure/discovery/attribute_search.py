@@ -11,6 +11,9 @@ from .proof import NO_EFFECT, Subject
 
 #: Most combinations of attributes that are tried.
 TRIALS = 24
+#: Most attributes that are added one by one.
+MOST_ADDED = 5
+Bundle = tuple[Attr, ...]
 
 
 def proven(subject: Subject, group: UnitGroup, attrs: Sequence[Attr]) -> UnitGroup | str:
@@ -37,7 +40,41 @@ def proven(subject: Subject, group: UnitGroup, attrs: Sequence[Attr]) -> UnitGro
             found = repaired(subject, trial, mend=mend)
             if not isinstance(found, str):
                 return found
-    return reason
+    return climbed(subject, group, bundles_of(attrs)) or reason
+
+
+def climbed(subject: Subject, group: UnitGroup, bundles: Sequence[Bundle]) -> UnitGroup | None:
+    """Attributes added one by one, each time the one with which the forward pass comes furthest.
+
+    Args:
+        subject: The group's owner.
+        group: The group, without attributes.
+        bundles: What may be added.
+
+    Returns:
+        The group with what makes it pass; None if nothing does.
+    """
+    subject.counts_steps, subject.steps = True, 0
+    chosen: Bundle = ()
+    try:
+        repaired(subject, group, mend=False)
+        for _ in range(MOST_ADDED):
+            reached, best = subject.steps, ()
+            furthest = reached
+            for bundle in bundles:
+                if set(bundle) & set(chosen):
+                    continue
+                found = repaired(subject, replace(group, attrs=chosen + bundle), mend=False)
+                if not isinstance(found, str):
+                    return found
+                if subject.error is not None and subject.steps > furthest:
+                    furthest, best = subject.steps, bundle
+            if not best:
+                return None
+            chosen, subject.steps = chosen + best, furthest
+    finally:
+        subject.counts_steps = False
+    return None
 
 
 def numbers_in(text: str) -> set[int]:
@@ -53,10 +90,7 @@ def choices(group: UnitGroup, attrs: Sequence[Attr], hints: set[int]) -> Iterato
         attrs: All attributes.
         hints: Numbers in the message of what failed without any.
     """
-    alike: dict[tuple[str, str], list[Attr]] = {}
-    for attr in attrs:  # the same one of all blocks goes together
-        alike.setdefault((attr.module.rpartition('.')[2], attr.name), []).append(attr)
-    bundles = [tuple(bundle) for bundle in alike.values()]
+    bundles = bundles_of(attrs)
     named = [b for b in bundles if b[0].dense(group.size) in hints]
     seen = set()
     for some in (named, bundles):
@@ -66,6 +100,14 @@ def choices(group: UnitGroup, attrs: Sequence[Attr], hints: set[int]) -> Iterato
                 if chosen and chosen not in seen:
                     seen.add(chosen)
                     yield chosen
+
+
+def bundles_of(attrs: Sequence[Attr]) -> list[Bundle]:
+    """Attributes that go together: the same one of all blocks."""
+    alike: dict[tuple[str, str], list[Attr]] = {}
+    for attr in attrs:
+        alike.setdefault((attr.module.rpartition('.')[2], attr.name), []).append(attr)
+    return [tuple(bundle) for bundle in alike.values()]
 
 
 def repaired(

@@ -15,6 +15,8 @@ OWN_WIDTHS = {
     'in_features', 'out_features', 'in_channels', 'out_channels', 'num_features', 'num_channels',
     'num_embeddings', 'embedding_dim', 'normalized_shape',
 }  # fmt: skip
+#: What every module holds.
+MODULE_KEYS = frozenset((*vars(nn.Module()), '__dict__'))
 Reads = dict[str, set[str]]
 
 
@@ -86,17 +88,22 @@ def note_module(
         reads.setdefault(name, set()).add(key)
     elif id(value) in configs:
         reads.setdefault(name, set()).add(f'{key}.{id(value)}.*')
-    elif isinstance(value, dict | tuple | list) and not key.startswith('_'):
+    elif isinstance(value, dict | tuple | list) and key not in MODULE_KEYS:
         reads.setdefault(name, set()).update(f'{key}.{inner}' for inner in inside(value))
 
 
-def inside(value: Any) -> list[str]:
-    """Keys of the integers in a mapping or sequence."""
+def inside(value: Any, depth: int = 2) -> list[str]:
+    """Keys of the integers in a mapping or sequence, and in those that it holds."""
     if isinstance(value, Mapping):
         items = list(value.items())
     else:
         items = list(enumerate(value)) if len(value) <= 16 else []
-    return [str(key) for key, item in items if is_count(item)]
+    found = [str(key) for key, item in items if is_count(item)]
+    if depth > 1:
+        for key, item in items:
+            if isinstance(item, dict | tuple | list):
+                found += [f'{key}.{inner}' for inner in inside(item, depth - 1)]
+    return found
 
 
 def candidates(

@@ -70,21 +70,28 @@ def output_tensors(value: Any, depth: int = 3) -> Iterator[Tensor]:
 
 
 def watch(tracer: Tracer, name: str, module: nn.Module) -> list[Any]:
-    """Hooks that take norms as wholes."""
+    """Hooks that take norms as wholes, where they are over the last dimension of what they are given."""
     kind = norm_of(module)
 
-    def enter(module: nn.Module, args: tuple) -> None:
-        tracer.suspended += 1
+    def over_last(args: tuple, kwargs: dict) -> Tensor | None:
+        x = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), None)
+        widths = {p.shape[0] for p in module.parameters(recurse=False) if p.dim() == 1}
+        return x if x is not None and x.dim() and widths <= {x.shape[-1]} else None
+
+    def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if over_last(args, kwargs) is not None:
+            tracer.suspended += 1
 
     def leave(module: nn.Module, args: tuple, kwargs: dict, out: Any) -> None:
+        if (x := over_last(args, kwargs)) is None:
+            return
         tracer.suspended -= 1
         if not tracer.suspended:
-            x = next(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
             norm_tracks(tracer, name, kind, module, x, out)
 
     if not kind:
         return []
     return [
-        module.register_forward_pre_hook(enter),
+        module.register_forward_pre_hook(enter, with_kwargs=True),
         module.register_forward_hook(leave, with_kwargs=True),
     ]

@@ -1,6 +1,7 @@
 """Trying on a copy whether units can go: the slim module must compute what the masked one does."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from ..slimming import mask, slim
 from ..unit_group import UnitGroup, named_tensors
 from .call import Call
 from .forward import output_tensors
+from .steps import Steps
 
 TOLERANCE = 1e-5
 #: A larger difference isn't rounding, even in float32.
@@ -62,7 +64,8 @@ class Subject:
         self.masked: dict[tuple, list[Tensor]] = {}
         self.error: Exception | None = None
         self.slim: nn.Module | None = None
-        self.trials = 0
+        self.trials = self.steps = 0
+        self.counts_steps = False
         self.passes_half = self.leading_only = False
         self.small = sum(p.numel() for p in module.parameters()) <= SMALL
         self.take(call.first_rows(ROWS))
@@ -157,15 +160,16 @@ class Subject:
 
     def compare(self, module: Holder, state: PruneState, seed: int) -> float | str:
         """The largest relative difference of the slim and the masked module, or what fails."""
-        self.error = None
+        self.error, steps = None, Steps()
         slimmed = copied(module)
         self.slim = slimmed
         try:
             masked = self.masked_outputs(module, state, seed)
             slim(slimmed, state)
-            outputs = self.run(slimmed)
+            with steps if self.counts_steps else nullcontext():
+                outputs = self.run(slimmed)
         except Exception as error:  # whatever the module raises with smaller tensors
-            self.error = error
+            self.error, self.steps = error, steps.number
             return f'cut, it fails ({type(error).__name__}: {first_line(error)[:400]})'
         pairs = [(a, b) for a, b in zip(outputs, masked, strict=False) if a.shape == b.shape]
         pairs = pairs[:1] if self.leading_only else pairs

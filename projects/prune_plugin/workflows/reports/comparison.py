@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv, write_json
+from .terminal_width import table_console
 
 #: Columns of ``compare.csv`` before the metrics.
 MODEL_COLUMNS = (
@@ -116,7 +117,7 @@ def print_comparison(report: dict[str, Any], console: Console | None = None) -> 
 
     Models that don't fit beside each other go into a second table, again beside the first model.
     """
-    console = console or Console(width=None if Console().is_terminal else 120)
+    console = console or table_console(120)
     utf = console.encoding.lower().startswith('utf')
     rows = table_rows(report, {'max': '↑', 'min': '↓'} if utf else {'max': '(+)', 'min': '(-)'})
     labels = [model['label'] for model in report['models']]

@@ -8,6 +8,7 @@ from rich.table import Table
 from ..run_report import RunReport
 from .advice import advice
 from .summary import Row, share, summary
+from .terminal_width import table_console
 
 #: Share of the parameters without units from which on the console says so.
 LEAST_UNCOVERED = 0.05
@@ -35,7 +36,7 @@ def print_groups(report: RunReport, console: Console | None = None) -> None:
     for group in report.groups:
         size, kept = group.size, group.kept
         table.add_row(group.name, group.kind, f'{size:,}', f'{kept:,}', share(size, kept))
-    (console or Console(width=100)).print(table)
+    (console or table_console()).print(table)
 
 
 def print_kinds(report: RunReport, console: Console | None = None) -> None:
@@ -48,7 +49,7 @@ def print_kinds(report: RunReport, console: Console | None = None) -> None:
         counts = (f'{count:,}' for count in (len(widths), size, kept))
         spread = f'{min(widths):,} to {max(widths):,}'
         table.add_row(kind, *counts, share(size, kept), spread)
-    (console or Console(width=100)).print(table)
+    (console or table_console()).print(table)
 
 
 def print_memory(report: RunReport, console: Console | None = None) -> None:
@@ -64,12 +65,12 @@ def print_memory(report: RunReport, console: Console | None = None) -> None:
         if dense.strategy != 'DDP' or dense.ranks == 1:  # under DDP every rank holds all
             ranks = 'any' if dense.strategy == 'DDP' else str(dense.ranks)
             table.add_row(dense.strategy, ranks, *figures)
-    (console or Console(width=100)).print(table)
+    (console or table_console()).print(table)
 
 
 def print_report(report: RunReport, console: Console | None = None) -> None:
     """Print what ``report.json`` says: asked against achieved, dense against pruned."""
-    console = console or Console(width=100)
+    console = console or table_console()
     asked = report.asked
     ratios = asked.get('ratios') or {asked['budget']: asked['ratio']}
     title = ', '.join(f'{value:.4g} of {what}' for what, value in ratios.items())

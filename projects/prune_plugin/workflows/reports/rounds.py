@@ -14,6 +14,7 @@ from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv, write_json
 from ..round_record import Record, Row
 from .console import number
+from .terminal_width import table_console
 
 #: Moments of a round at which metrics are drawn: attribute, label, colour.
 MOMENTS = (
@@ -110,7 +111,7 @@ def print_history(record: Record, console: Console | None = None) -> None:
         values = line[3:]
         texts = [percent(v) if i % 3 == 2 else number(v) for i, v in enumerate(values)]
         table.add_row(str(row.round), percent(row.sparsity, 2), *texts)
-    console = console or Console(width=100)
+    console = console or table_console()
     console.print(table)
     if not record.rows:
         return

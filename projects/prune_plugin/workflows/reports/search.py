@@ -13,6 +13,7 @@ from ...common.json_csv import write_csv, write_json
 from . import markup
 from .console import number
 from .rounds import percent
+from .terminal_width import table_console
 
 COLUMNS = ('trial', 'ratio', 'removed', 'params', 'flops', 'value', 'drop', 'holds')
 SHOWN = ('trial', 'ratio', 'removed', 'parameters', 'metric', 'worse by', '')
@@ -80,7 +81,7 @@ def print_search(report: Mapping[str, Any], console: Console | None = None) -> N
         table.add_column(column, justify='right' if column else 'left')
     for cells in lines(report):
         table.add_row(*cells)
-    console = console or Console(width=100)
+    console = console or table_console()
     console.print(table)
     console.print(outcome(report), highlight=False)
 

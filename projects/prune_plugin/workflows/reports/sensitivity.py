@@ -19,6 +19,7 @@ from rich.table import Table
 
 from ...common.json_csv import write_csv, write_json
 from .console import number
+from .terminal_width import table_console
 
 COLUMNS = (
     'module',
@@ -139,7 +140,7 @@ def ranking_table(ranked: list[dict], report: dict) -> Table:
 
 def print_sensitivity(report: dict, console: Console | None = None) -> None:
     """Print the ten most and the ten least sensitive modules, and what the number means."""
-    console = console or Console(width=120)
+    console = console or table_console(120)
     ranked = ranking(report)
     if ranked:
         console.print(ranking_table(ranked, report))

@@ -44,6 +44,63 @@ class EinsumAttention(nn.Module):
         return torch.einsum('bhij,bhje,hed->bid', attn, v, self.wo)
 
 
+class Split(nn.Module):
+    """Splits rows into heads as einops' layers do: the sizes stand in a tuple of pairs."""
+
+    def __init__(self, **sizes: int):
+        super().__init__()
+        self._axes_lengths = tuple(sizes.items())
+
+    def forward(self, x):
+        sizes = dict(self._axes_lengths)
+        return x.unflatten(-1, (sizes.get('h', -1), sizes.get('d', -1))).transpose(1, 2)
+
+
+@case(tokens)
+class GroupedAttentionOfLayers(nn.Module):
+    """Three numbers must follow the heads, in three modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.kv_heads = 6, 3
+        self.q, self.k, self.v = (nn.Linear(DIM, n * 8) for n in (6, 3, 3))
+        self.split_q, self.split_k, self.split_v = Split(h=6), Split(d=8), Split(d=8)
+        self.o = nn.Linear(48, DIM)
+
+    def forward(self, x):
+        q, k, v = self.split_q(self.q(x)), self.split_k(self.k(x)), self.split_v(self.v(x))
+        b, _, n, d = q.shape
+        q = q.reshape(b, self.kv_heads, self.heads // self.kv_heads, n, d)
+        attn = torch.einsum('bghie,bgje->bghij', q, k).mul(d**-0.5).softmax(-1)
+        out = torch.einsum('bghij,bgje->bghie', attn, v).reshape(b, self.heads, n, d)
+        return self.o(out.transpose(1, 2).flatten(2))
+
+
+class ChannelsFirstNorm(nn.LayerNorm):
+    """Takes images as well as tokens."""
+
+    def forward(self, x):
+        if x.dim() == 3:
+            return super().forward(x)
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+@case(image())
+class ImagesAndTokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, DIM, 4, 4), ChannelsFirstNorm(DIM)
+        self.pre, self.up, self.down = (
+            ChannelsFirstNorm(DIM),
+            nn.Linear(DIM, 512),
+            nn.Linear(512, 5),
+        )
+
+    def forward(self, x):
+        x = self.norm(self.stem(x)).flatten(2).transpose(1, 2)
+        return self.down(self.up(self.pre(x)).relu())
+
+
 @case(tokens)
 class ChunkedAttention(nn.Module):
     def __init__(self):

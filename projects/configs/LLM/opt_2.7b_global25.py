@@ -1,0 +1,1 @@
+_base_ = ['./opt_2.7b.py', '../_base_/prune/llm_global.py']

@@ -1,0 +1,1 @@
+_base_ = ['./opt_350m.py', '../_base_/prune/imp.py']

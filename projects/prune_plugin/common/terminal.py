@@ -1,0 +1,95 @@
+"""What a terminal shows of the log: the steps of a run, warnings and results. A log file has all of it."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+import rich
+from mmengine.logging import MMLogger
+
+#: Packages that log how they set themselves up.
+CHATTER = ('mmengine', 'mmcv', 'mmdet', 'mmdet3d', 'mmseg', 'mmpretrain', 'timm', 'transformers')
+#: Their modules that say how far a run is, and what came of it.
+PROGRESS = (
+    'mmengine.hooks.logger_hook', 'mmengine.hooks.checkpoint_hook',
+    'mmdet.evaluation', 'mmdet3d.evaluation', 'mmseg.evaluation', 'mmpretrain.evaluation',
+)  # fmt: skip
+#: What stands between a module that logs and a handler.
+LOGGING = ('logging', 'mmengine.logging', __name__)
+
+
+class Verbosity(IntEnum):
+    """How much a terminal shows."""
+
+    RESULT = 0  #: warnings and results
+    STEPS = 1  #: and what is being done, with progress bars
+    ALL = 2  #: and how libraries set themselves up
+
+
+class Terminal(logging.Filter):
+    """Lets through what a terminal shows; for the handlers of :class:`mmengine.logging.MMLogger`.
+
+    Attributes:
+        verbosity: How much that is; None: everything, as in a program that isn't one of the tools.
+        hidden: How many bodies of :func:`hidden_from_terminal` are running.
+    """
+
+    verbosity: Verbosity | None = None
+    hidden = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See :class:`logging.Filter`."""
+        if record.levelno >= logging.WARNING or self.verbosity == Verbosity.ALL:
+            return True
+        if self.hidden or self.verbosity == Verbosity.RESULT:
+            return False
+        return self.verbosity is None or not is_chatter(speaker())
+
+
+#: The one that all handlers share.
+TERMINAL = Terminal()
+
+
+def speaker() -> str:
+    """Name of the module whose record a handler is looking at."""
+    frame = sys._getframe(1)
+    while frame is not None and is_in(frame.f_globals.get('__name__', ''), LOGGING):
+        frame = frame.f_back  # type: ignore[assignment]
+    return '' if frame is None else frame.f_globals.get('__name__', '')
+
+
+def is_chatter(module: str) -> bool:
+    """Whether what a module logs is only for the log file."""
+    return is_in(module, CHATTER) and not is_in(module, PROGRESS)
+
+
+def is_in(module: str, packages: tuple[str, ...]) -> bool:
+    """Whether a module is one of ``packages``, or lies in one."""
+    return any(module == name or module.startswith(f'{name}.') for name in packages)
+
+
+def set_verbosity(verbosity: Verbosity) -> None:
+    """Choose what terminals show from now on; :func:`watch` says of which logger."""
+    TERMINAL.verbosity = verbosity
+    rich.get_console().quiet = verbosity == Verbosity.RESULT  # progress bars
+
+
+def watch(logger: MMLogger) -> MMLogger:
+    """Have a logger's terminal show what was chosen; returns the logger."""
+    for handler in logger.handlers:
+        if type(handler) is logging.StreamHandler and TERMINAL not in handler.filters:
+            handler.addFilter(TERMINAL)
+    return logger
+
+
+@contextmanager
+def hidden_from_terminal() -> Iterator[None]:
+    """Keep what is logged below WARNING while the body runs for the log file."""
+    watch(MMLogger.get_current_instance())
+    TERMINAL.hidden += 1
+    try:
+        yield
+    finally:
+        TERMINAL.hidden -= 1
