@@ -35,7 +35,7 @@ def runner_class(cfg: Config, model: nn.Module | None) -> type[Runner]:
         raise KeyError(f'{kind} is not in the runner registry')
 
     def build_logger(self: Runner, *args: Any, **kwargs: Any) -> MMLogger:
-        return watch(super(made, self).build_logger(*args, **kwargs))
+        return watch(base.build_logger(self, *args, **kwargs))
 
     def build_model(self: Runner, _: object) -> nn.Module:
         return model

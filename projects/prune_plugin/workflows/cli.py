@@ -227,7 +227,7 @@ def run(main: Callable[[Arguments], None], args: Arguments) -> NoReturn:
     sys.exit(0)
 
 
-def chosen_verbosity(args: argparse.Namespace) -> Verbosity:
+def chosen_verbosity(args: Any) -> Verbosity:
     """What ``-v`` and ``-q`` say."""
     if getattr(args, 'verbose', False):
         return Verbosity.ALL

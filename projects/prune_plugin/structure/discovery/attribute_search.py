@@ -14,6 +14,7 @@ TRIALS = 24
 #: Most attributes that are added one by one.
 MOST_ADDED = 5
 Bundle = tuple[Attr, ...]
+NONE: Bundle = ()
 
 
 def proven(subject: Subject, group: UnitGroup, attrs: Sequence[Attr]) -> UnitGroup | str:
@@ -40,7 +41,7 @@ def proven(subject: Subject, group: UnitGroup, attrs: Sequence[Attr]) -> UnitGro
             found = repaired(subject, trial, mend=mend)
             if not isinstance(found, str):
                 return found
-    return climbed(subject, group, bundles_of(attrs)) or reason
+    return climbed(subject, group, bundles_of(attrs)[:TRIALS]) or reason
 
 
 def climbed(subject: Subject, group: UnitGroup, bundles: Sequence[Bundle]) -> UnitGroup | None:
@@ -55,12 +56,11 @@ def climbed(subject: Subject, group: UnitGroup, bundles: Sequence[Bundle]) -> Un
         The group with what makes it pass; None if nothing does.
     """
     subject.counts_steps, subject.steps = True, 0
-    chosen: Bundle = ()
+    chosen = NONE
     try:
         repaired(subject, group, mend=False)
         for _ in range(MOST_ADDED):
-            reached, best = subject.steps, ()
-            furthest = reached
+            furthest, best = subject.steps, NONE
             for bundle in bundles:
                 if set(bundle) & set(chosen):
                     continue
