@@ -16,6 +16,8 @@ PROGRESS = (
     'mmengine.hooks.logger_hook', 'mmengine.hooks.checkpoint_hook',
     'mmdet.evaluation', 'mmdet3d.evaluation', 'mmseg.evaluation', 'mmpretrain.evaluation',
 )  # fmt: skip
+#: How lines of others begin that say where a run goes on from.
+RESUMED = ('resumed epoch', 'Auto resumed')
 #: What stands between a module that logs and a handler.
 LOGGING = ('logging', 'mmengine.logging', __name__)
 
@@ -45,7 +47,9 @@ class Terminal(logging.Filter):
             return True
         if self.hidden or self.verbosity == Verbosity.RESULT:
             return False
-        return self.verbosity is None or not is_chatter(speaker())
+        if self.verbosity is None or str(record.msg).startswith(RESUMED):
+            return True
+        return not is_chatter(speaker())
 
 
 #: The one that all handlers share.

@@ -70,6 +70,18 @@ def test_warnings_are_always_shown(logged, verbosity):
     assert logged(verbosity, INIT, level=logging.WARNING, hide=True) == [INIT]
 
 
+def test_where_a_run_goes_on_from_is_a_step(logged, capsys):
+    logged(Verbosity.STEPS, OURS)
+    runner = types.ModuleType('mmengine.runner.runner')
+    runner.print_log = print_log
+    exec('def say(text): print_log(text, "current")', runner.__dict__)
+    runner.say('resumed epoch: 3, iter: 24')
+    runner.say('Load checkpoint from a.pth')
+    assert [line.partition(' - INFO - ')[2] for line in capsys.readouterr().out.splitlines()] == [
+        'resumed epoch: 3, iter: 24'
+    ]
+
+
 def test_what_is_hidden_for_a_while(logged):
     assert logged(None, OURS, hide=True) == []
     assert logged(Verbosity.STEPS, OURS, hide=True) == []
