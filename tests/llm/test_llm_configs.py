@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import projects.llm  # noqa: F401
+from projects.prune_plugin import pruner_from_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'projects' / 'configs'
 PARAMETERS = {
@@ -16,6 +17,7 @@ PARAMETERS = {
     'opt_125m': 125_239_296,
     'opt_350m': 331_196_416,
     'opt_1.3b': 1_315_758_080,
+    'opt_2.7b': 2_651_596_800,
     'qwen': 596_049_920,
     'llama3_8b': 8_030_261_248,
     'llama3_70b': 70_553_706_496,
@@ -39,6 +41,15 @@ def test_dense_configs(name):
         assert data.tokenizer == cfg.model.path, key
         assert data.window <= model.max_window
     assert len((CONFIGS / 'LLM' / f'{name}.py').read_text().splitlines()) < 40
+
+
+@pytest.mark.parametrize(
+    ('name', 'rounds'),
+    [('opt_125m_imp50', 7), ('opt_2.7b_imp90', 22), ('opt_125m_imp95', 29), ('opt_350m_imp95', 29)],
+)
+def test_rounds_of_iterative_magnitude_pruning(name, rounds):
+    """As many as the tool that this replaces documents."""
+    assert len(pruner_from_config(load(name)).rounds) == rounds
 
 
 def test_the_small_protocol():

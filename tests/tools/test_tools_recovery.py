@@ -88,6 +88,28 @@ def test_a_distillation_is_resumed_from_its_own_config(distilled, call_tool, tmp
     assert (tmp_path / 'on' / 'epoch_2.pth').is_file()
 
 
+def test_a_recovery_gone_on_with_is_reported(distilled, call_tool):
+    """As after a kill in the second epoch: the pruning's report gets what the training made of it."""
+    folder, _ = distilled
+    whole = json.loads((folder.parent / 'report.json').read_text())
+    cut = {key: value for key, value in whole.items() if key != 'recovered'}
+    (folder.parent / 'report.json').write_text(json.dumps(cut))
+    for name in ('epoch_2.pth', 'latest.pth'):
+        (folder / name).unlink()
+    (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
+    ended = call_tool('train', folder / 'vit_tiny_digits.py', '--work-dir', folder, '--resume')
+    assert ended.code == 0, ended.out
+    assert 'resumed epoch: 1' in ended.out
+    report = json.loads((folder.parent / 'report.json').read_text())
+    recovered, before = report['recovered'], whole['recovered']
+    assert recovered.keys() == before.keys()
+    same = ('params', 'flops', 'mode', 'epochs', 'checkpoint', 'trained', 'zeros')
+    assert {key: recovered[key] for key in same} == {key: before[key] for key in same}
+    assert recovered['metrics'].keys() == before['metrics'].keys()
+    assert 'recovered' in (folder.parent / 'summary.csv').read_text()
+    assert 'accuracy/top1' in ended.out.partition('recovered')[2]
+
+
 def test_train_distils_what_it_pruned_and_resumes(checkpoint, call_tool, tmp_path):
     target = "dict(module='backbone.head', loss='l1', name='own')"
     config = child(

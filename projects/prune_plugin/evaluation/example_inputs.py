@@ -13,6 +13,15 @@ from ..common.model_interface import dummy_inputs_of, offers_dummy_inputs, profi
 #: Base classes of mmdet's detectors whose ``forward(mode='tensor')`` requires ``data_samples``.
 NEEDS_DATA_SAMPLES = {'DetectionTransformer', 'TwoStageDetector'}
 
+#: Those whose ``forward(mode='tensor')`` matches boxes to the truth, if they have a box head.
+NEEDS_TRUTH = 'SingleStageInstanceSegmentor'
+
+
+def reads_truth(model: nn.Module) -> bool:
+    """Whether no forward pass of a model does without ground truth, as that of mmdet's YOLACT."""
+    names = {c.__name__ for c in type(model).__mro__}
+    return NEEDS_TRUTH in names and getattr(model, 'bbox_head', None) is not None
+
 
 def data_sample_kwargs(model: nn.Module, images: Tensor) -> dict[str, Any]:
     """Keyword arguments that a forward call of ``model`` requires in addition to the images.
@@ -82,6 +91,11 @@ def require_example_input(
     model: nn.Module, input_shape: Sequence[int] | None, batch_size: int | None, key: str
 ) -> Example:
     """:func:`example_input`; raise :class:`UserError` if there is none. ``key`` is what needs it."""
+    if reads_truth(model):
+        raise UserError(
+            f'{key} needs a forward pass on images alone, but that of {type(model).__name__} reads ground '
+            'truth, too; leave it out'
+        )
     example = example_input(model, batch_size, input_shape)
     if example is None:
         raise UserError(

@@ -1,5 +1,6 @@
 """Parameters, FLOPs and latency of models, measured on an example input."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,12 @@ from mmengine.logging import print_log
 from torch import nn
 
 from ..common.model_interface import profile_batch_size_of
-from .example_inputs import check_shape, example_input, require_example_input
+from .example_inputs import (
+    check_shape,
+    example_input,
+    reads_truth,
+    require_example_input,
+)
 from .flops import module_flops
 from .latency import model_latency
 from .settings import ProfileSettings
@@ -30,7 +36,7 @@ def profile(
 
     Returns:
         Per model ``params``, ``flops`` of one sample and ``latency_ms`` of ``batch_size`` samples. What
-        wasn't measured is None; that an example input is missing is logged.
+        wasn't measured is None; that an example input is missing is logged, and that there is none.
 
     Raises:
         UserError: the first model's forward pass fails on ``settings.input_shape``.
@@ -39,6 +45,14 @@ def profile(
         dict(params=count_params(m), flops=None, latency_ms=None) for m in models
     ]
     shape = settings.input_shape
+    if shape is not None and reads_truth(models[0]):
+        print_log(
+            f'FLOPs and latency not measured: the forward pass of {type(models[0]).__name__} reads '
+            'ground truth',
+            'current',
+            logging.WARNING,
+        )
+        return results
     single = example_input(models[0], 1, shape)
     if single is None:
         print_log(

@@ -11,8 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..checkpoints.checkpoint_file import load_file, newest_checkpoint, prune_state_of
-from ..checkpoints.model_loading import load_model
-from ..common.device import best_device, free_unused_memory
+from ..common.device import free_unused_memory
 from ..common.distributed import barrier, on_rank_0
 from ..common.errors import UserError
 from ..common.fileio import output_directory
@@ -29,15 +28,17 @@ from ..training.config_edits import (
     refuse_ema,
     use_slim_model,
 )
-from ..training.hooks.mask_hook import unpack_masks, zero_share
+from ..training.hooks.mask_hook import unpack_masks
 from ..training.runner_building import build_runner
 from ..training.settings import RecoverySettings
 from .iterate.runner_per_round import prune_in_rounds
 from .iterate.train_loop import check_same_targets, saved_state, targets_of
 from .options import PruneOptions, PruneResult
 from .prune import prune, pruner_from_config
+from .recovered_stage import add_masked, add_recovered
+from .resumed_recovery import report_recovery
 from .round_record import Record
-from .run_report import MaskedStage, RecoveredStage, RunReport
+from .run_report import RunReport
 from .save_results import read_report, write_report
 
 
@@ -126,39 +127,6 @@ def train_pruned(
     barrier()  # rank 0 may still be naming the last checkpoint
 
 
-def add_recovered(
-    report: RunReport,
-    cfg: Config,
-    settings: RecoverySettings,
-    test_set: TestSet,
-    work_dir: Path,
-) -> None:
-    """Evaluate ``latest.pth`` of a recovery and add the stage ``recovered`` to a report."""
-    latest = work_dir / 'latest.pth'
-    loaded = load_model(cfg, str(latest), best_device())
-    zeros = zero_share(loaded.checkpoint)
-    before = report.pruned if zeros is None else report.dense
-    report.recovered = RecoveredStage(
-        **before.size,
-        metrics=test_set.evaluate(loaded.model, 'recovered'),
-        mode=settings.mode,
-        epochs=settings.epochs,
-        checkpoint=str(latest),
-        trained='structured' if zeros is None else 'unstructured',
-        zeros=zeros,
-    )
-
-
-def add_masked(report: RunReport, cfg: Config, test_set: TestSet, path: Path) -> None:
-    """Evaluate the weight-level pruned model and add the stage ``masked`` to a report."""
-    loaded = load_model(cfg, str(path), best_device())
-    report.masked = MaskedStage(
-        **report.dense.size,
-        metrics=test_set.evaluate(loaded.model, 'masked'),
-        zeros=zero_share(loaded.checkpoint),
-    )
-
-
 def train(cfg: Config, launcher: str) -> RunReport | None:
     """What ``tools/train.py`` does: prune first where the config has a ``prune_cfg``, then train.
 
@@ -192,7 +160,7 @@ def train_in(cfg: Config, launcher: str) -> RunReport | None:
         resume = bool(cfg.get('resume'))
         options = PruneOptions(cfg.get('load_from'), Path(cfg.work_dir), resume=resume)
         return train_in_rounds(cfg, pruner, options, launcher).report
-    resume_asked = bool(cfg.get('resume'))
+    resume_asked, origin = bool(cfg.get('resume')), cfg.get('load_from')
     resumed = find_resumed(cfg)
     if cfg.get('prune_cfg') is not None:
         return prune_and_train(cfg, launcher, resumed, resume_asked)
@@ -213,7 +181,8 @@ def train_in(cfg: Config, launcher: str) -> RunReport | None:
     add_hooks(cfg, *TRAINING_HOOKS)
     fit_to_device(cfg, launcher)
     build_runner(cfg).train()
-    return None
+    barrier()  # rank 0 may still be naming the last checkpoint
+    return report_recovery(cfg, origin)
 
 
 def in_loop(cfg: Config) -> bool:

@@ -60,3 +60,46 @@ def test_measuring_leaves_each_module_in_its_mode(budget):
     assert [m.training for m in model.modules()] == [
         m is not model.branch[1] for m in model.modules()
     ]
+
+
+def test_a_detector_whose_forward_pass_reads_truth():
+    """mmdet's YOLACT matches boxes in it: it is pruned, without FLOPs, which is said."""
+    pytest.importorskip('mmdet')
+    import mmdet.models  # noqa: F401  registers them
+    from mmdet.registry import MODELS
+    from mmengine.registry import DefaultScope
+
+    anchors = dict(
+        type='AnchorGenerator', octave_base_scale=3, scales_per_octave=1, base_sizes=[8, 16],
+        ratios=[1.0], strides=[8, 16], centers=[(4, 4), (8, 8)],
+    )  # fmt: skip
+    loss = dict(type='CrossEntropyLoss', use_sigmoid=True)
+    coder = dict(
+        type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=[0.1, 0.1, 0.2, 0.2]
+    )
+    cfg = dict(
+        type='YOLACT',
+        backbone=dict(
+            type='ResNet', depth=18, num_stages=2, out_indices=(0, 1), base_channels=8,
+            strides=(1, 2), dilations=(1, 1),
+        ),
+        neck=dict(type='FPN', in_channels=[8, 16], out_channels=8, num_outs=2),
+        bbox_head=dict(
+            type='YOLACTHead', num_classes=2, in_channels=8, feat_channels=8, num_protos=4,
+            anchor_generator=anchors, bbox_coder=coder, loss_cls=loss,
+            loss_bbox=dict(type='SmoothL1Loss'), num_head_convs=1,
+        ),
+        mask_head=dict(
+            type='YOLACTProtonet', num_classes=2, in_channels=8, num_protos=4, proto_channels=(8, 4),
+            proto_kernel_sizes=(3, 1), loss_mask_weight=1.0,
+        ),
+    )  # fmt: skip
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg).eval()
+    shape = dict(profile=dict(input_shape=(3, 64, 64)))
+    plan = build_pruner(dict(budget=dict(ratio=0.2), **shape)).plan(model)
+    assert plan.result.achieved >= 0.2
+    (measured,) = profile([model], build_pruner(shape).profile)
+    assert measured['params'] > 0 and measured['flops'] is measured['latency_ms'] is None
+    with pytest.raises(UserError, match='a FLOPs budget needs a forward pass on images alone'):
+        build_pruner(dict(budget=dict(type='flops'), **shape)).plan(model)
