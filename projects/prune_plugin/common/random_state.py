@@ -44,3 +44,13 @@ def kept_random_state() -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         set_torch_states(states[2])
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Have the body draw the same numbers each time; the generators' states are restored on exit."""
+    with kept_random_state():
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        yield

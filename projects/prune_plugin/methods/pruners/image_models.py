@@ -11,6 +11,8 @@ from ...structure.discovery.call import Call
 
 #: Edges of an example image, in pixels: the second where the first is too small.
 EDGES = (224, 512)
+#: Backbones of images, each with its neck.
+BACKBONES = {'backbone': 'neck', 'img_backbone': 'img_neck'}
 
 
 def image_calls(model: nn.Module) -> Iterator[Call]:
@@ -19,11 +21,12 @@ def image_calls(model: nn.Module) -> Iterator[Call]:
     Args:
         model: The model; others than those with a preprocessor and a backbone of images give none.
     """
-    backbone = getattr(model, 'backbone', None)
-    if not hasattr(model, 'data_preprocessor') or not isinstance(backbone, nn.Module):
+    backbone = next((part for name in BACKBONES if (part := part_of(model, name))), None)
+    if not hasattr(model, 'data_preprocessor') or backbone is None:
         return
     first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is None or hasattr(model.data_preprocessor, 'voxel'):
+    of_points = part_of(model, 'backbone') and hasattr(model.data_preprocessor, 'voxel')
+    if first is None or of_points:
         return
     mean = getattr(model.data_preprocessor, 'mean', None)
     known = [len(mean)] if isinstance(mean, torch.Tensor) and mean.dim() else []
@@ -39,5 +42,14 @@ def calls_of_features(model: nn.Module, call: Call) -> Iterator[Call]:
     if hasattr(model, 'extract_feat') and call.args:
         yield Call(call.args[:1], method='extract_feat')
         yield Call((dict(imgs=call.args[0]),), method='extract_feat')  # MMDetection3D's
-    if isinstance(getattr(model, 'backbone', None), nn.Module) and call.args:  # of videos
-        yield Call(call.args[:1], method='backbone')
+    for backbone, neck in BACKBONES.items() if call.args else ():  # of videos, of several cameras
+        if part_of(model, backbone):
+            if part_of(model, neck):
+                yield Call(call.args[:1], method=f'{backbone}|{neck}')
+            yield Call(call.args[:1], method=backbone)
+
+
+def part_of(model: nn.Module, name: str) -> nn.Module | None:
+    """A module of a model, if it has one of that name."""
+    part = getattr(model, name, None)
+    return part if isinstance(part, nn.Module) else None

@@ -16,7 +16,8 @@ class Call:
     Attributes:
         args: Positional arguments.
         kwargs: Keyword arguments.
-        method: The method that is called; empty: the module itself.
+        method: The method that is called, or several one after the other (``backbone|neck``); empty: the
+            module itself.
     """
 
     args: tuple = ()
@@ -25,8 +26,13 @@ class Call:
 
     def on(self, module: nn.Module) -> Any:
         """Make the call; what the module returns."""
-        function = getattr(module, self.method) if self.method else module
-        return function(*self.args, **self.kwargs)
+        first, *others = (
+            [getattr(module, name) for name in self.method.split('|')] if self.method else [module]
+        )
+        out = first(*self.args, **self.kwargs)
+        for function in others:
+            out = function(out)
+        return out
 
     def copied(self) -> 'Call':
         """With arguments of its own: a module may write into what it gets."""

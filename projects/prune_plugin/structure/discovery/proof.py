@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...common.errors import first_line
+from ...common.random_state import seeded
 from ..prune_state import PruneState
 from ..slimming import mask, slim
 from ..unit_group import UnitGroup, named_tensors
@@ -100,7 +101,7 @@ class Subject:
         dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
         if dtype is not None:
             call = call.in_dtype(dtype)
-        with without_cache(module):
+        with without_cache(module), seeded(0):  # a module that draws numbers draws the same
             out = call.on(module.held)
         return [x for x in output_tensors(out) if x.is_floating_point()]
 

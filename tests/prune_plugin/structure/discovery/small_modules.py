@@ -101,6 +101,34 @@ class ImagesAndTokens(nn.Module):
         return self.down(self.up(self.pre(x)).relu())
 
 
+@case(image())
+class PaddedByHand(nn.Module):
+    """As TensorFlow pads: more on one side."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 16, 3, 2), nn.BatchNorm2d(16)
+        self.depthwise, self.point = nn.Conv2d(16, 16, 3, 2, groups=16), nn.Conv2d(16, 32, 1)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x):
+        x = self.norm(self.stem(F.pad(x, (0, 1, 0, 1)))).relu()
+        x = self.depthwise(F.pad(x, (0, 1, 0, 1), value=0.5))
+        return self.head(self.point(F.pad(x, (1, 1))).relu().mean((2, 3)))
+
+
+@case(tokens)
+class NoiseInside(nn.Module):
+    """Another result each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(DIM, 64), nn.Linear(64, DIM)
+
+    def forward(self, x):
+        return self.down((self.up(x) + torch.randn(x.shape[:2]).unsqueeze(-1)).relu())
+
+
 @case(tokens)
 class ChunkedAttention(nn.Module):
     def __init__(self):

@@ -98,7 +98,7 @@ def in_storage(tensor: Tensor, values: Tensor) -> Tensor:
 
 
 @rule('_reshape_alias', '_unsafe_view', 'alias', 'as_strided', 'channel_shuffle', 'clone',
-    'constant_pad_nd', 'contiguous', 'detach', 'diagonal', 'expand', 'flip', 'gather', 'im2col', 'index',
+    'contiguous', 'detach', 'diagonal', 'expand', 'flip', 'gather', 'im2col', 'index',
     'index_select', 'lift_fresh', 'native_channel_shuffle', 'permute', 'pixel_shuffle',
     'pixel_unshuffle', 'reflection_pad1d', 'reflection_pad2d', 'reflection_pad3d', 'repeat',
     'replication_pad1d', 'replication_pad2d', 'replication_pad3d', 'roll', 'rot90', 'select', 'slice',
@@ -141,6 +141,19 @@ def tie_pieces(tracer: Tracer, pieces: Sequence[Tensor]) -> None:
             vectors = [column[place] for column in columns]
             if all(len(np.intersect1d(v, vectors[0])) == 0 for v in vectors[1:]):
                 tracer.labels.joined(vectors)
+
+
+@rule('constant_pad_nd')
+def padded(tracer: Tracer, func: Any, args: tuple, kwargs: dict, out: Tensor) -> None:
+    """What is put around a channel goes with it; what is put beside the channels belongs to none."""
+    x, pads = args[0], argument(func, args, kwargs, 'pad')
+    shadow, tracks = tracer.of(x), []
+    for track in shadow.tracks:
+        first = 2 * (x.dim() - 1 - track.dim)
+        before, after = [*pads, *[0] * 2 * x.dim()][first : first + 2]
+        ids = track.ids[max(-before, 0) : len(track.ids) - max(-after, 0)]
+        tracks.append(Track(track.dim, np.pad(ids, (max(before, 0), max(after, 0)))))
+    tracer.note(out, tracks, shadow.weight)
 
 
 @rule('col2im')
