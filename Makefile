@@ -96,6 +96,7 @@ coverage: venv ## which models of timm, torchvision, transformers and OpenMMLab 
 	$(PY) tools/benchmarks/coverage_sweep.py transformers
 	$(PY) tools/benchmarks/coverage_sweep.py torchvision
 	$(PY) tools/benchmarks/coverage_sweep.py timm
+	$(PY) tools/benchmarks/coverage_sweep.py encoders
 	$(PY) tools/benchmarks/coverage_sweep.py mmdet
 	$(PY) tools/benchmarks/coverage_sweep.py mmdet3d
 	$(PY) tools/benchmarks/coverage_page.py

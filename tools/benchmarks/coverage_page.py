@@ -9,6 +9,7 @@ LIBRARIES = {
     'timm': 'timm, the smallest model of each file',
     'torchvision': 'torchvision, all classifiers',
     'transformers': 'transformers, a tiny model of each causal-LM type',
+    'encoders': 'transformers, a tiny model of encoder, vision and speech types',
     'mmdet': 'mmdet, a model of each folder of configs',
     'mmdet3d': 'mmdet3d, a model of each folder of configs',
     'mmseg': 'mmseg, a model of each folder of configs',

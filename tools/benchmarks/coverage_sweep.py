@@ -1,9 +1,10 @@
 """Which models can be pruned: small ones of timm, torchvision, transformers and OpenMMLab's packages.
 
-One per file of timm, all classifiers of torchvision, a tiny one for each type of causal language model,
-one per folder of configs of mmdet, mmdet3d and mmseg. Each is built with random weights and pruned by L1
-with the default settings and an example input (OpenMMLab's with the plugin's own); its slim and its masked
-form are compared. timm's and torchvision's are pruned by torch-pruning's defaults as well.
+One per file of timm, all classifiers of torchvision, a tiny one for each type of causal language model
+and for some eighty types of encoders, one per folder of configs of mmdet, mmdet3d and mmseg. Each is built
+with random weights and pruned by L1 with the default settings and an example input (OpenMMLab's with the
+plugin's own); its slim and its masked form are compared. timm's and torchvision's are pruned by
+torch-pruning's defaults as well.
 
     python tools/benchmarks/coverage_sweep.py timm
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from coverage_encoders import encoder_model, encoder_names  # noqa: E402
 from coverage_openmmlab import folder_model, folder_names  # noqa: E402
 
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
@@ -28,7 +30,13 @@ os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'critical')
 
 OPENMMLAB = ('mmdet', 'mmdet3d', 'mmseg')
 #: Fraction of all parameters to remove, by library.
-RATIOS = {'timm': 0.3, 'torchvision': 0.3, 'transformers': 0.2, **dict.fromkeys(OPENMMLAB, 0.3)}
+RATIOS = {
+    'timm': 0.3,
+    'torchvision': 0.3,
+    'transformers': 0.2,
+    'encoders': 0.2,
+    **dict.fromkeys(OPENMMLAB, 0.3),
+}
 #: Largest model that is tried, in parameters.
 LARGEST = {name: 160_000_000 if name in OPENMMLAB else 90_000_000 for name in RATIOS}
 #: Sizes of the tiny language models, by keys of transformers' configs.
@@ -152,11 +160,11 @@ def transformers_model(name: str) -> tuple[Any, Any]:
 
 NAMES: dict[str, Callable[[], Iterator[str]]] = {
     'timm': timm_names, 'torchvision': torchvision_names, 'transformers': transformers_names,
-    **{package: partial(folder_names, package) for package in OPENMMLAB},
+    'encoders': encoder_names, **{package: partial(folder_names, package) for package in OPENMMLAB},
 }  # fmt: skip
 MODELS: dict[str, Callable[[str], tuple[Any, Any]]] = {
     'timm': timm_model, 'torchvision': torchvision_model, 'transformers': transformers_model,
-    **{package: partial(folder_model, package) for package in OPENMMLAB},
+    'encoders': encoder_model, **{package: partial(folder_model, package) for package in OPENMMLAB},
 }  # fmt: skip
 
 
@@ -171,8 +179,11 @@ def run(model: Any, example: Any) -> list[Any]:
     if example is None:
         return []
     with torch.no_grad():
+        torch.manual_seed(0)  # some draw masks
         if isinstance(example, dict):
-            return [model(**example, use_cache=False).logits]
+            out = model(**example, **({'use_cache': False} if model.can_generate() else {}))
+            leaves = [out.logits] if hasattr(out, 'logits') else tree_leaves(tuple(out.values()))
+            return [x for x in leaves if isinstance(x, torch.Tensor) and x.is_floating_point()]
         if hasattr(example, 'on'):
             leaves = tree_leaves(example.copied().on(model))
             return [x for x in leaves if isinstance(x, torch.Tensor) and x.is_floating_point()]

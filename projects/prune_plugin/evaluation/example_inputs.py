@@ -113,6 +113,23 @@ def checked_example_input(
     return example
 
 
+def example_of(
+    model: nn.Module, profile: Mapping[str, Any], batch_size: int | None, key: str
+) -> Example:
+    """What a budget runs a model on: what the user gave a plan, or :func:`checked_example_input`.
+
+    Args:
+        model: The model.
+        profile: ``prune_cfg.profile``, and ``example`` if the user gave one.
+        batch_size: As for :func:`example_input`, like ``key``.
+        key: As for :func:`require_example_input`.
+    """
+    given = profile.get('example')
+    if given is not None:
+        return given
+    return checked_example_input(model, profile.get('input_shape'), batch_size, key)
+
+
 @torch.no_grad()
 def check_shape(model: nn.Module, input_shape: Sequence[int] | None) -> None:
     """Raise :class:`UserError` if the forward pass fails on one sample of ``input_shape``.

@@ -193,6 +193,20 @@ def test_flops_and_latency_need_an_example_input():
             pruner.plan(case.dense())
 
 
+@pytest.mark.parametrize('kind', ['flops', 'latency'])
+def test_a_plan_s_example_is_what_runs(kind, steady_clock):
+    case = BY_NAME['vit']
+    dense, images = case.dense(), torch.randn(3, 3, 32, 32)
+    plan = StructuredPruner(case.units, budget=dict(type=kind, ratio=0.3)).plan(
+        dense, example_inputs=images
+    )
+    before, after = flops_of(dense), flops_of(slim(case.dense(), plan.state))
+    assert 0.28 <= 1 - after / before < 0.35
+    with torch.no_grad():
+        cost = plan.scored.cost.total(sizes(plan.groups))
+    assert cost == pytest.approx(3 * before / (1e6 if kind == 'latency' else 1))
+
+
 def test_latency_refuses_units_that_do_not_run(steady_clock):
     model = BY_NAME['vit'].dense()
     model.spare = tiny.timm_vit(depth=1)

@@ -215,3 +215,15 @@ def test_a_pruner_made_by_hand_writes_itself_too():
         budget=dict(type='params', ratio=0.2),
     )  # fmt: skip
     assert deepcopy(made).to_dict() == made.to_dict()
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'key'),
+    [
+        (dict(fillback_rate=0.1), 'fillback_rate=0.1'),
+        (dict(penalty=dict(type='RSST', strength=1.0)), "penalty.type='RSST'"),
+    ],
+)
+def test_what_only_a_training_can_follow_is_no_plan(cfg, key):
+    with pytest.raises(UserError, match=f'prune_cfg.{key} needs train_cfg'):
+        build_pruner(cfg).plan(BY_NAME['vit'].dense())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from ...common.registry import BUDGETS
-from ...evaluation.example_inputs import Example, checked_example_input
+from ...evaluation.example_inputs import Example, example_of
 from ...evaluation.flops import module_flops
 from ...structure.unit_group import UnitGroup
 from .costs import ProductCost, product_cost
@@ -30,8 +30,7 @@ class FlopsBudget(BudgetOfRange):
 
     def cost(self, model, groups, profile):
         """See :meth:`Budget.cost`."""
-        shape = profile.get('input_shape')
-        example = checked_example_input(model, shape, 1, 'a FLOPs budget')
+        example = example_of(model, profile, 1, 'a FLOPs budget')
         return self.limited(flops_cost(model, groups, example), groups)
 
 

@@ -18,7 +18,7 @@ from ...common.model_interface import profile_batch_size_of
 from ...common.registry import BUDGETS
 from ...common.validation import MAX_SECONDS, at_least, check_number
 from ...evaluation.environment import device_name
-from ...evaluation.example_inputs import Example, checked_example_input
+from ...evaluation.example_inputs import Example, example_of
 from ...evaluation.latency import interleaved_latency, model_latency
 from ...structure.prune_state import PruneState
 from ...structure.slimming import slim
@@ -66,8 +66,8 @@ class LatencyBudget(Budget):
 
     def cost(self, model, groups, profile):
         """See :meth:`Budget.cost`."""
-        shape, batch = profile.get('input_shape'), profile.get('batch_size', 1)
-        example = checked_example_input(model, shape, batch, 'a latency budget')
+        batch = profile.get('batch_size', 1)
+        example = example_of(model, profile, batch, 'a latency budget')
         threads, round_to = profile.get('num_threads', 1), profile.get('round_to', 1)
         calls = module_calls(model, {group.owner for group in groups}, example)
         cache: dict[tuple, tuple[Tensor, Tensor]] = {}
@@ -97,8 +97,8 @@ class LatencyBudget(Budget):
         predicted = 1 - cost.total(counts) / cost.base
         if predicted < LEAST_TO_CORRECT or not state.reduced:
             return cost
-        shape, batch = profile.get('input_shape'), profile.get('batch_size', 1)
-        example = checked_example_input(model, shape, batch, 'a latency budget')
+        batch = profile.get('batch_size', 1)
+        example = example_of(model, profile, batch, 'a latency budget')
         copy = slim(deepcopy(model), state)
         seconds = max(self.seconds, 2 * CORRECTION_PASSES * cost.base / 1e3)
         threads = profile.get('num_threads', 1)

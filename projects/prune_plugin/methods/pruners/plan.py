@@ -26,6 +26,7 @@ class ScoredUnits:
         inputs: Statistics of what each layer reads, for sparsifiers that observe all layers in the model
             as it is.
         proofs: How each group was found, and whether it was tried on a copy, by name.
+        example: Arguments of a forward call that the user gave, for budgets that run the model.
     """
 
     groups: list[UnitGroup] = field(default_factory=list)
@@ -35,6 +36,7 @@ class ScoredUnits:
     cost: Cost | None = field(default=None, repr=False)
     inputs: dict[str, Any] = field(default_factory=dict, repr=False)
     proofs: dict[str, str] = field(default_factory=dict)
+    example: Any = field(default=None, repr=False)
 
 
 @dataclass

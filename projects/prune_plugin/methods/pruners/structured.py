@@ -50,7 +50,7 @@ from .layer_depth import (
 from .layer_progress import LayerProgress
 from .plan import Pruned, ScoredUnits, UnitPlan
 from .sparsify import sparsify_by_weight
-from .unit_discovery import FoundUnits, example_call, find_units
+from .unit_discovery import FoundUnits, as_call, example_call, find_units
 from .unit_selection import UnitSelection
 
 
@@ -238,7 +238,10 @@ class StructuredPruner(Pruner):
         with timed(seconds, 'discover'):
             found = self.find(model, example_inputs)
         scores = self.scores(model, found.groups, data, loss, seconds) if table is None else table
-        return ScoredUnits(found.groups, scores, found.refused, seconds, proofs=found.proofs)
+        example = None if example_inputs is None else as_call(model, example_inputs).example
+        return ScoredUnits(
+            found.groups, scores, found.refused, seconds, proofs=found.proofs, example=example
+        )
 
     def plan_from(self, model: nn.Module, scored: ScoredUnits) -> UnitPlan:
         """See :meth:`Pruner.plan_from`."""
@@ -246,7 +249,7 @@ class StructuredPruner(Pruner):
 
         def chosen() -> tuple[list[Tensor], Tensor, BudgetResult]:
             if scored.cost is None:
-                scored.cost = self.corrected_cost(model, groups, scored.importance)
+                scored.cost = self.corrected_cost(model, groups, scored.importance, scored.example)
             kept = self.allocate(model, groups, scored.importance, scored.cost)
             dense, left = scored.cost.total(sizes(groups)), scored.cost.total(counts(kept))
             return kept, scored.cost.marginal(sizes(groups)), self.budget.achieved(dense, left)
@@ -344,27 +347,26 @@ class StructuredPruner(Pruner):
         """See :meth:`Pruner.select`."""
         return UnitSelection(self, model)
 
-    @property
-    def timing(self) -> dict[str, Any]:
-        """What budgets are told of how to time a model."""
-        return {**vars(self.profile), 'round_to': self.round_to}
+    def timing(self, example: Any) -> dict[str, Any]:
+        """What budgets are told of how to run and time a model."""
+        return {**vars(self.profile), 'round_to': self.round_to, 'example': example}
 
-    def cost(self, model: nn.Module, groups: list[UnitGroup]) -> Cost:
-        """What the budget limits, as a function of the units kept."""
-        cost_of = partial(self.budget.cost, model, profile=self.timing)
+    def cost(self, model: nn.Module, groups: list[UnitGroup], example: Any = None) -> Cost:
+        """What the budget limits, as a function of the units kept; ``example`` as in a scored plan."""
+        cost_of = partial(self.budget.cost, model, profile=self.timing(example))
         if self.remove_empty_layers and self.budget.counts_layers:
             return depth_cost(model, groups, cost_of)
         return cost_of(groups)
 
     def corrected_cost(
-        self, model: nn.Module, groups: list[UnitGroup], scores: list[Tensor]
+        self, model: nn.Module, groups: list[UnitGroup], scores: list[Tensor], example: Any
     ) -> Cost:
         """:meth:`cost`; where it is predicted from measurements, corrected by a model pruned by it."""
-        cost = self.cost(model, groups)
+        cost = self.cost(model, groups, example)
         if not self.budget.measured:
             return cost
         kept = counts(self.allocate(model, groups, scores, cost))
-        return self.budget.corrected(model, groups, kept, cost, self.timing)
+        return self.budget.corrected(model, groups, kept, cost, self.timing(example))
 
     def allocate(
         self,

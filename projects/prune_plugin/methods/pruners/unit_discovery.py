@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ...common.errors import UserError, first_line
 from ...common.eval_mode import evaluation_mode
@@ -205,6 +205,7 @@ def example_call(
         return None
     if example_inputs is not None:
         call = as_call(model, example_inputs)
+        check_example(call)
         if not (reason := failure(model, call)):
             return call
         for features in calls_of_features(model, call):
@@ -220,6 +221,13 @@ def example_call(
         return next((c for c in calls if not failure(model, c)), None)
     call = Call(*tree_map(lifelike, example))
     return None if failure(model, call) else call
+
+
+def check_example(call: Call) -> None:
+    """Raise :class:`UserError` if an example holds NaN or infinity: nothing could be compared."""
+    for value in tree_leaves(call.example):
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
+            raise UserError('example_inputs hold NaN or infinite values; give finite ones')
 
 
 def lifelike(value: Any) -> Any:

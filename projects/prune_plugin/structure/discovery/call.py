@@ -24,6 +24,11 @@ class Call:
     kwargs: dict[str, Any] = field(default_factory=dict)
     method: str = ''
 
+    @property
+    def example(self) -> tuple[tuple, dict[str, Any]]:
+        """The arguments alone."""
+        return self.args, self.kwargs
+
     def on(self, module: nn.Module) -> Any:
         """Make the call; what the module returns."""
         first, *others = (

@@ -222,6 +222,7 @@ def test_unknown_operations_are_refused_by_name():
     [
         (3, 'example_inputs is a int; it must be a tensor, a tuple'),
         (torch.randn(2, 5, 7), 'example_inputs: the forward pass of FFN fails on them .RuntimeError'),
+        (torch.full((2, 5, 24), float('nan')), 'example_inputs hold NaN or infinite values'),
         (dict(y=torch.randn(2, 5, 24)), 'example_inputs: the forward pass of FFN fails on them .TypeError'),
     ],
 )  # fmt: skip
