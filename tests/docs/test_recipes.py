@@ -67,7 +67,7 @@ def tokenizer(tmp_path) -> str:
 def small(tmp_path, tokenizer):
     """``small(architecture)``: makes of an LLM's config one of a tiny model and a page of text."""
     for split in ('train', 'valid', 'test'):
-        (tmp_path / f'{split}.txt').write_text('a quick brown fox jumps over the lazy dog. ' * 60)
+        (tmp_path / f'{split}.txt').write_text('a quick brown fox jumps over the lazy dog. ' * 10)
     source = dict(files={split: f'{split}.txt' for split in ('train', 'valid', 'test')})
 
     def make(architecture: dict):

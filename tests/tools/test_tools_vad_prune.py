@@ -68,6 +68,7 @@ def test_an_ordinary_test_of_the_slim_model_gives_the_reports_metrics(
         assert found[name] == pytest.approx(value, rel=1e-5, abs=1e-8), name
 
 
+@pytest.mark.slow
 def test_killed_retraining_ends_like_a_whole_one(retrained, run_tool, toy_root, tmp_path):
     """Killed in the second epoch, resumed from the config that lies in its folder."""
     slim = retrained / 'vad_structured_pruned.pth'

@@ -16,10 +16,24 @@ BACKEND_PACKAGES = {
     'ClearMLVisBackend': 'clearml', 'NeptuneVisBackend': 'neptune', 'DVCLiveVisBackend': 'dvclive',
     'AimVisBackend': 'aim',
 }  # fmt: skip
+#: What must be a dict where it is given.
+DICTS = (
+    'train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper', 'env_cfg', 'randomness', 'log_processor',
+)  # fmt: skip
+#: Where every ``type`` names a class.
+TYPED = (
+    *LOADERS, 'train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper', 'param_scheduler', 'default_hooks',
+    'custom_hooks', 'val_evaluator', 'test_evaluator', 'log_processor', 'visualizer', 'vis_backends',
+)  # fmt: skip
 
 
 def check_types(cfg: Config) -> None:
     """Raise :class:`UserError` for a value of a type that nothing could be built from; it names the key."""
+    for key in DICTS:
+        if (block := cfg.get(key)) is not None and not isinstance(block, Mapping):
+            raise UserError(f'{key} is {block!r}; it must be a dict')
+    for key in TYPED:
+        check_type_names(key, cfg.get(key))
     block = cfg.get('model')
     if block is not None:
         check_block('model', block)
@@ -46,6 +60,19 @@ def check_types(cfg: Config) -> None:
     check_backends(cfg.get('visualizer'), cfg.get('vis_backends'))
 
 
+def check_type_names(key: str, value: Any) -> None:
+    """Raise :class:`UserError` for a ``type``, however deep, that names no class and is none."""
+    if isinstance(value, Mapping):
+        name = value.get('type', '')
+        if not isinstance(name, str) and not callable(name):
+            raise UserError(f'{key}.type is {name!r}; it must be the name of a class')
+        for inner, item in value.items():
+            check_type_names(f'{key}.{inner}', item)
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            check_type_names(f'{key}[{number}]', item)
+
+
 def check_block(key: str, block: Any) -> None:
     """Raise :class:`UserError` unless a value is a dict that says its type."""
     if not isinstance(block, Mapping):
@@ -70,12 +97,19 @@ def check_blocks(key: str, value: Any) -> None:
 
 
 def check_loader(key: str, loader: Mapping) -> None:
-    """Raise :class:`UserError` for sizes of a dataloader that are no numbers."""
+    """Raise :class:`UserError` for a dataloader of which sizes are no numbers, or a part is no dict."""
     for name, least in (('batch_size', 1), ('num_workers', 0), ('num_batch_per_epoch', 1)):
-        if loader.get(name) is not None:
+        if name in loader and (loader[name] is not None or name == 'num_workers'):
             at_least(f'{key}.{name}', loader[name], least)
-    if isinstance(dataset := loader.get('dataset'), str | int | float):
-        check_block(f'{key}.dataset', dataset)
+    for name in ('dataset', 'sampler', 'batch_sampler'):
+        part = loader.get(name)
+        if isinstance(part, Mapping | str | int | float):
+            check_block(f'{key}.{name}', part)
+        elif name == 'dataset' and part is None:
+            raise UserError(f'{key} has no dataset')
+    collate = loader.get('collate_fn')
+    if collate is not None and not isinstance(collate, Mapping) and not callable(collate):
+        raise UserError(f'{key}.collate_fn is {collate!r}; it must be a dict with a type')
 
 
 def check_hook(key: str, hook: Any) -> None:
@@ -86,7 +120,7 @@ def check_hook(key: str, hook: Any) -> None:
         return  # a hook at hand
     check_block(key, hook)
     interval = hook.get('interval')
-    if isinstance(interval, str | float) or interval == 0:
+    if not isinstance(interval, int | None) or interval == 0:
         raise UserError(
             f'{key}.interval is {interval!r}; it must be a whole number >= 1, or -1 for never'
         )

@@ -16,6 +16,7 @@ from rich.progress import track
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
+from ..common.building import built_from
 from ..common.distributed import from_rank_0
 from ..common.errors import DataNotFoundError, UserError
 from ..common.eval_mode import evaluation_mode
@@ -128,7 +129,8 @@ class TestSet:
         try:
             if num_samples is not None:
                 dataloader = {**dataloader, 'dataset': first_samples(dataloader, num_samples)}
-            self.loader = Runner.build_dataloader(dataloader, seed=0)
+            with built_from(f'{split}_dataloader'):
+                self.loader = Runner.build_dataloader(dataloader, seed=0)
         except (DataNotFoundError, FileNotFoundError) as error:
             self.missing = str(error)
 

@@ -26,8 +26,10 @@ from mmengine.registry import (
     init_default_scope,
 )
 
-from ..common.errors import UserError, first_line
+from ..common.building import built_from
+from ..common.errors import UserError
 from ..common.validation import at_least, check_number
+from .dry_build import try_loader, try_parts, try_step
 from .settings import LR_SCHEDULES, RecoverySettings
 
 #: Hooks added to every training that the tools run.
@@ -205,7 +207,8 @@ def check_data(cfg: Config, key: str) -> None:
     """
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     try:
-        DATASETS.build(cfg[key].dataset)
+        with built_from(f'{key}.dataset'):
+            DATASETS.build(cfg[key].dataset)
     except FileNotFoundError as error:
         raise UserError(f'{key}.dataset: {error}; give the path of the data') from error
 
@@ -251,6 +254,9 @@ def check_training_parts(cfg: Config) -> None:
         check_registered('param_scheduler', schedulers, PARAM_SCHEDULERS)
     check_optimizer(wrapper)
     check_evaluations(cfg)
+    try_parts(cfg)
+    for key in ('train_dataloader', 'val_dataloader'):
+        try_loader(cfg, key)
 
 
 def check_evaluations(cfg: Config) -> None:
@@ -293,17 +299,15 @@ def check_optimizer(wrapper: Mapping) -> None:
     if not isinstance(optimizer, Mapping):
         return
     learning_rate(optimizer)
-    try:
-        made = OPTIMIZERS.build({**optimizer, 'params': [torch.nn.Parameter(torch.zeros(1))]})
-    except (AssertionError, TypeError, ValueError) as error:
-        raise UserError(f'optim_wrapper.optimizer: {first_line(error)}') from error
+    parameter = torch.nn.Parameter(torch.ones(1))
+    with built_from('optim_wrapper.optimizer'):
+        made = OPTIMIZERS.build({**optimizer, 'params': [parameter]})
     if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'Bf16OptimWrapper'):
         return  # it may need a GPU, or the model
     own = {k: v for k, v in wrapper.items() if k not in ('constructor', 'paramwise_cfg')}
-    try:
-        OPTIM_WRAPPERS.build({'type': 'OptimWrapper', **own, 'optimizer': made})
-    except (AssertionError, TypeError, ValueError) as error:
-        raise UserError(f'optim_wrapper: {first_line(error)}') from error
+    with built_from('optim_wrapper'):
+        built = OPTIM_WRAPPERS.build({'type': 'OptimWrapper', **own, 'optimizer': made})
+    try_step(built, parameter)
 
 
 def learning_rate(optimizer: Mapping) -> float:

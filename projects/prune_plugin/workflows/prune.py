@@ -82,10 +82,11 @@ def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
             searched = search.run(loaded.model, partial(trial, cfg, loaded.model, scored, data))
         pruner = pruner.at(searched.ratio)
     plan = make_plan(pruner, loaded, options, scored)
+    run = Stages(cfg, pruner, loaded, options, seconds, searched)
     if not options.dry_run:
+        run.read_test_set()
         open_log(options.output_dir, cfg)
     seconds.update(plan.seconds)
-    run = Stages(cfg, pruner, loaded, options, seconds, searched)
     result = run.prune(plan, data)
     if budget and not options.dry_run:
         confirm(result.report, budget)
@@ -214,11 +215,15 @@ class Stages:
             progress.clear()
         return result
 
+    def read_test_set(self) -> None:
+        """Build the test data, so that what is wrong with it is said before anything is written."""
+        with timed(self.seconds, 'evaluate'):
+            self.test_set = self.test_set or TestSet(self.cfg)
+
     def evaluate(self, stage: str, model: nn.Module) -> dict[str, float] | None:
         """Metrics of a model, unless the search has them."""
         with timed(self.seconds, 'evaluate'):
-            if self.test_set is None:
-                self.test_set = TestSet(self.cfg)
+            assert self.test_set is not None  # read before anything is written
             known = self.searched.metrics if self.searched else {}
             return known[stage] if stage in known else self.test_set.evaluate(model, stage)
 

@@ -15,6 +15,7 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
+from ..common.config_errors import describe_config_error
 from ..common.errors import UserError
 
 #: Log lines that wait at most.
@@ -61,7 +62,9 @@ def nothing_left_of_errors() -> Iterator[None]:
     """Remove the log's folder where the body ends with a sentence to the user, as it left nothing else."""
     try:
         yield
-    except (UserError, OSError):
+    except (UserError, OSError, KeyError, TypeError) as error:
+        if not isinstance(error, UserError | OSError) and describe_config_error(error) is None:
+            raise
         handlers = MMLogger.get_current_instance().handlers
         for folder in [h.folder for h in handlers if isinstance(h, Waiting) and h.folder]:
             shutil.rmtree(folder, ignore_errors=True)

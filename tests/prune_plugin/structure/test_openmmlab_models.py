@@ -97,3 +97,33 @@ def test_a_subclass_that_only_constructs_itself_otherwise_is_at_home():
         assert is_home_class(Shared2FCBBoxHead(**sizes))
         assert is_home_class(ConvFCBBoxHead(num_shared_fcs=1, **sizes))
         assert not is_home_class(Other(**sizes))
+
+
+class SeveralCameras(torch.nn.Module):
+    """As MMDetection3D's detectors of several cameras: the head wants to know where they are."""
+
+    def __init__(self):
+        super().__init__()
+        nn = torch.nn
+        self.data_preprocessor = nn.Identity()
+        self.img_backbone = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2), nn.ReLU()
+        )
+        self.img_neck = nn.Sequential(nn.Conv2d(32, 24, 1), nn.ReLU(), nn.Conv2d(24, 8, 1))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, images, where):
+        features = self.img_neck(self.img_backbone(images.flatten(0, 1)))
+        return self.head(features.mean((2, 3)) + where.sum())
+
+
+def test_backbones_of_several_cameras_are_followed_without_the_head():
+    torch.manual_seed(0)
+    model = SeveralCameras().eval()
+    plan = build_pruner(dict(budget=dict(type='units', ratio=0.5))).plan(model)
+    assert {(g.name, g.size) for g in plan.groups} == {
+        ('img_backbone.0', 16), ('img_backbone.2', 32), ('img_neck.0', 24),
+    }  # fmt: skip
+    call = torch.randn(2, 6, 3, 32, 32), torch.randn(6)
+    one, other = (cut(deepcopy(model), plan.state)(*call) for cut in (mask, slim))
+    torch.testing.assert_close(one, other)
