@@ -1,6 +1,7 @@
 """What of a config can be told to be wrong without building anything."""
 
 import importlib.util
+import multiprocessing
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ BACKEND_PACKAGES = {
 DICTS = (
     'train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper', 'env_cfg', 'randomness', 'log_processor',
 )  # fmt: skip
+#: Keys of ``env_cfg.mp_cfg``.
+PROCESS_KEYS = ('mp_start_method', 'opencv_num_threads')
 #: Where every ``type`` names a class.
 TYPED = (
     *LOADERS, 'train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper', 'param_scheduler', 'default_hooks',
@@ -34,6 +37,7 @@ def check_types(cfg: Config) -> None:
             raise UserError(f'{key} is {block!r}; it must be a dict')
     for key in TYPED:
         check_type_names(key, cfg.get(key))
+    check_processes(cfg.get('env_cfg') or {})
     block = cfg.get('model')
     if block is not None:
         check_block('model', block)
@@ -60,11 +64,32 @@ def check_types(cfg: Config) -> None:
     check_backends(cfg.get('visualizer'), cfg.get('vis_backends'))
 
 
+def check_processes(env_cfg: Mapping) -> None:
+    """Raise :class:`UserError` for an ``env_cfg.mp_cfg`` that no process can be started by."""
+    settings = env_cfg.get('mp_cfg')
+    if settings is None:
+        return
+    if not isinstance(settings, Mapping):
+        raise UserError(f'env_cfg.mp_cfg is {settings!r}; it must be a dict')
+    method = settings.get('mp_start_method', 'fork')
+    valid = multiprocessing.get_all_start_methods()
+    if method not in valid:
+        raise UserError(
+            f'env_cfg.mp_cfg.mp_start_method is {method!r}; valid are {", ".join(valid)}'
+        )
+    at_least('env_cfg.mp_cfg.opencv_num_threads', settings.get('opencv_num_threads', 0), 0)
+    for key in settings:
+        if key not in PROCESS_KEYS:
+            raise UserError(
+                f'{key} is not a key of env_cfg.mp_cfg; valid are {", ".join(PROCESS_KEYS)}'
+            )
+
+
 def check_type_names(key: str, value: Any) -> None:
     """Raise :class:`UserError` for a ``type``, however deep, that names no class and is none."""
     if isinstance(value, Mapping):
-        name = value.get('type', '')
-        if not isinstance(name, str) and not callable(name):
+        name = value.get('type', 'none')
+        if name is not None and not (isinstance(name, str) and name) and not callable(name):
             raise UserError(f'{key}.type is {name!r}; it must be the name of a class')
         for inner, item in value.items():
             check_type_names(f'{key}.{inner}', item)

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import HOOKS, LOG_PROCESSORS, LOOPS, Registry
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS, LOG_PROCESSORS, LOOPS, METRICS, Registry
 from mmengine.runner import Runner
 from torch.utils.data import IterableDataset
 
@@ -18,6 +19,8 @@ from ..common.random_state import kept_random_state
 from ..common.registry import accepted_keys
 from ..common.validation import at_least
 
+#: Packages whose metrics read no files when they are built.
+LIGHT = ('mmengine', 'projects')
 #: What a Runner gives a loop itself.
 OF_RUNNER = {'runner', 'dataloader', 'evaluator'}
 #: Keys of ``train_cfg`` that count something, with the smallest number.
@@ -37,9 +40,10 @@ def try_parts(cfg: Config) -> None:
     for number, hook in enumerate(cfg.get('custom_hooks') or []):
         try_block(f'custom_hooks[{number}]', hook, HOOKS)
     try_block('log_processor', cfg.get('log_processor'), LOG_PROCESSORS)
+    try_metrics('val_evaluator', cfg.get('val_evaluator'))
     train_cfg = cfg.get('train_cfg') or {}
     for key, least in COUNTS.items():
-        if train_cfg.get(key) is not None:
+        if key in train_cfg:
             at_least(f'train_cfg.{key}', train_cfg[key], least)
     for key, default in LOOP_OF.items():
         check_loop(key, cfg.get(key), default)
@@ -59,9 +63,31 @@ def try_block(key: str, block: Any, registry: Registry) -> None:
         return
     given = {name: value for name, value in block.items() if name not in ('type', 'priority')}
     check_arguments(key, cls, given)
+    if issubclass(cls, CheckpointHook):
+        valid = [*accepted_keys(cls), *accepted_keys(Runner.save_checkpoint)[1:]]
+        for name in given:
+            if name not in valid:
+                raise UserError(
+                    f'{key}.{name} is not a key of {cls.__name__}; valid are {", ".join(valid)}'
+                )
     if cls.__module__.partition('.')[0] == 'mmengine':
         with built_from(key):
             registry.build({**deepcopy(given), 'type': cls})
+
+
+def try_metrics(key: str, evaluator: Any) -> None:
+    """Build the metrics of an evaluator, but for those that may read large files.
+
+    Raises:
+        UserError: one can't be built.
+    """
+    metrics = [evaluator] if isinstance(evaluator, Mapping) else list(evaluator or [])
+    for block in metrics:
+        name = block.get('type') if isinstance(block, Mapping) else None
+        cls = METRICS.get(name) if isinstance(name, str) else name
+        if isinstance(cls, type) and cls.__module__.partition('.')[0] in LIGHT:
+            with built_from(key):
+                METRICS.build({**deepcopy(block), 'type': cls})
 
 
 def check_loop(key: str, block: Any, default: str) -> None:

@@ -24,6 +24,7 @@ from ..methods.pruners import DataFactory, Plan, Pruner, ScoredUnits, UnitPlan, 
 from ..methods.pruners.layer_progress import LayerProgress
 from ..structure.prune_state import PruneState
 from ..training.distillation import targets_for
+from ..training.dry_build import try_metrics
 from .latency_warnings import warn_of_missed_latency, warn_of_odd_widths
 from .options import PruneOptions, PruneResult, SearchResult
 from .ratio_search import Search, Trial, confirm
@@ -219,6 +220,7 @@ class Stages:
         """Build the test data, so that what is wrong with it is said before anything is written."""
         with timed(self.seconds, 'evaluate'):
             self.test_set = self.test_set or TestSet(self.cfg)
+            try_metrics('test_evaluator', self.test_set.metrics)
 
     def evaluate(self, stage: str, model: nn.Module) -> dict[str, float] | None:
         """Metrics of a model, unless the search has them."""

@@ -49,8 +49,9 @@ class Accuracy(BaseMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
-        if not self.topk or any(not isinstance(k, int) or k < 1 for k in self.topk):
+        several = topk if isinstance(topk, list | tuple) else (topk,)
+        self.topk = tuple(several)
+        if not self.topk or any(type(k) is not int or k < 1 for k in self.topk):
             raise UserError(f'Accuracy.topk={topk!r} must hold integers of at least 1')
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
