@@ -1,5 +1,6 @@
 """docs/models.md: which models can be pruned, from what coverage_sweep.py has measured."""
 
+import math
 import statistics
 from typing import Any
 
@@ -61,6 +62,8 @@ def reason(row: dict[str, Any]) -> str:
         return f'`{text[:300]}`'
     if 'generates' in row:
         return 'the slim model does not generate'
+    if math.isnan(row.get('difference', 0.0)):
+        return 'nothing to compare: with these random weights the dense model gives NaN'
     return f'{100 * row["removed"]:.0f} % removed'
 
 
