@@ -40,7 +40,7 @@ def run(tmp_path, monkeypatch):
 
         monkeypatch.setattr(Config, 'fromfile', fromfile)
         text = RECIPES[name]
-        lines = [line for line in text.splitlines() if not line.startswith(('#', 'from'))]
+        lines = [n for n in text.splitlines() if n and not n.startswith(('#', 'from'))]
         assert len(lines) <= 5
         exec(compile(text, name, 'exec'), {'__name__': 'recipe'})
 
