@@ -134,6 +134,8 @@ ROWS = [
     (PRUNE, f'{GOOD} --fine-tune', ('train_cfg.type=Digits',), "train_cfg.type is 'Digits', which is not"),
     (PRUNE, f'{GOOD} --fine-tune', ('optim_wrapper.clip_grad=dict(max_norm=[1])',), 'optim_wrapper: '),
     (PRUNE, f'{GOOD} --fine-tune', ('train_dataloader.collate_fn.surplus=1',), 'train_dataloader: '),
+    (PRUNE, f'{GOOD} --fine-tune', ("val_dataloader.dataset=dict(type='CIFAR10',data_root='/nowhere')",),
+     "data_root='/nowhere' (it does not exist) holds no"),
     (PRUNE, GOOD, ('test_dataloader.collate_fn=5',), 'test_dataloader.collate_fn is 5; it must be a dict'),
     (PRUNE, GOOD, ('test_dataloader.dataset.type=TestLoop',), 'TestLoop is not in the mmengine::dataset'),
     (PRUNE, GOOD, ('test_dataloader.sampler.type=5',), 'test_dataloader.sampler.type is 5; it must be'),

@@ -64,7 +64,8 @@ def try_block(key: str, block: Any, registry: Registry) -> None:
     given = {name: value for name, value in block.items() if name not in ('type', 'priority')}
     check_arguments(key, cls, given)
     if issubclass(cls, CheckpointHook):
-        valid = [*accepted_keys(cls), *accepted_keys(Runner.save_checkpoint)[1:]]
+        takers = cls, CheckpointHook, Runner.save_checkpoint  # each hands on what it doesn't know
+        valid = [name for taker in takers for name in accepted_keys(taker) if name != 'self']
         for name in given:
             if name not in valid:
                 raise UserError(
@@ -113,18 +114,19 @@ def try_loader(cfg: Config, key: str) -> None:
     """Build a dataloader of a config, and a batch of its first sample.
 
     Raises:
-        UserError: its values, or those of the data set's transforms, don't go together; missing data is
-            left to the caller.
+        UserError: its values, or those of the data set's transforms, don't go together, or a file of the
+            data is missing.
     """
     loader = cfg.get(key)
     if not isinstance(loader, Mapping):
         return
-    with built_from(key):
-        made = Runner.build_dataloader(deepcopy(loader), seed=0)
-        if isinstance(made.dataset, IterableDataset) or not len(made.dataset):
-            return
-        with kept_random_state():
-            made.collate_fn([made.dataset[0]])
+    try:
+        with built_from(key), kept_random_state():
+            made = Runner.build_dataloader(deepcopy(loader), seed=0)
+            if not isinstance(made.dataset, IterableDataset) and len(made.dataset):
+                made.collate_fn([made.dataset[0]])
+    except FileNotFoundError as error:
+        raise UserError(f'{key}.dataset: {error}; give the path of the data') from error
 
 
 def try_step(wrapper: Any, parameter: torch.nn.Parameter) -> None:
