@@ -58,7 +58,8 @@ def apply(block: dict) -> None:
     if hasattr(pruner.budget, 'seconds'):  # an hour is a valid answer, too
         pruner.budget.seconds = min(pruner.budget.seconds, 0.01)
     pruner.check(model, data)
-    pruner.apply(model, pruner.plan(model, data), data)
+    plan = pruner.plan_from(model, pruner.score(model, data))  # as a loop plans, too
+    pruner.apply(model, plan, data)
     with torch.no_grad():
         model(torch.ones(1, 3, 4, 4))
 
