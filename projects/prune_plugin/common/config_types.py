@@ -88,8 +88,8 @@ def check_processes(env_cfg: Mapping) -> None:
 def check_type_names(key: str, value: Any) -> None:
     """Raise :class:`UserError` for a ``type``, however deep, that names no class and is none."""
     if isinstance(value, Mapping):
-        name = value.get('type', 'none')
-        if name is not None and not (isinstance(name, str) and name) and not callable(name):
+        name = value.get('type')  # that there is none is for check_block to say
+        if name is not None and (not name if isinstance(name, str) else not callable(name)):
             raise UserError(f'{key}.type is {name!r}; it must be the name of a class')
         for inner, item in value.items():
             check_type_names(f'{key}.{inner}', item)

@@ -43,5 +43,4 @@ def runner_class(cfg: Config, model: nn.Module | None) -> type[Runner]:
     members: dict[str, Any] = dict(build_logger=build_logger)
     if model is not None:
         members.update(build_model=build_model, model_has_weights=True)
-    made = type(base.__name__, (base,), members)
-    return made
+    return type(base.__name__, (base,), members)

@@ -28,9 +28,11 @@ def report_recovery(cfg: Config, origin: str | None) -> RunReport | None:
     """
     work_dir = Path(cfg.work_dir).absolute()
     modes = {folder: mode for mode, folder in FOLDERS.items()}
-    mode, report = modes.get(work_dir.name), read_report(work_dir.parent)
-    is_beside = origin is not None and Path(origin).absolute().parent == work_dir.parent
-    if mode is None or report is None or origin is None or not is_beside:
+    mode = modes.get(work_dir.name)
+    if mode is None or origin is None or Path(origin).absolute().parent != work_dir.parent:
+        return None
+    report = read_report(work_dir.parent)
+    if report is None:
         return None
     start = load_file(origin)['meta'].get('epoch', 0) if mode == 'fine_tune' else 0
     settings = RecoverySettings(mode=mode, epochs=cfg.train_cfg.max_epochs - start)

@@ -322,9 +322,6 @@ class Pruner:
                 tuple of positional arguments or a dict of keyword arguments. None: the model's
                 ``dummy_inputs``, or zeros of ``profile.input_shape`` or of the size in timm's
                 ``pretrained_cfg``; without any, only units of known classes are found.
-
-        Raises:
-            UserError: also for a schedule, a penalty or a ``fillback_rate``: only a training follows them.
         """
         self.check_without_loop()
         scored = self.score(model, data, table, loss, example_inputs)
