@@ -7,6 +7,7 @@ from .attention import (
     SpatialCrossAttention,
     TemporalSelfAttention,
 )
+from .auxiliary import BEVSegmentation
 from .data_preprocessor import VADDataPreprocessor
 from .decoder import (
     CustomTransformerDecoder,
@@ -23,6 +24,7 @@ __all__ = [
     'VAD',
     'BEVFormerEncoder',
     'BEVFormerLayer',
+    'BEVSegmentation',
     'CustomMSDeformableAttention',
     'CustomTransformerDecoder',
     'DetectionTransformerDecoder',

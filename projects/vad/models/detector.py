@@ -11,7 +11,7 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement, InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
 from projects.prune_plugin.common.errors import UserError
 
@@ -62,6 +62,8 @@ class VAD(BaseModel):
         video_test_mode: Keep the BEV from frame to frame in test mode.
         data_preprocessor: Config of the batch preparation.
         input_shape: Cameras, height and width of an example input (for FLOPs and latency).
+        auxiliary: Configs of heads that add losses in training and are not part of the finished
+            model (see ``projects.vad.models.auxiliary``).
         init_cfg: See MMEngine.
     """
 
@@ -98,12 +100,14 @@ class VAD(BaseModel):
         video_test_mode: bool = True,
         data_preprocessor: dict | None = None,
         input_shape: Sequence[int] = (6, 384, 640),
+        auxiliary: Sequence[dict] = (),
         init_cfg: dict | None = None,
     ):
         super().__init__(data_preprocessor, init_cfg)
         self.pts_bbox_head = MODELS.build(pts_bbox_head)
         self.img_backbone = MODELS.build(img_backbone)
         self.img_neck = MODELS.build(img_neck)
+        self.auxiliary = nn.ModuleList([MODELS.build(config) for config in auxiliary])
         self.grid_mask = GridMask() if use_grid_mask else None
         self.video_test_mode = video_test_mode
         self.input_shape = tuple(input_shape)
@@ -202,7 +206,10 @@ class VAD(BaseModel):
         head = self.pts_bbox_head
         bev = head.encode(features, [queue[-1] for queue in frames], previous)
         outs = head(bev, ego_history(data_samples))
-        return head.loss(outs, data_samples, head.code_weights, head.map_code_weights)
+        losses = head.loss(outs, data_samples, head.code_weights, head.map_code_weights)
+        for helper in self.auxiliary:
+            losses |= helper(bev, data_samples)
+        return losses
 
     @torch.no_grad()
     def history(self, images: Tensor, frames: Sequence[Sequence[dict]]) -> Tensor:

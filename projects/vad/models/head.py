@@ -21,6 +21,7 @@ from .interaction import (
     unsure,
 )
 from .on_device import constant
+from .query_init import spread_lines, spread_objects
 
 
 @MODELS.register_module()
@@ -51,6 +52,8 @@ class VADHead(BaseModule):
         lane_hidden: Width of the lane encoder's layers; half of embed_dims if None.
         ego_his_encoder: Start the ego's query from its last two offsets instead of a learnt vector,
             and plan from them too. Published weights don't.
+        spread_queries: Let objects start on a grid over the BEV and map lines ahead, side by side;
+            by default their places are random.
         code_weights: Of the box codes in the loss.
         map_code_weights: Of the map boxes in the loss.
         map_thresh: Agents look at lanes whose score exceeds this.
@@ -84,6 +87,7 @@ class VADHead(BaseModule):
         ego_fut_mode: int = 3,
         lane_hidden: int | None = None,
         ego_his_encoder: bool = False,
+        spread_queries: bool = False,
         code_weights: Sequence[float] = (1.0,) * 8 + (0.2,) * 2,
         map_code_weights: Sequence[float] = (1.0,) * 4,
         map_thresh: float = 0.5,
@@ -100,6 +104,7 @@ class VADHead(BaseModule):
         self.bbox_coder = TASK_UTILS.build(bbox_coder)
         self.map_bbox_coder = TASK_UTILS.build(map_bbox_coder)
         self.pc_range = tuple(self.bbox_coder.pc_range)
+        self.spread_queries = spread_queries
         self.loss = None if loss is None else MODELS.build(loss)
         dims, wide = embed_dims, 2 * embed_dims
         self.positional_encoding = MODELS.build(positional_encoding)
@@ -156,6 +161,29 @@ class VADHead(BaseModule):
         for linear in (self.pos_mlp_sa, self.pos_mlp):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
+        if self.spread_queries:
+            self._spread_queries()
+
+    def _spread_queries(self) -> None:
+        """Reference points on a grid."""
+        width, places = self.query_embedding.weight.shape[1] // 2, self.transformer
+        positions = (
+            embedding.weight[:, :width]
+            for embedding in (
+                self.query_embedding,
+                self.map_instance_embedding,
+                self.map_pts_embedding,
+            )
+        )
+        objects, lines, points = positions
+        spread_objects(places.reference_points, objects, self.extent)
+        spread_lines(places.map_reference_points, lines, points, self.extent)
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Size of the BEV in x and y, in metres."""
+        low, high = self.pc_range[:2], self.pc_range[3:5]
+        return (high[0] - low[0], high[1] - low[1])
 
     def encode(
         self,
@@ -167,10 +195,8 @@ class VADHead(BaseModule):
         queries = self.bev_embedding.weight
         positions = self.positional_encoding(queries.new_zeros(1, *self.shape))
         positions = positions.flatten(2).transpose(1, 2)
-        low, high = self.pc_range[:2], self.pc_range[3:5]
-        size = (high[0] - low[0], high[1] - low[1])
         return self.transformer.encode(
-            features, queries, positions, self.shape, frames, size, previous
+            features, queries, positions, self.shape, frames, self.extent, previous
         )
 
     def forward(self, bev: Tensor, ego_his: Tensor | None = None) -> dict[str, Tensor]:

@@ -13,6 +13,11 @@ from .detection import DetectionLoss
 from .map import MapLoss
 from .planning import PlanningLoss
 
+#: How the losses of each task begin; all others are detection's.
+TASKS = dict(
+    loss_map='map', loss_plan='planning', loss_traj='motion', loss_bev_segmentation='auxiliary'
+)
+
 
 @MODELS.register_module()
 class VADLoss(nn.Module):
@@ -98,10 +103,7 @@ class VADLoss(nn.Module):
 def task_of(name: str) -> str:
     """The task that a loss belongs to, by the name it is logged under.
 
-    One of ``detection``, ``motion``, ``map`` and ``planning``.
+    One of ``detection``, ``motion``, ``map``, ``planning`` and, of helpers in training, ``auxiliary``.
     """
     name = name.rpartition('.')[2]
-    for start, task in (('loss_map', 'map'), ('loss_plan', 'planning'), ('loss_traj', 'motion')):
-        if name.startswith(start):
-            return task
-    return 'detection'
+    return next((task for start, task in TASKS.items() if name.startswith(start)), 'detection')

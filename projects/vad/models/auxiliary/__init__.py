@@ -1,0 +1,5 @@
+"""Heads that only help training: their weights are not part of a finished model."""
+
+from .bev_segmentation import BEVSegmentation
+
+__all__ = ['BEVSegmentation']
