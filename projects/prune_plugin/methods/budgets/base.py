@@ -1,6 +1,6 @@
 """Base class of the budgets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +9,12 @@ from torch import Tensor, nn
 
 from ...common.errors import UserError
 from ...common.validation import checked_ratio
+from ...structure.prune_state import PruneState
 from ...structure.unit_group import UnitGroup
 from ..constraint import Constraint, Cost, sizes
+
+#: From a cost to a plan by it: how many units each group keeps, and which.
+Trial = Callable[[Cost], tuple[Tensor, PruneState]]
 
 
 @dataclass
@@ -52,6 +56,8 @@ class Budget:
     counts_layers = False
     #: Whether the cost is measured by a clock, on a model with weights.
     measured = False
+    #: Whether what a first plan costs is looked at (:meth:`corrected`).
+    tried = False
     #: Whether the ratio is searched for by evaluating pruned models: :meth:`at` then returns the budget to
     #: prune by at a given ratio.
     searched = False
@@ -112,16 +118,16 @@ class Budget:
         self,
         model: nn.Module,
         groups: Sequence[UnitGroup],
-        counts: Tensor,
+        trial: Trial,
         cost: Any,
         profile: dict,
     ) -> Cost:
-        """A cost that fits what a first plan has turned out to cost; called where :attr:`measured`.
+        """A cost that fits what a plan turns out to cost; called where :attr:`tried`.
 
         Args:
             model: The model as given.
             groups: Its unit groups.
-            counts: Units that the plan keeps of each, LongTensor (groups,).
+            trial: Plans by a cost: units kept of each group, LongTensor (groups,), and their state.
             cost: What :meth:`cost` gave.
             profile: As for :meth:`cost`.
         """

@@ -128,7 +128,7 @@ def product_cost(
         uses: Cost of each element of a parameter, by the parameter's ``id``; parameters that aren't named
             cost nothing. None: 1 for every parameter.
         module_costs: Cost of modules' operations without parameters, by module name: proportional to the
-            units of the groups that the module owns, constant for other modules.
+            units of the groups that own the module or what it is part of, constant for other modules.
         repeats: Whether the cost is one of running: then that of modules that match a group's
             ``repeated`` is proportional to its units too.
 
@@ -152,9 +152,8 @@ def product_cost(
             terms.append((name, term))
     for name, cost in (module_costs or {}).items():
         term = Term(cost, [])
-        for g, group in enumerate(groups):
-            if group.owner == name and not group.is_whole and not group.repeated:
-                term.scaled_by(g, group.size)
+        for g in owning(name, groups):
+            term.scaled_by(g, groups[g].size)
         for g, layer in layers:
             if name == layer or name.startswith(f'{layer}.'):
                 term.scaled_by(g, 1)
@@ -164,6 +163,19 @@ def product_cost(
             if matches_any(patterns, name):
                 term.scaled_by(g, groups[g].size)
     return stacked([term for _, term in terms], groups)
+
+
+def owning(name: str, groups: Sequence[UnitGroup]) -> list[int]:
+    """The groups whose units a module's operations are made for: of the nearest module that owns any."""
+    owners = {
+        g: group.owner
+        for g, group in enumerate(groups)
+        if not group.is_whole
+        and not group.repeated
+        and (group.owner in ('', name) or name.startswith(f'{group.owner}.'))
+    }
+    nearest = max(owners.values(), key=len, default='')
+    return [g for g, owner in owners.items() if owner == nearest]
 
 
 def is_of_expert(group: UnitGroup, tensor: Tensor | None) -> bool:
@@ -206,6 +218,27 @@ class RangeCost:
     def marginal(self, counts: Tensor) -> Tensor:
         """See :class:`Cost`."""
         return self.whole.marginal(counts)
+
+
+class ScaledCost:
+    """A cost whose savings turned out to be ``factor`` times what they had been taken for.
+
+    Args:
+        cost: The cost as predicted.
+        factor: What its savings are multiplied by.
+        dense: Its value for the dense model.
+    """
+
+    def __init__(self, cost: Cost, factor: float, dense: float):
+        self.cost, self.factor, self.dense = cost, factor, dense
+
+    def total(self, counts: Tensor) -> float:
+        """See :class:`Cost`."""
+        return self.dense - self.factor * (self.dense - self.cost.total(counts))
+
+    def marginal(self, counts: Tensor) -> Tensor:
+        """See :class:`Cost`."""
+        return self.factor * self.cost.marginal(counts)
 
 
 class UnitCost:

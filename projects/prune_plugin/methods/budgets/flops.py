@@ -1,15 +1,26 @@
 """A budget of floating-point operations."""
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
+from copy import deepcopy
 
+from mmengine.logging import print_log
 from torch import nn
 
 from ...common.registry import BUDGETS
 from ...evaluation.example_inputs import Example, example_of
 from ...evaluation.flops import module_flops
+from ...structure.slimming import slim
 from ...structure.unit_group import UnitGroup
-from .costs import ProductCost, product_cost
+from ..constraint import sizes
+from .costs import ProductCost, ScaledCost, product_cost
 from .of_range import BudgetOfRange
+
+#: Plans that are counted, at most.
+ROUNDS = 5
+#: By how much of the dense FLOPs a plan may differ from what is counted.
+TOLERANCE = 1e-3
 
 
 @BUDGETS.register_module(name='flops')
@@ -27,18 +38,43 @@ class FlopsBudget(BudgetOfRange):
 
     quantity = 'flops'
     counts_layers = True
+    tried = True
 
     def cost(self, model, groups, profile):
         """See :meth:`Budget.cost`."""
         example = example_of(model, profile, 1, 'a FLOPs budget')
         return self.limited(flops_cost(model, groups, example), groups)
 
+    def corrected(self, model, groups, trial, cost, profile):
+        """See :meth:`Budget.corrected`: by the FLOPs of slim copies, until they are what was planned."""
+        example = example_of(model, profile, 1, 'a FLOPs budget')
+        dense, full = sum(module_flops(model, example).values()), cost.total(sizes(groups))
+        planned, removed, tried = 0.0, 0.0, cost
+        for _ in range(ROUNDS):
+            counts, state = trial(tried)
+            if not state.reduced:
+                return tried
+            copy = slim(deepcopy(model), state)
+            removed = dense - sum(module_flops(copy, example).values())
+            planned = full - tried.total(counts)
+            if abs(removed - planned) <= TOLERANCE * dense:
+                return tried
+            tried = ScaledCost(cost, removed / (full - cost.total(counts)), full)
+        print_log(
+            f'flops: planned for {planned / dense:.2%} less, counted {removed / dense:.2%}; what is '
+            'planned now is not counted again',
+            'current',
+            logging.WARNING,
+        )
+        return tried
+
 
 def flops_cost(model: nn.Module, groups: Sequence[UnitGroup], example: Example) -> ProductCost:
     """FLOPs of one forward call as a function of the units kept.
 
-    The FLOPs of a layer with a weight are proportional to the weight's number of elements; those of other
-    modules (the products inside attention) to the number of the units that they own.
+    The FLOPs of a module with matrices are proportional to their number of elements; those of other modules
+    (the products inside attention), and of modules that hold all of an attention, to the number of the
+    units that they are made for.
 
     Args:
         model: The model.
@@ -46,13 +82,22 @@ def flops_cost(model: nn.Module, groups: Sequence[UnitGroup], example: Example) 
         example: Arguments of the forward call.
     """
     flops_by_module = module_flops(model, example)
-    owners = {group.owner for group in groups}
+    owned = Counter(g.owner for g in groups if not g.is_whole and not g.repeated)
     uses: dict[int, float] = {}
     rest: dict[str, float] = {}
     for name, flops in flops_by_module.items():
-        weight = getattr(model.get_submodule(name), 'weight', None)
-        if isinstance(weight, nn.Parameter) and weight.dim() > 1 and name not in owners:
-            uses[id(weight)] = uses.get(id(weight), 0) + flops / weight.numel()
-        else:
+        weights = matrices(model.get_submodule(name))
+        if not weights or owned[name] == 1:
             rest[name] = flops
+            continue
+        elements = sum(weight.numel() for weight in weights)
+        for weight in weights:
+            uses[id(weight)] = uses.get(id(weight), 0) + flops / elements
     return product_cost(model, groups, uses, rest, repeats=True)
+
+
+def matrices(module: nn.Module) -> list[nn.Parameter]:
+    """A module's own parameters of two and more dimensions, those behind parametrizations included."""
+    behind = getattr(module, 'parametrizations', nn.ModuleDict())
+    own = [*module.parameters(recurse=False), *behind.parameters()]
+    return [parameter for parameter in own if parameter.dim() > 1]

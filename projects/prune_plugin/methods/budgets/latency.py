@@ -56,7 +56,7 @@ class LatencyBudget(Budget):
 
     quantity = 'latency'
     unit = 'ms'
-    measured = True
+    measured = tried = True
 
     def __init__(self, ratio: float = 0.3, points: int = 5, seconds: float = 0.5):
         super().__init__(ratio)
@@ -90,10 +90,9 @@ class LatencyBudget(Budget):
         )
         return TableCost(base, tables)
 
-    def corrected(self, model, groups, counts, cost, profile):
-        """See :meth:`Budget.corrected`: by the time of a slim copy that keeps the first units."""
-        kept = {g.name: torch.arange(int(n)) for g, n in zip(groups, counts, strict=True)}
-        state = PruneState({g.name: g for g in groups}, kept)
+    def corrected(self, model, groups, trial, cost, profile):
+        """See :meth:`Budget.corrected`: by the time of a slim copy."""
+        counts, state = trial(cost)
         predicted = 1 - cost.total(counts) / cost.base
         if predicted < LEAST_TO_CORRECT or not state.reduced:
             return cost

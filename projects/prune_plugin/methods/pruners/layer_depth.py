@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ...common.errors import UserError
 from ...common.validation import at_least
+from ...structure.prune_state import PruneState
 from ...structure.unit_group import UnitGroup, named_tensors
 from ...structure.units.finder import with_layer_indices
 from ...structure.units.prenorm_layers import PreNormLayers
@@ -198,3 +199,11 @@ def depth_cost(
 def emptied_layers(blocks: Sequence[Block], kept: Sequence[Tensor]) -> list[UnitGroup]:
     """The layers of which no unit is kept."""
     return [b.layer for b in blocks if not any(len(kept[g]) for g in b.members)]
+
+
+def without_emptied(model: nn.Module, groups: Sequence[UnitGroup], state: PruneState) -> PruneState:
+    """The state, changed so that layers of which no unit is kept go as a whole."""
+    kept = [state.kept[group.name] for group in groups]
+    for layer in emptied_layers(needed_blocks(model, groups), kept):
+        state.groups[layer.name], state.kept[layer.name] = layer, torch.arange(0)
+    return state

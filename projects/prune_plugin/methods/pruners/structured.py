@@ -42,10 +42,9 @@ from .budget_block import other_budgets
 from .layer_depth import (
     check_range,
     depth_cost,
-    emptied_layers,
     find_blocks,
     in_range,
-    needed_blocks,
+    without_emptied,
 )
 from .layer_progress import LayerProgress
 from .plan import Pruned, ScoredUnits, UnitPlan
@@ -256,15 +255,7 @@ class StructuredPruner(Pruner):
 
         with timed(seconds, 'allocate'):
             kept, cost, result = on_rank_0(chosen)
-            state = PruneState(
-                {g.name: g for g in groups},
-                {g.name: k for g, k in zip(groups, kept, strict=True)},
-                self.asked,
-            )
-            if self.remove_empty_layers:
-                for layer in emptied_layers(needed_blocks(model, groups), kept):
-                    state.groups[layer.name] = layer
-                    state.kept[layer.name] = torch.arange(0)
+            state = self.state_of(model, groups, kept)
             assert_ranks_agree(state.digest(), 'the units kept')
         digest = state.digest() if state.reduced else ''
         return UnitPlan(digest, seconds, result, scored, state, cost)
@@ -361,12 +352,22 @@ class StructuredPruner(Pruner):
     def corrected_cost(
         self, model: nn.Module, groups: list[UnitGroup], scores: list[Tensor], example: Any
     ) -> Cost:
-        """:meth:`cost`; where it is predicted from measurements, corrected by a model pruned by it."""
+        """:meth:`cost`; where what a plan by it costs can be looked at, corrected by that."""
         cost = self.cost(model, groups, example)
-        if not self.budget.measured:
+        if not self.budget.tried:
             return cost
-        kept = counts(self.allocate(model, groups, scores, cost))
-        return self.budget.corrected(model, groups, kept, cost, self.timing(example))
+
+        def trial(cost: Cost) -> tuple[Tensor, PruneState]:
+            kept = self.allocate(model, groups, scores, cost)
+            return counts(kept), self.state_of(model, groups, kept)
+
+        return self.budget.corrected(model, groups, trial, cost, self.timing(example))
+
+    def state_of(self, model: nn.Module, groups: list[UnitGroup], kept: list[Tensor]) -> PruneState:
+        """The units kept as a state, with the layers that are left without any."""
+        units = {g.name: k for g, k in zip(groups, kept, strict=True)}
+        state = PruneState({g.name: g for g in groups}, units, self.asked)
+        return without_emptied(model, groups, state) if self.remove_empty_layers else state
 
     def allocate(
         self,
