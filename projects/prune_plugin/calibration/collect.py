@@ -15,6 +15,7 @@ from ..common.distributed import from_all_ranks
 from ..common.errors import UserError
 from ..common.eval_mode import evaluation_mode
 from ..common.random_state import kept_random_state, seed_everything
+from ..common.unchanged import unchanged
 from ..structure.modules import CONVERTERS, EQUIVALENT
 from ..structure.modules.eager_experts import has_experts_kernel
 from ..structure.slimming import replace_module
@@ -198,7 +199,12 @@ def collect(
     of_experts = kinds & {Statistic.ACTIVATIONS, Statistic.USAGE}
     of_weights = bool(kinds & WEIGHT_STATISTICS)
     scale = LossScale(model)
-    with evaluation_mode(model), kept_random_state(), observable(model, groups):
+    with (
+        evaluation_mode(model),
+        kept_random_state(),
+        unchanged(model),
+        observable(model, groups),
+    ):
         mask_gradients = MaskGradients(model, groups if Statistic.FISHER in kinds else [])
         statistics.fisher = mask_gradients.squares
         sums = GradientSums(

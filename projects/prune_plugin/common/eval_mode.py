@@ -1,7 +1,7 @@
 """Temporary evaluation modes that restore the training mode of every module."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
@@ -30,6 +30,17 @@ def evaluation_mode(model: nn.Module, fused: bool = False) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fastpath_enabled)
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def as_usual() -> Iterator[None]:
+    """Without the caller's ``inference_mode`` and autocast, in which a model can't be followed."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        for device in ('cpu', 'cuda'):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..common.eval_mode import evaluation_mode
+from ..common.unchanged import unchanged
 from .example_inputs import Example
 
 
@@ -64,7 +65,7 @@ def module_flops(model: nn.Module, example: Example, warm: bool = False) -> dict
     """
     counter = FlopCounterMode(display=False, custom_mapping=MORE_FORMULAS)
     args, kwargs = example
-    with evaluation_mode(model):
+    with evaluation_mode(model), unchanged(model):
         if not warm:
             model(*args, **kwargs)
         with (

@@ -16,6 +16,7 @@ from ...common.errors import UserError
 from ...common.eval_mode import evaluation_mode
 from ...common.model_interface import profile_batch_size_of
 from ...common.registry import BUDGETS
+from ...common.unchanged import unchanged
 from ...common.validation import MAX_SECONDS, at_least, check_number
 from ...evaluation.environment import device_name
 from ...evaluation.example_inputs import Example, example_of
@@ -181,7 +182,7 @@ def module_calls(model: nn.Module, names: set[str], example: Example) -> dict[st
         module = model.get_submodule(name)
         handles.append(module.register_forward_pre_hook(record, with_kwargs=True))
     try:
-        with evaluation_mode(model, fused=True):
+        with evaluation_mode(model, fused=True), unchanged(model):
             model(*example[0], **example[1])
     finally:
         for handle in handles:

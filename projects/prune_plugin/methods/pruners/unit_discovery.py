@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ...common.errors import UserError, first_line
-from ...common.eval_mode import evaluation_mode
+from ...common.eval_mode import as_usual, evaluation_mode
 from ...common.random_state import kept_random_state
 from ...common.unchanged import unchanged
 from ...evaluation.example_inputs import data_sample_kwargs, example_input
@@ -52,6 +52,7 @@ class FoundUnits:
     proofs: dict[str, str] = field(default_factory=dict)
 
 
+@as_usual()
 def find_units(
     model: nn.Module,
     finders: Sequence[UnitFinder] | None,

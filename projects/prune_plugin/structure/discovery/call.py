@@ -57,6 +57,19 @@ class Call:
         args, kwargs = tree_map(rows, (self.args, self.kwargs))
         return Call(args, kwargs, self.method)
 
+    def repeated(self) -> 'Call':
+        """With all rows twice, if all tensors have the same number of them; else the call itself."""
+        tensors = [x for x in tree_leaves((self.args, self.kwargs)) if isinstance(x, Tensor)]
+        lengths = {len(x) if x.dim() else 0 for x in tensors}
+        if len(lengths) != 1 or not max(lengths):
+            return self
+
+        def twice(value: Any) -> Any:
+            return torch.cat([value, value]) if isinstance(value, Tensor) else value
+
+        args, kwargs = tree_map(twice, (self.args, self.kwargs))
+        return Call(args, kwargs, self.method)
+
     def with_noise(self, seed: int) -> 'Call':
         """With noise on floating-point tensors: equal tokens, or zeros, hide how they are told apart."""
         generator = torch.Generator().manual_seed(seed)

@@ -95,13 +95,18 @@ class Subject:
         return None if self.double is self.module else self.double
 
     @torch.no_grad()
-    def run(self, module: Holder) -> list[Tensor]:
-        """All tensors that the call gives."""
+    def run(self, module: Holder, seed: int = 0) -> list[Tensor]:
+        """All tensors that the call gives.
+
+        Args:
+            module: What is called.
+            seed: Of the numbers that it draws.
+        """
         call = self.call.copied()
         dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
         if dtype is not None:
             call = call.in_dtype(dtype)
-        with without_cache(module), seeded(0):  # a module that draws numbers draws the same
+        with without_cache(module), seeded(seed):  # what draws numbers draws the same
             out = call.on(module.held)
         return [x for x in output_tensors(out) if x.is_floating_point()]
 

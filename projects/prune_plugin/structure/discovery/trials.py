@@ -15,6 +15,7 @@ from .attributes import Reads
 from .attributes import candidates as attribute_candidates
 from .call import Call
 from .candidates import compact
+from .other_ways import Way, other_ways
 from .proof import CHANGED, NO_EFFECT, Subject
 
 #: Parameters of a model from which on it isn't copied as a whole.
@@ -252,9 +253,11 @@ def together(
         return others, {group.name: reason for group in plain}
     whole = {g.name: held(replace(g, owner='', least=max(1, g.least))) for g in plain}
     refused: dict[str, str] = {}
+    ways = [Way(subject), *other_ways(subject)]
 
     def accepted(before: list[str], more: list[str]) -> list[str]:
-        reason = subject.difference([whole[name] for name in (*before, *more)], 0)
+        chosen = [whole[name] for name in (*before, *more)]
+        reason = next(filter(None, (way.difference(chosen) for way in ways)), '')
         if not reason:
             return [*before, *more]
         if len(more) == 1:

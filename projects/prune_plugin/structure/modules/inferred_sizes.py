@@ -10,6 +10,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from torch import nn
@@ -74,7 +75,8 @@ def sizes_of(node: ast.AST) -> list[ast.expr]:
         return []
     if node.func.attr not in CALLS or node.keywords:
         return []
-    sizes = node.args
+    of_torch = ast.unparse(node.func.value) == 'torch'  # torch.reshape(x, sizes)
+    sizes = node.args[1:] if of_torch else node.args
     if len(sizes) == 1 and isinstance(sizes[0], ast.Tuple | ast.List):
         sizes = sizes[0].elts
     if len(sizes) < 2 or any(isinstance(size, ast.Starred) for size in sizes):
@@ -126,9 +128,24 @@ def to_inferred_sizes(module: nn.Module, name: str) -> nn.Module:
         _CLASSES[key] = type(
             f'Slim{type(module).__name__}',
             (type(module),),
-            {method: function, 'inferred_sizes': name},
+            {method: function, 'inferred_sizes': name, '__reduce_ex__': reduced},
         )
     module.__class__ = _CLASSES[key]
+    return module
+
+
+def reduced(module: nn.Module, protocol: int) -> tuple:
+    """For pickle and copies: the user's own class, and what was done to it."""
+    made = [kind for kind in type(module).__mro__ if 'inferred_sizes' in vars(kind)]
+    names = [kind.inferred_sizes for kind in reversed(made)]  # type: ignore[attr-defined]
+    return remade, (made[-1].__mro__[1], names), vars(module)
+
+
+def remade(kind: type[nn.Module], names: list[str]) -> nn.Module:
+    """An empty module of a class with inferred sizes."""
+    module = kind.__new__(kind)
+    for name in names:
+        module = to_inferred_sizes(module, name)
     return module
 
 
@@ -154,12 +171,23 @@ class Failure:
         return self.module, self.method, self.line
 
 
+def first_argument(frame: FrameType) -> Any:
+    """What a function was called with first: of a method the object, whatever it is called there.
+
+    Of a comprehension inside of a method it is the method's.
+    """
+    while frame.f_code.co_name.startswith('<') and frame.f_back is not None:
+        frame = frame.f_back
+    code = frame.f_code
+    return frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+
+
 def failing_reshape(error: BaseException, model: nn.Module) -> Failure | None:
     """The innermost method of one of a model's modules that raised an error, with its reshapes there."""
     traceback, module, method, line = error.__traceback__, None, '', 0
     while traceback is not None:
         frame = traceback.tb_frame
-        inner = frame.f_locals.get('self')
+        inner = first_argument(frame)
         if isinstance(inner, nn.Module) and not frame.f_code.co_filename.endswith(
             '/nn/modules/module.py'
         ):
