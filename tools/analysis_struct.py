@@ -25,6 +25,9 @@ from arguments import (  # noqa: E402
     start,
 )
 
+#: How a score table begins: its first columns.
+TABLE_START = b'name,layer_idx'
+
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse and check the command line."""
@@ -45,6 +48,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     writes = args.write_plan or not (args.meta or args.dry_run)
     check_directory(parser, '--output-dir', args.output_dir if writes else None)
     check_tables(parser, args, writes)
+    check_replaced(parser, args, writes)
     choose_devices(parser, args)
     return args
 
@@ -191,10 +195,36 @@ def check_tables(parser: Parser, args: argparse.Namespace, writes: bool) -> None
         parser.error(f'--from-table {args.from_table} cannot be read: {why}')
     if not args.save_table:
         return
+    if is_other_file(args.save_table):
+        parser.error(
+            f'--save-table {args.save_table} is a file that is no score table; name a new file, or a '
+            'table to replace'
+        )
     folder, made = Path(os.path.abspath(args.save_table)).parent, os.path.abspath(args.output_dir)
     if not folder.is_dir() and not (writes and Path(made).is_relative_to(folder)):
         code = errno.ENOENT if nearest(str(folder)).is_dir() else errno.ENOTDIR
         parser.error(f'--save-table {args.save_table} cannot be written: {os.strerror(code)}')
+
+
+def is_other_file(path: str) -> bool:
+    """Whether a file is there that doesn't begin as a score table does."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, 'rb') as file:
+        start = file.read(len(TABLE_START))
+    return bool(start) and start != TABLE_START
+
+
+def check_replaced(parser: Parser, args: argparse.Namespace, writes: bool) -> None:
+    """End where the results would replace the checkpoint that they are made from."""
+    if not (writes and args.checkpoint) or args.resume:
+        return
+    given, folder = Path(args.checkpoint), Path(args.output_dir)
+    if given.name.endswith('_pruned.pth') and given.resolve().parent == folder.resolve():
+        parser.error(
+            f'--output-dir {args.output_dir} holds the checkpoint {given.name} that is to be pruned, and '
+            'results would replace it; name another directory'
+        )
 
 
 def flag(name: str) -> str:

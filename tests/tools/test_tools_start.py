@@ -42,6 +42,7 @@ CALLS = {
     'generate': '{config}',
     'visualize': '{config} --gt-only --out {out}',
     'create_data': 'toy --out {out}',
+    'publish_model': '{file} {folder}/out.pth',
     'demo': '',
     'demo_llm': '',
     'demo_vit': '',
@@ -75,6 +76,7 @@ MISTAKES = [
     (PRUNE, '{config} --output-dir {out} --save-table {folder}/none/a.csv',
      '--save-table {folder}/none/a.csv cannot be written: No such file or directory'),
     (PRUNE, '{config} --output-dir {out} --save-table {file}/a.csv', 'cannot be written: Not a'),
+    (PRUNE, '{config} --dry-run --save-table {config}', '--save-table {config} is a file that is no'),
     (PRUNE, '{config} --from-table {folder}/none.csv', 'none.csv cannot be read: No such file'),
     (PRUNE, '{config} --save-hf {folder}', '--save-hf {folder} already exists'),
     ('train', '{config} --work-dir {file}', '--work-dir {file} cannot be written'),
@@ -83,6 +85,8 @@ MISTAKES = [
     ('compare', '{config} {file} --labels a b', '--labels has 2 names for 1 checkpoints'),
     ('compare', '{config} {file} --out {file}', '--out {file} cannot be written'),
     ('visualize', '{config} --gt-only --out {file}', '--out {file} cannot be written'),
+    ('publish_model', '{folder}/a.pth {folder}/b.pth', 'a.pth does not exist; name a .pth file'),
+    ('publish_model', '{file} {folder}/b.txt', 'out {folder}/b.txt must be a .pth file in a'),
     ('create_data', 'toy --out {out} --frames 0', "'0' is not a whole number of at least 1"),
     ('create_data', 'nuscenes --root-path {folder}/none --canbus c --version v1.0-mini',
      '{folder}/none/v1.0-mini does not exist; unpack the metadata'),
@@ -131,6 +135,16 @@ def test_mistakes_import_nothing_slow_and_leave_nothing(row, names, tmp_path):
     assert len(errors) == 2 and errors[1] == 'imported:'
     assert errors[0].startswith('error: ') and said.format(**names) in errors[0]
     assert list(tmp_path.iterdir()) == [names['file']]
+
+
+def test_results_replace_no_checkpoint_that_they_are_made_from(names, tmp_path):
+    checkpoint = tmp_path / 'vit_structured_pruned.pth'
+    checkpoint.touch()
+    line = '{config} {folder}/vit_structured_pruned.pth --output-dir {folder}/./'
+    code, _, errors = probe(PRUNE, line, names)
+    assert code == 2 and 'holds the checkpoint vit_structured_pruned.pth that is' in errors[0]
+    code, _, errors = probe(PRUNE, f'{line} --dry-run --bad', names)
+    assert 'unrecognized' in errors[0], 'a dry run replaces nothing'
 
 
 # The same sentences as where files are read and written

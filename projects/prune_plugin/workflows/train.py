@@ -36,6 +36,7 @@ from .iterate.train_loop import check_same_targets, saved_state, targets_of
 from .options import PruneOptions, PruneResult
 from .prune import prune, pruner_from_config
 from .recovered_stage import add_masked, add_recovered
+from .resumed_model import check_resumed_model
 from .resumed_recovery import report_recovery
 from .round_record import Record
 from .run_report import RunReport
@@ -171,6 +172,8 @@ def train_in(cfg: Config, launcher: str) -> RunReport | None:
             use_slim_model(cfg, str(checkpoint))
         if content.get('masks'):
             add_hooks(cfg, 'MaskHook')
+        if resumed:
+            check_resumed_model(cfg, content, str(checkpoint))
     elif checkpoint and '://' not in str(checkpoint):
         raise UserError(f'load_from {checkpoint} does not exist; give a .pth file')
     cfg.resume = resumed is not None  # MMEngine would take epoch and optimizer from load_from, too
