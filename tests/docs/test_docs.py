@@ -46,6 +46,7 @@ TOOLS = (
     'test',
     'compare',
     'generate',
+    'publish_model',
     'create_data toy',
     'create_data nuscenes',
     'create_data wikitext2',

@@ -30,6 +30,7 @@ train_dataloader = dict(
     dataset=dict(
         _delete_=True,
         type='ConcatDataset',
+        ignore_keys=['data_root'],
         datasets=[
             dict(
                 type='VADNuScenesDataset',

@@ -1,10 +1,12 @@
 """Base class of the budgets."""
 
+import logging
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ...common.errors import UserError
@@ -13,6 +15,8 @@ from ...structure.prune_state import PruneState
 from ...structure.unit_group import UnitGroup
 from ..constraint import Constraint, Cost, sizes
 
+#: By how much more than asked may go without a word, as a fraction of the model.
+OVERSHOOT = 0.05
 #: From a cost to a plan by it: how many units each group keeps, and which.
 Trial = Callable[[Cost], tuple[Tensor, PruneState]]
 
@@ -101,6 +105,13 @@ class Budget:
             pruned: The cost of what is left.
         """
         removed = 1 - pruned / dense if dense else 0.0
+        if self.ratio is not None and removed > self.ratio + OVERSHOOT:
+            print_log(
+                f'prune_cfg.budget: {removed:.1%} of {self.quantity} go where {self.ratio:.1%} was asked: '
+                'with fewer units gone it would be less than asked, and single units are that large',
+                'current',
+                logging.WARNING,
+            )
         return BudgetResult(self.quantity, self.ratio, removed, dense, pruned, self.unit)
 
     def cost(self, model: nn.Module, groups: Sequence[UnitGroup], profile: dict) -> Cost:

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -96,6 +97,12 @@ def find_units(
     foreign = [g for g in by_name if given or not is_home_class(model.get_submodule(g.owner))]
     wanted = finders is None and reach(model, groups) < WELL_KNOWN
     call = example() if foreign or wanted else None
+    if wanted and groups and call is None:
+        print_log(
+            f'{1 - reach(model, groups):.0%} of the weights are in no unit of a known kind; to discover '
+            'more set prune_cfg.profile.input_shape, or give plan(model, example_inputs=...)',
+            'current',
+        )
     if call is not None and finders is None and not are_disjoint(model, groups):
         groups, foreign, wanted = [], [], True  # modules that share layers: names don't tell
     if call is not None:
