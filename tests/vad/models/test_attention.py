@@ -315,3 +315,24 @@ def test_starts_with_fixed_offsets_and_even_weights(module):
     per_map = attention.num_levels * attention.num_points
     torch.testing.assert_close(weights, torch.full_like(weights, 1 / per_map))
     assert hasattr(attention, 'output_proj') == (module is not MSDeformableAttention3D)
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_gradients_in_bfloat16_are_those_of_full_precision(masked):
+    """On CPUs attention runs in float32 while gradients are kept, whatever autocast says."""
+    torch.manual_seed(0)
+    attention = HeadAttention(24, 4, 6, 0.0)
+    query, key = torch.randn(2, 9, 24, requires_grad=True), torch.randn(2, 7, 24)
+    hidden = torch.rand(2, 9, 7) > 0.6 if masked else None
+    if masked:
+        hidden[..., 0] = False
+    found = []
+    for enabled in (False, True):
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            out = attention(query, key, key, hidden)
+        query.grad = None
+        out.float().square().sum().backward()
+        found.append((out.detach().float(), query.grad.clone()))
+    assert out.dtype == torch.bfloat16
+    for exact, rounded in zip(*found, strict=True):
+        assert float((exact - rounded).abs().max() / exact.abs().max()) < 0.02
