@@ -15,8 +15,8 @@ from ...calibration.loss import LossFunction, mmengine_loss
 from ...calibration.settings import CalibrationSettings
 from ...common.errors import UserError
 from ...common.json_csv import plain
-from ...common.patterns import patterns_of
-from ...common.registry import BUDGETS, PRUNERS, SCHEDULES, build
+from ...common.patterns import patterns_of, some_patterns
+from ...common.registry import BUDGETS, SCHEDULES, build
 from ...common.settings import read_settings
 from ...evaluation.settings import ProfileSettings
 from ...structure.unit_group import UnitGroup
@@ -96,7 +96,7 @@ class Pruner:
     ):
         self.schedule: Schedule = build(SCHEDULES, schedule, 'prune_cfg.schedule')
         self.budget: Budget = self._budget(budget)
-        self.include = patterns_of('prune_cfg.include', include)
+        self.include = some_patterns('prune_cfg.include', include)
         self.exclude = patterns_of('prune_cfg.exclude', exclude)
         self.calibration = read_settings(CalibrationSettings, calibration, 'prune_cfg.calibration')
         self.recovery = read_settings(RecoverySettings, recovery, 'prune_cfg.recovery')
@@ -390,11 +390,3 @@ class Pruner:
             f'--meta plans by shapes, which a {type(self).__name__} does not change; '
             'take a StructuredPruner'
         )
-
-
-def build_pruner(prune_cfg: Mapping) -> Pruner:
-    """Build and check a whole ``prune_cfg``; without ``type`` it is a StructuredPruner."""
-    cfg = {'type': 'StructuredPruner', **prune_cfg}
-    pruner = build(PRUNERS, cfg, 'prune_cfg')
-    pruner.given = cfg
-    return pruner

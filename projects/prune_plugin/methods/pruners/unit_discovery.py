@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ...common.errors import UserError, first_line
 from ...common.eval_mode import evaluation_mode
 from ...common.random_state import kept_random_state
+from ...common.registry import UNITS, build
 from ...common.unchanged import unchanged
 from ...evaluation.example_inputs import data_sample_kwargs, example_input
 from ...structure.discovery.call import Call
@@ -50,6 +51,19 @@ class FoundUnits:
     groups: list[UnitGroup] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     proofs: dict[str, str] = field(default_factory=dict)
+
+
+def built_finders(units: Sequence[Mapping] | None) -> list[UnitFinder] | None:
+    """The unit finders that ``prune_cfg.units`` names; None: there is no such key.
+
+    Raises:
+        UserError: it is no list of dicts, is empty, or an entry isn't valid.
+    """
+    if units is None:
+        return None
+    if isinstance(units, str | Mapping) or not isinstance(units, Sequence) or not units:
+        raise UserError(f'prune_cfg.units is {units!r}; it must be a non-empty list of dicts')
+    return [build(UNITS, unit, f'prune_cfg.units[{i}]') for i, unit in enumerate(units)]
 
 
 def find_units(
