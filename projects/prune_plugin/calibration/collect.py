@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..common.distributed import from_all_ranks
 from ..common.errors import UserError
 from ..common.eval_mode import evaluation_mode
+from ..common.model_argument import check_values
 from ..common.random_state import kept_random_state, seed_everything
 from ..structure.modules import CONVERTERS, EQUIVALENT
 from ..structure.modules.eager_experts import has_experts_kernel
@@ -191,6 +192,7 @@ def collect(
     Raises:
         UserError: a loss isn't finite, or depends on none of the units.
     """
+    check_values(dict(model.named_parameters()), 'calibration runs the model')
     statistics = Statistics()
     scored = scored_weights(model, groups)
     inner = [group for group in groups if group.kind != 'expert']

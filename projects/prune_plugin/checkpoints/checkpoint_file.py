@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError, error_context
 from ..common.fileio import atomic_write
+from ..common.model_argument import check_model
 from ..common.model_interface import checkpoint_for, checkpoint_meta_of
 from ..structure.prunable_weights import check_finite
 from ..structure.prune_state import PruneState
@@ -249,6 +250,7 @@ def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike)
         UserError: tensors are missing, unexpected, of another shape, or not finite; the model isn't
             changed.
     """
+    check_model(model)
     checkpoint = adapted(model, checkpoint, path)
     stored = checkpoint['state_dict']
     weights = strip_module_prefix(stored)

@@ -15,6 +15,7 @@ from ...calibration.loss import LossFunction, mmengine_loss
 from ...calibration.settings import CalibrationSettings
 from ...common.errors import UserError
 from ...common.json_csv import plain
+from ...common.model_argument import check_model
 from ...common.patterns import patterns_of, some_patterns
 from ...common.registry import BUDGETS, SCHEDULES, build
 from ...common.settings import read_settings
@@ -237,6 +238,7 @@ class Pruner:
 
     def find(self, model: nn.Module, example_inputs: Any = None) -> FoundUnits:
         """The units of a model in the layers asked for, and how each group was found."""
+        check_model(model)
         return FoundUnits()
 
     def floors(self, groups: list[UnitGroup], scores: list[Tensor]) -> Tensor:
@@ -284,6 +286,7 @@ class Pruner:
             data: Gives calibration batches, for methods that need them.
             loss: Gives the loss of the model on a batch.
         """
+        check_model(model)
 
     def score(
         self,
@@ -367,6 +370,7 @@ class Pruner:
 
     def comparison(self, model: nn.Module) -> Pruned | None:
         """A second model of the same ratio to compare with, made in place from the dense one; or None."""
+        check_model(model)
         return None
 
     def select(self, model: nn.Module) -> Selection:

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ...common.errors import UserError, first_line
 from ...common.eval_mode import evaluation_mode
+from ...common.model_argument import check_model, has_meta_weights
 from ...common.random_state import kept_random_state
 from ...common.registry import UNITS, build
 from ...common.unchanged import unchanged
@@ -86,8 +87,9 @@ def find_units(
         given: Whether the user gave the example: then what is known is tried, too.
 
     Raises:
-        UserError: there are no units, or none are left.
+        UserError: it is no model, there are no units, or none are left.
     """
+    check_model(model)
     if isinstance(model, torch.jit.ScriptModule):
         raise UserError(
             f'{type(model).__name__}: scripted and traced models have fixed sizes; prune the module that '
@@ -215,7 +217,7 @@ def example_call(
     Raises:
         UserError: what the user gave is of another type, or the model doesn't run with it.
     """
-    if any(parameter.is_meta for parameter in model.parameters()):
+    if has_meta_weights(model):
         return None
     if example_inputs is not None:
         call = as_call(model, example_inputs)
@@ -238,8 +240,12 @@ def example_call(
 
 
 def check_example(call: Call) -> None:
-    """Raise :class:`UserError` if an example holds NaN or infinity: nothing could be compared."""
+    """Raise :class:`UserError` if an example has NaN, infinity or no values: nothing could be compared."""
     for value in tree_leaves(call.example):
+        if isinstance(value, Tensor) and value.is_meta:
+            raise UserError(
+                'example_inputs are on the meta device, but the model is not; give some on its device'
+            )
         if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
             raise UserError('example_inputs hold NaN or infinite values; give finite ones')
 

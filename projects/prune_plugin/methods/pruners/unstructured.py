@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...calibration.loss import LossFunction, mmengine_loss
 from ...common.errors import UserError
 from ...common.eval_mode import inference
+from ...common.model_argument import check_model, check_values
 from ...common.patterns import check_matches, matches_within, patterns_of
 from ...common.registry import PRUNERS, SPARSIFIERS, build
 from ...common.timing import timed
@@ -287,7 +288,9 @@ class WeightPruner(Pruner):
             ratios: The fractions, by name.
             scored: From :meth:`score` of an equal model.
         """
+        check_model(model)
         weights = {name: model.get_parameter(name) for name in ratios}
+        check_values(weights, 'a WeightPruner changes it', instead='load the weights first')
         self.sparsifier.check_widths(weights)
         check_finite(weights)
         previous = with_zeros(weights, previous)
