@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ...calibration.loss import LossFunction, mmengine_loss
+from ...calibration.loss import LossFunction, guarded, mmengine_loss
 from ...common.errors import UserError
 from ...common.eval_mode import inference
 from ...common.model_argument import check_model, check_values
@@ -183,7 +183,7 @@ class WeightPruner(Pruner):
         self.ratios(weights, self.budget.ratio or 0.0)  # checks the patterns
         for user in self.data_users():
             with inference(model):
-                loss(model, self.batches(data, user).first_sample())
+                guarded(loss)(model, self.batches(data, user).first_sample())
 
     def score(
         self,
