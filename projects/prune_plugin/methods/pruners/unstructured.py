@@ -117,6 +117,11 @@ class WeightPruner(Pruner):
         weights = prunable_weights(model)
         if not (self.sparsifier.reads_inputs or self.sparsifier.pattern):
             weights |= stacked_weights(model)
+        if not weights:
+            raise UserError(
+                f'the model has no weights to prune: {type(model).__name__} has no linear, convolution or '
+                'attention layer'
+            )
         for key, patterns in (('include', self.include), ('exclude', self.exclude)):
             check_matches(f'prune_cfg.{key}', patterns, weights, 'prunable weights', matches_within)
         chosen = select_weights(weights, self.include, self.exclude)
