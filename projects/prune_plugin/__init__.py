@@ -6,10 +6,10 @@ from .calibration.data import CalibrationData
 from .calibration.loss import mmengine_loss
 from .checkpoints.checkpoint_file import load_file as load_checkpoint
 from .checkpoints.checkpoint_file import load_weights, prune_state_of
-from .checkpoints.checkpoint_file import save_file as save_checkpoint
 from .checkpoints.export.formats import Exports
 from .checkpoints.export.formats import save as export
 from .checkpoints.model_loading import load_model
+from .checkpoints.saving import save_checkpoint
 from .checkpoints.slim_model import build_slim_model
 from .common.errors import DataNotFoundError, InfeasibleBudgetError, UserError
 from .common.registry import (

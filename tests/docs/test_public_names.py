@@ -5,7 +5,7 @@ import re
 from inspect import signature
 
 import pytest
-from test_docs import DOCS, PAGES, cells
+from test_docs import DOCS, PAGES, cells, run_snippets
 
 import projects.prune_plugin as engine
 
@@ -33,6 +33,12 @@ def test_every_public_name_is_listed_once_and_no_other():
     assert sorted([*names, '__version__']) == sorted(engine.__all__)
     assert '`__version__`' in PAGE
     assert all(hasattr(engine, name) for name in engine.__all__)
+
+
+def test_the_examples_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_snippets(DOCS / 'api.md')
+    assert engine.load_checkpoint('slim.pth')['meta'].keys() == {'prune_state', 'prune_seal'}
 
 
 @pytest.mark.parametrize('name, words', [row for row in listed() if row[1]])

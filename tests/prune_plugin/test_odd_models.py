@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from projects.prune_plugin import UserError, build_pruner, mask, slim
+from projects.prune_plugin.methods.criteria import base as criterion
 
 IMAGE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 TOKENS = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(0))
@@ -176,6 +177,16 @@ def test_a_loss_that_depends_on_nothing():
     pruner = build_pruner(dict(criterion=dict(type='Taylor'), budget=dict(ratio=0.3)))
     with pytest.raises(UserError, match='Taylor scores every unit 0: the loss depends on none'):
         pruner.plan(vit(), [IMAGE], loss=lambda m, b: 0.0 * m(b).mean())
+
+
+def test_weights_that_are_all_zero(monkeypatch):
+    said, model = [], vit()
+    monkeypatch.setattr(criterion, 'print_log', lambda text, *_: said.append(text))
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    plan = build_pruner(PARAMS).plan(model)
+    assert said == ['L1 scores every unit 0: which of them go is arbitrary']
+    assert plan.result.achieved >= 0.3
 
 
 def test_a_plain_module_needs_a_loss():

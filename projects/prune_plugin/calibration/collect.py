@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..common.distributed import from_all_ranks
 from ..common.errors import UserError
 from ..common.eval_mode import evaluation_mode
+from ..common.model_argument import check_values
 from ..common.random_state import kept_random_state, seed_everything
 from ..common.unchanged import unchanged
 from ..structure.modules import CONVERTERS, EQUIVALENT
@@ -23,7 +24,7 @@ from ..structure.unit_group import UnitGroup
 from .data import CalibrationData
 from .expert_outputs import expert_hooks
 from .gradient_sums import GradientSums, sum_dtype
-from .loss import LossFunction, mmengine_loss
+from .loss import LossFunction, checked_loss, guarded, mmengine_loss
 from .loss_scale import LossScale
 from .mask_gradients import MaskGradients
 from .statistics import (
@@ -151,8 +152,8 @@ def backpropagate(
     """
     if not value.requires_grad:
         raise UserError(
-            'the calibration loss depends on none of the units to be scored; choose other units, or a '
-            'criterion without gradients'
+            'the calibration loss depends on none of the units to be scored, or comes without its gradient '
+            '(as after .detach()); choose other units, or a criterion without gradients'
         )
     sums.begin_batch(samples)
     while True:
@@ -190,8 +191,10 @@ def collect(
         The statistics, equal on all ranks.
 
     Raises:
-        UserError: a loss isn't finite, or depends on none of the units.
+        UserError: a loss isn't finite, is no scalar, fails, or depends on none of the units.
     """
+    check_values(dict(model.named_parameters()), 'calibration runs the model')
+    loss = guarded(loss)
     statistics = Statistics()
     scored = scored_weights(model, groups)
     inner = [group for group in groups if group.kind != 'expert']
@@ -230,7 +233,7 @@ def collect(
                 for number, samples, batch in data:
                     statistics.samples += samples
                     seed_everything(data.seed + number)
-                    value = loss(model, batch)
+                    value = checked_loss(loss(model, batch), backward)
                     if not bool(value.isfinite().all()):
                         bad_batch = number
                         break

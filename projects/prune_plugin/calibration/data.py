@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from ..common.errors import UserError
 from ..common.model_interface import read_fully
 from ..common.random_state import seed_everything
+from .loss import guarded
 
 
 class CalibrationData:
@@ -146,6 +147,8 @@ def forward_calls(
             f'prune_cfg.calibration gives {len(data.batches)} batches for {dist.get_world_size()} '
             'ranks; raise num_samples or lower batch_size'
         )
+
+    loss = guarded(loss)
 
     def call(number: int, batch: Any) -> None:
         seed_everything(data.seed + number)

@@ -3,11 +3,13 @@
 import math
 import operator
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ..common.errors import UserError
+from ..common.errors import UserError, first_line, format_value
 from ..common.model_interface import loss_task_of
 from ..common.patterns import check_matches, matches
 
@@ -31,13 +33,71 @@ def mmengine_loss(
     if not hasattr(model, 'data_preprocessor'):
         raise UserError(
             f'{type(model).__name__} is no model of MMEngine, so how to run it on a batch has to be said: '
-            'plan(model, data, loss=...), a function (model, batch) -> loss'
+            'plan(model, data, loss=...) and apply(model, plan, data, loss=...), a function (model, batch) '
+            '-> loss'
         )
     data = model.data_preprocessor(batch, True)
     losses = model._run_forward(data, mode='loss')
     if weights:
         losses = weighted_losses(losses, weights, loss_task_of(model))
     return model.parse_losses(losses)[0]
+
+
+def guarded(loss: LossFunction) -> LossFunction:
+    """A loss function that tells what goes wrong in it; :func:`mmengine_loss` stays as it is.
+
+    Args:
+        loss: The caller's.
+
+    Returns:
+        The same function; what it raises is the cause of a :class:`UserError`.
+
+    Raises:
+        UserError: it is no function.
+    """
+    if (loss.func if isinstance(loss, partial) else loss) is mmengine_loss:
+        return loss
+    if not callable(loss):
+        raise UserError(
+            f'loss is {format_value(loss)}; it must be a function (model, batch) -> a scalar tensor'
+        )
+
+    def run(model: nn.Module, batch: Any) -> Tensor:
+        try:
+            return loss(model, batch)
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # the caller's own code may raise anything
+            raise UserError(
+                f'loss(model, batch) fails on a batch of the calibration data '
+                f'({type(error).__name__}: {first_line(error)}); give data that the model can read, and a '
+                'loss that can be called so'
+            ) from error
+
+    return run
+
+
+def checked_loss(value: Any, differentiable: bool) -> Tensor:
+    """What a loss function gave, if it is a tensor.
+
+    Args:
+        value: What it gave.
+        differentiable: Whether gradients are needed, so that it must be a single number.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if isinstance(value, Tensor) and (value.numel() == 1 or not differentiable):
+        return value
+    given = (
+        f'a tensor of shape {tuple(value.shape)}'
+        if isinstance(value, Tensor)
+        else format_value(value)
+    )
+    raise UserError(
+        f'loss(model, batch) gives {given}; it must be a scalar tensor that is computed by the model, such '
+        'as model(batch).square().mean()'
+    )
 
 
 def weighted_losses(

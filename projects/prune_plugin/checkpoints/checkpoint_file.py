@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError, error_context
 from ..common.fileio import atomic_write
+from ..common.model_argument import check_model
 from ..common.model_interface import checkpoint_for, checkpoint_meta_of
 from ..structure.prunable_weights import check_finite
 from ..structure.prune_state import PruneState
+from ..structure.slimming import check_fits
 from .claimed_sizes import check_claims
 from .packed_masks import check_packed
 from .seal import check_seal
@@ -69,6 +71,8 @@ def load_file(path: str | os.PathLike, map_location: str = 'cpu') -> dict[str, A
     Raises:
         UserError: the file is missing, truncated or damaged, contains code, or isn't a checkpoint.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f'the path of a checkpoint is {path!r}; it must be the name of a file')
     if not os.path.isfile(path):
         state = 'is a directory' if os.path.isdir(path) else 'does not exist'
         raise UserError(f'checkpoint {path} {state}; give a .pth file')
@@ -189,10 +193,24 @@ def prune_state_of(checkpoint: Mapping) -> PruneState | None:
     """The prune state in a checkpoint's ``meta``; None for a dense checkpoint.
 
     Raises:
-        UserError: the prune state is malformed.
+        UserError: the prune state is malformed, or this is no checkpoint.
     """
-    data = (checkpoint.get('meta') or {}).get('prune_state')
+    check_mapping(checkpoint)
+    meta = checkpoint.get('meta') or {}
+    if not isinstance(meta, Mapping):
+        raise UserError(f"the checkpoint's meta is a {type(meta).__name__}; it must be a dict")
+    data = meta.get('prune_state')
     return None if data is None else PruneState.from_dict(data)
+
+
+def check_mapping(checkpoint: Any) -> None:
+    """Raise :class:`UserError` unless this is a dict, as checkpoints are."""
+    if not isinstance(checkpoint, Mapping):
+        given = 'None' if checkpoint is None else f'a {type(checkpoint).__name__}'
+        raise UserError(
+            f'the checkpoint is {given}; it must be a dict with a state_dict, as load_checkpoint(path) '
+            'returns it'
+        )
 
 
 def model_meta(model: nn.Module) -> dict[str, Any]:
@@ -246,9 +264,16 @@ def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike)
         path: Its file, for messages.
 
     Raises:
-        UserError: tensors are missing, unexpected, of another shape, or not finite; the model isn't
-            changed.
+        UserError: there is no state_dict, or its tensors are missing, unexpected, of another shape, or not
+            finite; the model isn't changed.
     """
+    check_model(model)
+    check_mapping(checkpoint)
+    if not isinstance(checkpoint.get('state_dict'), Mapping):
+        raise UserError(
+            f'checkpoint {path} has no state_dict; give what load_checkpoint(path) returns, or '
+            "{'state_dict': weights}"
+        )
     checkpoint = adapted(model, checkpoint, path)
     stored = checkpoint['state_dict']
     weights = strip_module_prefix(stored)
@@ -272,11 +297,24 @@ def load_weights(model: nn.Module, checkpoint: Mapping, path: str | os.PathLike)
         if names
     ]
     if mismatches:
+        mismatches += advice(model, checkpoint)
         raise UserError(
             f'checkpoint {path} belongs to another model than the config: tensors '
             + ' '.join('; '.join(mismatches).split())  # damaged names may contain line breaks
         )
     model.load_state_dict(weights)
+
+
+def advice(model: nn.Module, checkpoint: Mapping) -> list[str]:
+    """What to do where a dense model was given for a slim checkpoint; nothing where that isn't so."""
+    try:
+        state = prune_state_of(checkpoint)
+        if state is None or not state.reduced:
+            return []
+        check_fits(model, state)
+    except UserError:
+        return []
+    return ['the checkpoint is of a slim model: call slim(model, prune_state_of(checkpoint)) first']
 
 
 def save_file(data: Any, path: str | os.PathLike) -> None:

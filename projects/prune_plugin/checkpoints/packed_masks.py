@@ -30,6 +30,8 @@ def check_packed(masks: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
     """
     for name, entry in masks.items():
         try:
+            if not isinstance(entry, Mapping):
+                raise TypeError(f'it is a {type(entry).__name__}, not packed to bits')
             shape, bits = torch.Size(entry['shape']), entry['bits']
             if bits.untyped_storage().nbytes() < bits.numel():
                 raise ValueError('its bits are one value, repeated')

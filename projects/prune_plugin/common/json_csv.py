@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from .fileio import atomic_write
@@ -21,7 +22,14 @@ def to_json_data(data: Any) -> Any:
 
 def plain(data: Any) -> Any:
     """A deep copy of ``data`` as it comes back from JSON: dicts, lists, texts and numbers alone."""
-    return json.loads(json.dumps(data, default=str))
+    return json.loads(json.dumps(data, default=as_plain))
+
+
+def as_plain(value: Any) -> int | float | str:
+    """A value that JSON doesn't know, such as one of NumPy's numbers, as a number or a text."""
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else str(value)
 
 
 def write_json(data: Any, path: str | os.PathLike) -> None:

@@ -105,5 +105,7 @@ def patterns_of(key: str, patterns: Any) -> list[str]:
 def some_patterns(key: str, patterns: Any) -> list[str]:
     """:func:`patterns_of`, of which there must be at least one."""
     if not patterns:
-        raise UserError(f'{key} is {patterns!r}; it must be a list of regular expressions')
+        raise UserError(
+            f'{key} is {patterns!r}; it must be a non-empty list of regular expressions'
+        )
     return patterns_of(key, patterns)

@@ -1,8 +1,8 @@
 """Validation of single config values: each check raises a UserError with the key and the value."""
 
-import sys
 from collections.abc import Iterable, Sequence
-from math import inf, prod
+from math import inf, isfinite, prod
+from numbers import Real
 from typing import Any
 
 from .errors import UserError
@@ -16,10 +16,13 @@ MAX_SECONDS = 86400
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite int or float, within the range of float; bools don't count."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Whether ``value`` is a finite real number, within the range of float: NumPy's, too; no bool."""
+    if isinstance(value, bool) or not isinstance(value, Real):
         return False
-    return abs(value) <= sys.float_info.max
+    try:
+        return isfinite(float(value))
+    except OverflowError:  # an int that no float holds
+        return False
 
 
 def at_least(name: str, value: Any, least: int, most: int = INT_LIMIT - 1) -> None:
@@ -64,9 +67,9 @@ def check_shape(key: str, shape: Any) -> None:
 def checked_ratio(ratio: float, key: str = 'prune_cfg.budget.ratio') -> float:
     """Return ``ratio``, a fraction removed, as a float; raise :class:`UserError` unless in (0, 1)."""
     if not is_number(ratio):
-        raise UserError(f'{key} is {ratio!r}; it must be a number in [0, 1), the fraction removed')
+        raise UserError(f'{key} is {ratio!r}; it must be a number in (0, 1), the fraction removed')
     if not 0 <= ratio < 1:
-        raise UserError(f'{key} is {ratio}; it must be in [0, 1), the fraction removed')
+        raise UserError(f'{key} is {ratio}; it must be in (0, 1), the fraction removed')
     if ratio == 0:
         raise UserError(f'{key} is 0, which removes nothing; give a fraction removed in (0, 1)')
     return float(ratio)

@@ -20,6 +20,7 @@ from ..common.building import built_from
 from ..common.distributed import from_rank_0
 from ..common.errors import DataNotFoundError, UserError
 from ..common.eval_mode import evaluation_mode
+from ..common.model_argument import check_model
 from ..common.model_interface import default_prefix_of, headline_of, metainfo_of, read_fully
 
 
@@ -149,6 +150,7 @@ class TestSet:
             Finite results by full name (the precision of a class without samples is NaN and left out);
             None without data, which is logged.
         """
+        check_model(model)
         if self.missing:
             print_log(f'evaluation of the {label} model skipped: {self.missing}', 'current')
             return None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from ..common.model_argument import check_model
 from ..common.patterns import matches_within, select
 
 #: mmcv's convolutions of sparse tensors.
@@ -28,6 +29,7 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     GPT-2's ``Conv1D`` is a linear layer too. A weight tied to an embedding (the output layer of many
     language models) is excluded.
     """
+    check_model(model)
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     weights = {}

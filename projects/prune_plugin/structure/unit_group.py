@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ..common.model_argument import check_model
 from ..common.precision import at_least_float32
 
 
@@ -122,7 +123,12 @@ class UnitGroup:
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name; tied ones are listed under each of their names."""
+    """Parameters and buffers by name; tied ones are listed under each of their names.
+
+    Raises:
+        UserError: it is no model, or has parameters without a shape.
+    """
+    check_model(model)
     tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     tensors.update(model.named_buffers(remove_duplicate=False))
     return tensors

@@ -1,5 +1,6 @@
 """Values that used to end in another error than a UserError, or in none: found by the fuzz."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,6 +57,8 @@ def test_odd_values_are_named(prune_cfg, message):
 
 def test_numbers():
     assert all(map(is_number, (0, -3, 1.5, 1e308, 10**308)))
+    assert all(map(is_number, (np.float32(0.5), np.float16(0), np.int8(-3))))
+    assert not any(map(is_number, (np.bool_(True), np.float32('inf'), np.ones(2), np.complex64(1))))
     assert not any(map(is_number, (True, '1', None, 1j, HUGE, -HUGE, float('nan'), float('inf'))))
 
 

@@ -1,12 +1,13 @@
 """Allocators against plain loops and exhaustive search, on instances small enough for both."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from cases import ALLOCATOR_ROWS, GREEDY
 
-from projects.prune_plugin import ALLOCATORS, UserError
+from projects.prune_plugin import ALLOCATORS, Cut, InfeasibleBudgetError, UnitGroup, UserError
 from projects.prune_plugin.common.registry import build
 from projects.prune_plugin.methods.budgets import Constraint
 
@@ -127,6 +128,23 @@ def test_knapsack_is_close_to_the_fractional_optimum(seed):
     assert bound <= by_ratio * (1 + 1e-9)
     assert by_ratio <= 1.1 * bound
     assert by_ratio <= by_score
+
+
+@pytest.mark.parametrize(
+    ('least', 'floor', 'limited'),
+    [
+        (1, 1, 'can be removed: modules need the other units to run, whatever min_keep is; lower'),
+        (0, 0, 'can be removed: no units own the rest; lower the ratio'),
+        (0, 1, 'but with min_keep and round_to at most'),
+        (1, 2, 'but with min_keep and round_to at most'),
+    ],
+)
+def test_what_limits_a_ratio_is_said(least, floor, limited):
+    groups = [UnitGroup(name, 'mlp', 4, (Cut(name, 0),), least=least) for name in 'ab']
+    constraint = Constraint([0, 1], LinearCost([1.0, 1.0], 3.0), 3.5, 11.0, 0.7, members=groups)
+    tight = replace(constraint, limit=2.5)
+    with pytest.raises(InfeasibleBudgetError, match=limited):
+        allocate('Global', [torch.rand(4).double()] * 2, constraint if floor else tight, floor)
 
 
 @pytest.mark.parametrize('row', ALLOCATOR_ROWS, ids=lambda r: '-'.join(map(str, r.values())))

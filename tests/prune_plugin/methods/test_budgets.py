@@ -296,6 +296,15 @@ def test_latency_is_measured_at_multiples(size, least, points, round_to, expecte
     assert latency.measured_counts(group, points, round_to).tolist() == expected
 
 
+@pytest.mark.parametrize(('example', 'samples'), [(None, 1), (torch.zeros(4, 3, 32, 32), 4)])
+def test_flops_are_those_of_one_sample_or_of_the_example_that_was_given(example, samples):
+    case = BY_NAME['resnet18-channel']
+    model = case.dense()
+    profile = dict(input_shape=(3, 32, 32))
+    pruner = StructuredPruner(case.units, budget=dict(type='flops', ratio=0.3), profile=profile)
+    assert pruner.plan(model, example_inputs=example).result.dense == samples * flops_of(model)
+
+
 class Windows(nn.Module):
     """A language model in another, with windows of tokens as an example input."""
 

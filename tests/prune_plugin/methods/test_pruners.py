@@ -1,8 +1,11 @@
 """``prune_cfg``: every key is checked before anything is built or touched."""
 
 import json
+import re
 from copy import deepcopy
+from fractions import Fraction
 
+import numpy as np
 import pytest
 from cases import BY_NAME
 from mmengine.config import Config, ConfigDict
@@ -15,11 +18,12 @@ from projects.prune_plugin.workflows.prune import pruner_from_config
 BAD = [
     (dict(ratio=0.3), r'prune_cfg\.ratio is not a key of StructuredPruner; valid are units, crit'),
     (dict(type='Pruner'), "prune_cfg.type is 'Pruner'; valid are StructuredPruner, WeightPruner"),
-    (dict(units='heads'), "prune_cfg.units is 'heads'; it must be a list of dicts"),
-    (dict(units=[]), r'prune_cfg.units is \[\]; it must be a list'),
-    (dict(units=dict(type='FFNNeurons')), 'prune_cfg.units is .* it must be a list'),
+    (dict(units='heads'), "prune_cfg.units is 'heads'; it must be a non-empty list of dicts"),
+    (dict(units=[]), r'prune_cfg.units is \[\]; it must be a non-empty list'),
+    (dict(units=dict(type='FFNNeurons')), 'prune_cfg.units is .* it must be a non-empty list'),
     (dict(units=['FFNNeurons']), r"prune_cfg.units\[0\] is 'FFNNeurons'; it must be a dict"),
     (dict(units=[dict(type='Fins')]), r"prune_cfg.units\[0\].type is 'Fins'; valid are"),
+    (dict(include=[]), r'prune_cfg.include is \[\]; it must be a non-empty list of regular expr'),
     (dict(include='.*'), r"prune_cfg.include is '\.\*'; it must be a list of regular expr"),
     (dict(exclude=['(']), r"prune_cfg.exclude: '\(' is no regular expression"),
     (dict(exclude=[3]), 'prune_cfg.exclude: 3 is no regular expression'),
@@ -32,6 +36,10 @@ BAD = [
     (
         dict(budget=dict(type=None, ratio=0.3)),
         'prune_cfg.budget.type is None; valid are flops, latency, metric, params',
+    ),
+    *(
+        (dict(budget=dict(ratio=ratio)), rf'budget\.ratio is {ratio!r}.* in \(0, 1\)')
+        for ratio in (0, 1, -1, True, 'a')
     ),
     (dict(budget=0.3), 'prune_cfg.budget is 0.3; it must be a dict'),
     (dict(allocator=dict(type='Best')), "prune_cfg.allocator.type is 'Best'; valid are Global, Kn"),
@@ -91,6 +99,23 @@ def test_a_ratio_alone_is_a_budget():
     assert build_pruner(dict(budget=dict(ratio=0.4))).asked == {'budget': 'params', 'ratio': 0.4}
     weights = build_pruner(dict(type='WeightPruner', budget=dict(ratio=0.4)))
     assert weights.asked == {'budget': 'weights', 'ratio': 0.4}
+
+
+@pytest.mark.parametrize('given', [None, [], 'params', 0.3])
+def test_what_is_no_dict_is_refused(given):
+    with pytest.raises(
+        UserError, match=rf'prune_cfg is {re.escape(repr(given))}; it must be a dict'
+    ):
+        build_pruner(given)
+
+
+@pytest.mark.parametrize('ratio', [np.float32(0.25), np.float64(0.25), Fraction(1, 4)])
+def test_a_ratio_may_be_any_real_number(ratio):
+    pruner = build_pruner(dict(budget=dict(type='params', ratio=ratio)))
+    assert budget_of(pruner) == ('ParamsBudget', 0.25)
+    assert budget_of(build_pruner(pruner.to_dict())) == budget_of(pruner)
+    layers = build_pruner(dict(type='WeightPruner', layer_ratios={'a': ratio}))
+    assert layers.layer_ratios == {'a': 0.25}
 
 
 def test_defaults():

@@ -97,7 +97,7 @@ def test_other_classes_of_the_same_name_are_left_alone():
     models = {'not laid out as in mmdet': (ResBlock(), STACKS),
               'no norm after conv1': (BasicBlock(), CHANNELS)}  # fmt: skip
     for reason, (model, unit) in models.items():
-        assert build(UNITS, unit, '').find(model) == ([], {'': reason})
+        assert build(UNITS, unit, '').find(model) == ([], {type(model).__name__: reason})
 
 
 def test_default_units_are_those_the_model_has():

@@ -14,6 +14,7 @@ from torch import nn
 
 from ...common.distributed import on_rank_0
 from ...common.errors import UserError
+from ...common.model_argument import check_model
 from ...common.model_interface import offers_dummy_inputs, offers_save_hf
 from ..model_loading import load_model
 from .onnx_export import check_packages, save_onnx
@@ -61,6 +62,8 @@ def save(
         model: The checkpoint's model, if it is loaded already; it must not be used afterwards. None: the
             checkpoint is loaded.
     """
+    if model is not None:
+        check_model(model)
     path = None if checkpoint is None else str(checkpoint)
     shape = sample_shape(cfg)
     steps: list[Callable[[nn.Module], Any]] = []

@@ -66,12 +66,31 @@ def check_reachable(constraint: Constraint, floors: Tensor) -> None:
     if least > constraint.limit * (1 + 1e-12):
         asked = constraint.ratio or 1 - constraint.limit / constraint.dense
         most = max(1 - least / constraint.dense, 0)
+        if reason := own_limit(constraint, floors):
+            raise InfeasibleBudgetError(
+                f'prune_cfg.budget.ratio is {asked:.4g}, but at most {most:.4g} of '
+                f'{constraint.what or "the cost"} can be removed: {reason}; lower the ratio'
+                f'{of_range(constraint, floors, asked)}',
+                most,
+            )
         raise InfeasibleBudgetError(
             f'prune_cfg.budget.ratio is {asked:.4g}, but with min_keep and round_to at most '
             f'{most:.4g} of {constraint.what or "the cost"} can be removed; lower the ratio or the floors'
             f'{of_range(constraint, floors, asked)}',
             most,
         )
+
+
+def own_limit(constraint: Constraint, floors: Tensor) -> str:
+    """What of the model limits a budget; empty where ``min_keep`` or ``round_to`` do."""
+    if not bool(floors.any()):
+        return 'no units own the rest'
+    own = [group.least for group in constraint.members]
+    return (
+        'modules need the other units to run, whatever min_keep is'
+        if own == floors.tolist()
+        else ''
+    )
 
 
 def of_range(constraint: Constraint, floors: Tensor, asked: float) -> str:

@@ -25,7 +25,9 @@ TOLERANCE = 1e-3
 
 @BUDGETS.register_module(name='flops')
 class FlopsBudget(BudgetOfRange):
-    """Remove a fraction of the FLOPs of one forward call with one sample.
+    """Remove a fraction of the FLOPs of one forward call: with one sample, or the example given.
+
+    What is planned is counted on a slim copy and corrected, as no rule fits every module.
 
     Args:
         ratio: Fraction removed, in (0, 1).

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...calibration.collect import observable
 from ...calibration.data import forward_calls
 from ...calibration.layer_inputs import add_gram, input_rows, mirror, over_ranks, weight_matrix
+from ...calibration.loss import guarded
 from ...calibration.mask_gradients import input_cuts
 from ...calibration.sequential import SharedInput, group_by_input, run_layer_by_layer
 from ...common.distributed import assert_ranks_agree, tensors_from_rank_0, weights_digest
@@ -180,7 +181,9 @@ class LeastSquares(Compensation):
             Bar(disable=not dist.is_main_process()) as bar,
         ):
             calls = forward_calls(model, data, loss)
-            steps = group_by_input(model, list(kept), partial(loss, model, data.first_sample()))
+            steps = group_by_input(
+                model, list(kept), partial(guarded(loss), model, data.first_sample())
+            )
             mask_uncompensated(model, state)
             task = bar.add_task('refitting layers', total=len(steps))
             underdetermined: list[str] = []

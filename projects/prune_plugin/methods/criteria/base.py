@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...calibration.statistics import Statistic, Statistics
 from ...common.errors import UserError
+from ...common.model_argument import check_values
 from ...common.validation import one_of
 from ...structure.unit_group import UnitGroup
 
@@ -94,10 +95,19 @@ class Criterion:
         """Normalized scores of every group, on the CPU. Arguments as for :meth:`raw_scores`.
 
         Raises:
-            UserError: a score isn't finite; the message names the group.
+            UserError: a score isn't finite, with the group's name, or weights that it reads have no values.
         """
         result = []
-        raw = self.raw_scores(groups, tensors, statistics, ratio)
+        try:
+            raw = self.raw_scores(groups, tensors, statistics, ratio)
+        except (
+            NotImplementedError,
+            RuntimeError,
+        ) as error:  # as PyTorch refuses to read meta tensors
+            cut = {c.name for group in groups for c in group.cuts}
+            read = {name: tensor for name, tensor in tensors.items() if name in cut}
+            check_values(read, f'prune_cfg.criterion {type(self).__name__} reads it', error)
+            raise
         for group, score in zip(groups, raw, strict=True):
             if not isinstance(score, Tensor) or score.shape != (group.size,):
                 given = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__

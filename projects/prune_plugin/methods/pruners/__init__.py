@@ -1,6 +1,7 @@
 """The two pruners that a ``prune_cfg`` names: whole units, or single weights."""
 
-from .base import DataFactory, DataUser, Pruner, build_pruner
+from .base import DataFactory, DataUser, Pruner
+from .building import build_pruner
 from .plan import Plan, Pruned, ScoredUnits, UnitPlan, WeightPlan
 from .selection import Rows, Selection
 from .structured import StructuredPruner

@@ -15,8 +15,9 @@ from ...calibration.loss import LossFunction, mmengine_loss
 from ...calibration.settings import CalibrationSettings
 from ...common.errors import UserError
 from ...common.json_csv import plain
-from ...common.patterns import patterns_of
-from ...common.registry import BUDGETS, PRUNERS, SCHEDULES, build
+from ...common.model_argument import check_model
+from ...common.patterns import patterns_of, some_patterns
+from ...common.registry import BUDGETS, SCHEDULES, build
 from ...common.settings import read_settings
 from ...evaluation.settings import ProfileSettings
 from ...structure.unit_group import UnitGroup
@@ -96,7 +97,7 @@ class Pruner:
     ):
         self.schedule: Schedule = build(SCHEDULES, schedule, 'prune_cfg.schedule')
         self.budget: Budget = self._budget(budget)
-        self.include = patterns_of('prune_cfg.include', include)
+        self.include = some_patterns('prune_cfg.include', include)
         self.exclude = patterns_of('prune_cfg.exclude', exclude)
         self.calibration = read_settings(CalibrationSettings, calibration, 'prune_cfg.calibration')
         self.recovery = read_settings(RecoverySettings, recovery, 'prune_cfg.recovery')
@@ -237,6 +238,7 @@ class Pruner:
 
     def find(self, model: nn.Module, example_inputs: Any = None) -> FoundUnits:
         """The units of a model in the layers asked for, and how each group was found."""
+        check_model(model)
         return FoundUnits()
 
     def floors(self, groups: list[UnitGroup], scores: list[Tensor]) -> Tensor:
@@ -284,6 +286,7 @@ class Pruner:
             data: Gives calibration batches, for methods that need them.
             loss: Gives the loss of the model on a batch.
         """
+        check_model(model)
 
     def score(
         self,
@@ -367,6 +370,7 @@ class Pruner:
 
     def comparison(self, model: nn.Module) -> Pruned | None:
         """A second model of the same ratio to compare with, made in place from the dense one; or None."""
+        check_model(model)
         return None
 
     def select(self, model: nn.Module) -> Selection:
@@ -390,11 +394,3 @@ class Pruner:
             f'--meta plans by shapes, which a {type(self).__name__} does not change; '
             'take a StructuredPruner'
         )
-
-
-def build_pruner(prune_cfg: Mapping) -> Pruner:
-    """Build and check a whole ``prune_cfg``; without ``type`` it is a StructuredPruner."""
-    cfg = {'type': 'StructuredPruner', **prune_cfg}
-    pruner = build(PRUNERS, cfg, 'prune_cfg')
-    pruner.given = cfg
-    return pruner

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...calibration.data import CalibrationData, forward_calls
 from ...calibration.layer_inputs import check_layer, from_matrix, to_matrix, weight_matrix
-from ...calibration.loss import LossFunction
+from ...calibration.loss import LossFunction, guarded
 from ...calibration.sequential import (
     Call,
     SharedInput,
@@ -113,7 +113,7 @@ class SparsifierRun:
         self.modules = {path: model.get_submodule(path) for path in self.owners}
         for path, module in self.modules.items():
             check_layer(path, module)
-        self.loss = loss
+        self.loss = guarded(loss)
 
     @cached_property
     def first_call(self) -> Call:

@@ -20,7 +20,6 @@ from ...common.registry import (
     CRITERIA,
     PENALTIES,
     PRUNERS,
-    UNITS,
     build,
 )
 from ...common.timing import timed
@@ -29,7 +28,6 @@ from ...structure.prunable_weights import prunable_weights, select_weights
 from ...structure.prune_state import PruneState
 from ...structure.slimming import slim
 from ...structure.unit_group import UnitGroup, named_tensors
-from ...structure.units.finder import UnitFinder
 from ..allocators.base import fill_back
 from ..budgets.base import BudgetResult
 from ..compensation import Compensation
@@ -49,7 +47,7 @@ from .layer_depth import (
 from .layer_progress import LayerProgress
 from .plan import Pruned, ScoredUnits, UnitPlan
 from .sparsify import sparsify_by_weight
-from .unit_discovery import FoundUnits, as_call, example_call, find_units
+from .unit_discovery import FoundUnits, as_call, built_finders, example_call, find_units
 from .unit_selection import UnitSelection
 
 
@@ -124,13 +122,7 @@ class StructuredPruner(Pruner):
             self.penalty = build(PENALTIES, penalty, 'prune_cfg.penalty')
         check_number('prune_cfg.fillback_rate', fillback_rate, 0, 1, least=True)
         self.fillback_rate = float(fillback_rate)
-        self.finders: list[UnitFinder] | None = None
-        if units is not None:
-            if isinstance(units, str | Mapping) or not isinstance(units, Sequence) or not units:
-                raise UserError(f'prune_cfg.units is {units!r}; it must be a list of dicts')
-            self.finders = [
-                build(UNITS, unit, f'prune_cfg.units[{i}]') for i, unit in enumerate(units)
-            ]
+        self.finders = built_finders(units)
         self.criterion = build(CRITERIA, criterion, 'prune_cfg.criterion')
         if self.calibration.loss_weights and not self.criterion.needed & GRADIENT_STATISTICS:
             raise UserError(

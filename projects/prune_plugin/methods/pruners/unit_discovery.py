@@ -13,14 +13,18 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ...common.errors import UserError, first_line
 from ...common.eval_mode import as_usual, evaluation_mode
+from ...common.model_argument import check_model, has_meta_weights
 from ...common.random_state import kept_random_state
+from ...common.registry import UNITS, build
 from ...common.unchanged import unchanged
 from ...evaluation.example_inputs import data_sample_kwargs, example_input
 from ...structure.discovery.call import Call
 from ...structure.discovery.discover import discover_units
+from ...structure.discovery.forward import output_tensors
 from ...structure.discovery.known import trials
-from ...structure.discovery.proof import without_cache
+from ...structure.discovery.proof import CHANGED, without_cache
 from ...structure.discovery.trials import Discovery
+from ...structure.prunable_weights import check_finite
 from ...structure.unit_group import UnitGroup, named_tensors
 from ...structure.units.finder import (
     UnitFinder,
@@ -28,6 +32,7 @@ from ...structure.units.finder import (
     default_finders,
     find_all,
     find_known,
+    join,
     selected,
 )
 from ...structure.units.home_classes import is_home_class
@@ -53,6 +58,19 @@ class FoundUnits:
     proofs: dict[str, str] = field(default_factory=dict)
 
 
+def built_finders(units: Sequence[Mapping] | None) -> list[UnitFinder] | None:
+    """The unit finders that ``prune_cfg.units`` names; None: there is no such key.
+
+    Raises:
+        UserError: it is no list of dicts, is empty, or an entry isn't valid.
+    """
+    if units is None:
+        return None
+    if isinstance(units, str | Mapping) or not isinstance(units, Sequence) or not units:
+        raise UserError(f'prune_cfg.units is {units!r}; it must be a non-empty list of dicts')
+    return [build(UNITS, unit, f'prune_cfg.units[{i}]') for i, unit in enumerate(units)]
+
+
 @as_usual()
 def find_units(
     model: nn.Module,
@@ -74,8 +92,9 @@ def find_units(
         given: Whether the user gave the example: then what is known is tried, too.
 
     Raises:
-        UserError: there are no units, or none are left.
+        UserError: it is no model, there are no units, or none are left.
     """
+    check_model(model)
     if isinstance(model, torch.jit.ScriptModule):
         raise UserError(
             f'{type(model).__name__}: scripted and traced models have fixed sizes; prune the module that '
@@ -126,7 +145,7 @@ def find_units(
             groups = [*groups, *found.groups]
             refused = {**refused, **found.refused}
             proofs |= {name: f'discovered, {how}' for name, how in found.proofs.items()}
-    check_any(groups, refused, call is not None)
+    check_any(model, groups, refused, call)
     names = {group.name for group in groups}
     refused = {name: why for name, why in refused.items() if name not in names}
     groups = selected(model, groups, include, exclude, refused)
@@ -151,7 +170,8 @@ def shared_with(model: nn.Module, group: UnitGroup) -> str:
                 if tensor is not None and any(
                     id(tensor) == held for held, dim in cut if dim is not None
                 ):
-                    return f'{name}.{key} is one of its tensors, too, and {name} would not follow'
+                    holder = name or type(model).__name__
+                    return f'{join(name, key)} is one of its tensors, too, and {holder} would not follow'
     return ''
 
 
@@ -164,18 +184,43 @@ def are_disjoint(model: nn.Module, groups: Sequence[UnitGroup]) -> bool:
     return True
 
 
-def check_any(groups: Sequence[UnitGroup], refused: dict[str, str], tried: bool) -> None:
-    """Raise :class:`UserError` if there are no units."""
+def check_any(
+    model: nn.Module, groups: Sequence[UnitGroup], refused: dict[str, str], call: Call | None
+) -> None:
+    """Raise :class:`UserError` if there are no units.
+
+    Args:
+        model: The model.
+        groups: What was found.
+        refused: Why other modules can't be cut.
+        call: The example call that was looked at; None: there was none.
+    """
     if groups:
         return
+    kind = type(model).__name__
+    if not any(owned_sizes(model).values()):
+        what = 'vectors and embeddings alone' if list(model.parameters()) else 'no parameters'
+        raise UserError(f'the model has no units to prune: {kind} has {what}')
+    if call is not None and any(reason.startswith(CHANGED) for reason in refused.values()):
+        check_finite(dict(model.named_parameters()))
+        if not gives_numbers(model, call):
+            raise UserError(
+                f'the output of {kind} on the example input holds NaN or infinity, so nothing can be '
+                'compared; give an input on which it is finite'
+            )
     names = ', '.join(type(finder).__name__ for finder in default_finders())
     tried_ones = [item for item in refused.items() if item[1].startswith('cut,')]
     told = (tried_ones or list(refused.items()))[:2]
     why = ''.join(f'; {module}: {reason}' for module, reason in told)
-    if tried:
+    if call is not None:
         raise UserError(
             f'the model has no units that can be pruned: none of the known kinds ({names}), and none '
             f'that a run on the example input shows{why}'
+        )
+    if has_meta_weights(model):
+        raise UserError(
+            f'the model has no units of the known kinds ({names}) to prune{why}; others are not looked for '
+            'on the meta device, where nothing can be tried'
         )
     raise UserError(
         f'the model has no units of the known kinds ({names}) to prune{why}; to discover units of other '
@@ -184,16 +229,19 @@ def check_any(groups: Sequence[UnitGroup], refused: dict[str, str], tried: bool)
     )
 
 
+def owned_sizes(model: nn.Module) -> dict[str, int]:
+    """Sizes of the weights that units may own something of, by name: all matrices but embeddings."""
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    weights = model.named_parameters()
+    return {name: p.numel() for name, p in weights if p.dim() > 1 and id(p) not in tables}
+
+
 def reach(model: nn.Module, groups: Sequence[UnitGroup]) -> float:
     """The share of the weights, embeddings aside, that units own something of."""
     cut = {c.name for group in groups for c in group.cuts}
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    total = owned = 0
-    for name, parameter in model.named_parameters():
-        if parameter.dim() > 1 and id(parameter) not in tables:
-            total += parameter.numel()
-            owned += parameter.numel() if name in cut else 0
-    return owned / total if total else 1.0
+    sizes = owned_sizes(model)
+    total = sum(sizes.values())
+    return sum(size for name, size in sizes.items() if name in cut) / total if total else 1.0
 
 
 def example_call(
@@ -209,7 +257,7 @@ def example_call(
     Raises:
         UserError: what the user gave is of another type, or the model doesn't run with it.
     """
-    if any(parameter.is_meta for parameter in model.parameters()):
+    if has_meta_weights(model):
         return None
     if example_inputs is not None:
         call = as_call(model, example_inputs)
@@ -232,8 +280,12 @@ def example_call(
 
 
 def check_example(call: Call) -> None:
-    """Raise :class:`UserError` if an example holds NaN or infinity: nothing could be compared."""
+    """Raise :class:`UserError` if an example has NaN, infinity or no values: nothing could be compared."""
     for value in tree_leaves(call.example):
+        if isinstance(value, Tensor) and value.is_meta:
+            raise UserError(
+                'example_inputs are on the meta device, but the model is not; give some on its device'
+            )
         if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
             raise UserError('example_inputs hold NaN or infinite values; give finite ones')
 
@@ -255,6 +307,14 @@ def failure(model: nn.Module, call: Call) -> str:
     except Exception as error:  # the model's own code may raise anything
         return ': '.join(dict.fromkeys((type(error).__name__, first_line(error))))
     return ''
+
+
+@torch.no_grad()
+def gives_numbers(model: nn.Module, call: Call) -> bool:
+    """Whether all that a model gives on an example is finite."""
+    with evaluation_mode(model), kept_random_state(), without_cache(model), unchanged(model):
+        outputs = output_tensors(call.copied().on(model))
+        return all(bool(x.isfinite().all()) for x in outputs if x.is_floating_point())
 
 
 def as_call(model: nn.Module, example_inputs: Any) -> Call:

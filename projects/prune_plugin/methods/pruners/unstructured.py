@@ -7,9 +7,10 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ...calibration.loss import LossFunction, mmengine_loss
+from ...calibration.loss import LossFunction, guarded, mmengine_loss
 from ...common.errors import UserError
 from ...common.eval_mode import inference
+from ...common.model_argument import check_model, check_values
 from ...common.patterns import check_matches, matches_within, patterns_of
 from ...common.registry import PRUNERS, SPARSIFIERS, build
 from ...common.timing import timed
@@ -116,6 +117,11 @@ class WeightPruner(Pruner):
         weights = prunable_weights(model)
         if not (self.sparsifier.reads_inputs or self.sparsifier.pattern):
             weights |= stacked_weights(model)
+        if not weights:
+            raise UserError(
+                f'the model has no weights to prune: {type(model).__name__} has no linear, convolution or '
+                'attention layer'
+            )
         for key, patterns in (('include', self.include), ('exclude', self.exclude)):
             check_matches(f'prune_cfg.{key}', patterns, weights, 'prunable weights', matches_within)
         chosen = select_weights(weights, self.include, self.exclude)
@@ -182,7 +188,7 @@ class WeightPruner(Pruner):
         self.ratios(weights, self.budget.ratio or 0.0)  # checks the patterns
         for user in self.data_users():
             with inference(model):
-                loss(model, self.batches(data, user).first_sample())
+                guarded(loss)(model, self.batches(data, user).first_sample())
 
     def score(
         self,
@@ -287,7 +293,9 @@ class WeightPruner(Pruner):
             ratios: The fractions, by name.
             scored: From :meth:`score` of an equal model.
         """
+        check_model(model)
         weights = {name: model.get_parameter(name) for name in ratios}
+        check_values(weights, 'a WeightPruner changes it', instead='load the weights first')
         self.sparsifier.check_widths(weights)
         check_finite(weights)
         previous = with_zeros(weights, previous)

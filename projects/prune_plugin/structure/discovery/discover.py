@@ -118,10 +118,17 @@ def without_unseen(
         if reader is None:
             kept.append(group)
         else:
+            reader = reader or own_reader(model, lengths)
             result.refused[group.name] = (
                 f'{reader} may read it, which the example input does not reach'
             )
     return kept
+
+
+def own_reader(model: nn.Module, lengths: set[int]) -> str:
+    """The model's own parameter, in none of its modules, that reads one of these widths."""
+    own = model.named_parameters(recurse=False)
+    return next(name for name, p in own if p.dim() > 1 and lengths & set(p.shape[1:]))
 
 
 def is_free(group: UnitGroup, others: Sequence[UnitGroup]) -> bool:

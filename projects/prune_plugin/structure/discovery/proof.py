@@ -26,11 +26,26 @@ EXACT = 2e-6
 #: Parameters of a module up to which a trial is made in float64, too.
 SMALL = 4_000_000
 NO_EFFECT = 'masking it changes nothing, so nothing is proven'
-CHANGED = 'cut, it computes something else (by {:.1g})'
+CHANGED = 'cut, it computes something else'
+NOT_FINITE = 'it or the masked one holds NaN or infinity'
+#: From this relative difference on, the masked module has given zeros, or nearly so.
+VANISHED = 1e6
 #: Rows of its inputs that a block is tried with: of a thousand boxes, or of many windows.
 ROWS = 16
 #: Seeds of more noise, where masking a group changes nothing.
 ENLIVENING = (11, 12, 13)
+
+
+def changed(difference: float) -> str:
+    """The refusal of a module that computes something else once it is cut.
+
+    Args:
+        difference: From :func:`relative`.
+    """
+    if difference == float('inf'):
+        return f'{CHANGED} ({NOT_FINITE})'
+    how = f'by {difference:.1g}' if difference < VANISHED else 'masked, it gives next to nothing'
+    return f'{CHANGED} ({how})'
 
 
 class Holder(nn.Module):
@@ -137,7 +152,7 @@ class Subject:
                 return ''
         if isinstance(worst, str):
             return worst
-        return '' if worst <= TOLERANCE else CHANGED.format(worst)
+        return '' if worst <= TOLERANCE else changed(worst)
 
     @staticmethod
     def state(groups: Sequence[UnitGroup], seed: int) -> PruneState:
@@ -199,7 +214,7 @@ class Subject:
         if self.small and (double := self.as_double()) is not None:
             worst = self.compare(double, self.state(groups, 0), 0)
             if isinstance(worst, str) or worst > EXACT:
-                return worst if isinstance(worst, str) else CHANGED.format(worst)
+                return worst if isinstance(worst, str) else changed(worst)
         return ''
 
     def is_relaxed(self) -> bool:

@@ -164,8 +164,7 @@ def tried(
     if len(groups) > 1 and not subject.fails(guesses):
         return list(guesses)
     found = [tried_alone(model, subject, group, reads) for group in groups]
-    changed = CHANGED.partition('(')[0]
-    if any(isinstance(f, str) and f.startswith(changed) for f in found):
+    if any(isinstance(f, str) and f.startswith(CHANGED) for f in found):
         if is_tried_whole(model, calls['']) and subject.is_relaxed():
             found = [tried_alone(model, subject, group, reads) for group in groups]
     return found

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from ...common.model_argument import check_model
 from ..unit_group import UnitGroup
 from .finder import join
 
@@ -23,6 +24,7 @@ def uncovered(model: nn.Module, groups: Iterable[UnitGroup]) -> dict[str, str]:
         ``{name: reason and number of parameters}``. The direct parameters of a module with submodules
         that do have units are listed by their own names.
     """
+    check_model(model)
     cut_names = {cut.name for group in groups for cut in group.cuts}
     tensors = dict(model.named_parameters(remove_duplicate=False))
     covered = {id(tensor) for name, tensor in tensors.items() if name in cut_names}

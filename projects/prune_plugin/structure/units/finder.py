@@ -11,10 +11,17 @@ from ...common.errors import UserError
 from ...common.patterns import check_matches, select
 from ...common.registry import UNITS
 from ..discovery.call import Call
+from ..discovery.proof import CHANGED
+from ..prunable_weights import check_finite
 from ..unit_group import UnitGroup, form_grid, named_tensors, owners_along
 
 #: (module's name, module) -> its unit groups; raises NotPrunable if it can't be cut.
 Layout = Callable[[str, nn.Module], list[UnitGroup]]
+#: What to do where no module of a known class has such units.
+OF_OTHER_CLASSES = (
+    ' (units of other classes are discovered where prune_cfg.units is left out; prune_cfg.include then '
+    'chooses among them)'
+)
 
 
 class NotPrunable(Exception):
@@ -90,12 +97,12 @@ class UnitFinder:
                 candidates = layout(name, module)
                 check_layout(model, candidates, layout, self)
             except NotPrunable as reason:
-                refused[name] = str(reason)
+                refused[name or type(module).__name__] = str(reason)
                 continue
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
                 # Another library's class of the same name, laid out otherwise.
                 kind = f'{type(module).__module__}.{type(module).__qualname__}'
-                refused[name] = (
+                refused[name or type(module).__name__] = (
                     f'{kind} is not laid out as the known {kind_of(module, self)} ({error})'
                 )
                 continue
@@ -206,18 +213,20 @@ def find_all(
     """What each of the finders finds.
 
     Raises:
-        UserError: a finder finds nothing.
+        UserError: a finder finds nothing, as in a model whose weights hold NaN.
     """
     found: list[UnitGroup] = []
     refused: dict[str, str] = {}
     for finder in sorted(finders, key=lambda finder: finder.runs_model):
         groups, reasons = finder.find_besides(model, found)
         if not groups:
+            if any(reason.startswith(CHANGED) for reason in reasons.values()):
+                check_finite(dict(model.named_parameters()))
             first = next(iter(reasons.items()), None)
             why = f' ({first[0]}: {first[1]})' if first else ''
             raise UserError(
                 f'prune_cfg.units: {type(finder).__name__} finds nothing in this model{why}; '
-                'remove it or name other units'
+                f'remove it or name other units{OF_OTHER_CLASSES if finder.layouts else ""}'
             )
         found += groups
         refused.update(reasons)
