@@ -143,7 +143,7 @@ def reduced(module: nn.Module, protocol: int) -> tuple:
 
 def remade(kind: type[nn.Module], names: list[str]) -> nn.Module:
     """An empty module of a class with inferred sizes."""
-    module = kind.__new__(kind)
+    module: nn.Module = object.__new__(kind)
     for name in names:
         module = to_inferred_sizes(module, name)
     return module
