@@ -6,6 +6,7 @@ Nothing here needs more than the standard library, so that ``--help`` and mistak
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -149,10 +150,10 @@ class CfgOptions(argparse.Action):
 
 
 def has_open_brackets(value: str) -> bool:
-    """Whether MMEngine would take a value for a list or tuple and find its brackets unbalanced."""
-    value = value.strip('\'"').replace(' ', '')
-    is_sequence = ',' in value or value[:1] + value[-1:] in ('()', '[]')
-    return is_sequence and any(value.count(a) != value.count(b) for a, b in ('()', '[]'))
+    """Whether the brackets of a value, those inside quotes aside, are unbalanced in a list or tuple."""
+    bare = re.sub(r"""'[^']*'|"[^"]*\"""", '', value).replace(' ', '')
+    is_sequence = ',' in bare or bare[:1] + bare[-1:] in ('()', '[]')
+    return is_sequence and any(bare.count(a) != bare.count(b) for a, b in ('()', '[]'))
 
 
 # Types
