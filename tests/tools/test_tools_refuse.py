@@ -33,11 +33,12 @@ def files(tmp_path, checkpoint):
 NO_GPU = "--amp: optim_wrapper.loss_scale is 'dynamic', but there is no GPU"
 GOOD = '{config} {ckpt} --output-dir {out}'
 ROWS = [
-    (PRUNE, f'{GOOD} --pruning-ratio -0.1', (), "--pruning-ratio: '-0.1' is not a number in [0, 1)"),
-    (PRUNE, f'{GOOD} --pruning-ratio 1.0', (), "'1.0' is not a number in [0, 1)"),
-    (PRUNE, f'{GOOD} --pruning-ratio abc', (), "'abc' is not a number in [0, 1)"),
-    (PRUNE, f'{GOOD} --pruning-ratio nan', (), "'nan' is not a number in [0, 1)"),
-    (PRUNE, f'{GOOD} --pruning-ratio 0', (), 'removes nothing'),
+    (PRUNE, f'{GOOD} --pruning-ratio -0.1', (), "--pruning-ratio: '-0.1' is not a number in (0, 1)"),
+    (PRUNE, f'{GOOD} --pruning-ratio 1.0', (), "'1.0' is not a number in (0, 1)"),
+    (PRUNE, f'{GOOD} --pruning-ratio abc', (), "'abc' is not a number in (0, 1)"),
+    (PRUNE, f'{GOOD} --pruning-ratio nan', (), "'nan' is not a number in (0, 1)"),
+    (PRUNE, f'{GOOD} --pruning-ratio 0', (),
+     "'0' is not a number in (0, 1), the fraction removed, and 0 removes nothing"),
     (PRUNE, f'{GOOD} --pruning-ratio 0.999', (), 'prune_cfg.budget.ratio is 0.999, but with min_keep'),
     (PRUNE, GOOD, ('prune_cfg.ratio=0.3',), 'prune_cfg.ratio is not a key of StructuredPruner'),
     (PRUNE, GOOD, ('prune_cfg.criterion.kind=L1',), 'prune_cfg.criterion.type is None'),
@@ -45,7 +46,8 @@ ROWS = [
     (PRUNE, GOOD, ('prune_cfg.include=[layers]',), "prune_cfg.include: 'layers' matches nothing; unit"),
     (PRUNE, GOOD, ('prune_cfg.exclude=[x]',), "prune_cfg.exclude: 'x' matches nothing; unit"),
     (PRUNE, GOOD, ("prune_cfg.include=['(']",), "prune_cfg.include: '(' is no regular expression"),
-    (PRUNE, GOOD.replace('{config}', f'{CONFIG[:-3]}_prune50.py'), ('prune_cfg.units.5.type=AttentionHeads',),
+    (PRUNE, GOOD.replace('{config}', f'{CONFIG[:-3]}_prune50.py'),
+     ('prune_cfg.units.5.type=AttentionHeads',),
      '--cfg-options prune_cfg.units.5.type: prune_cfg.units is a list without an entry 5; its entries are'),
     (PRUNE, GOOD, ('prune_cfg.min_keep=-1',), 'prune_cfg.min_keep is -1'),
     (PRUNE, GOOD, ('prune_cfg.profile.input_shape=3',), 'prune_cfg.profile.input_shape is 3'),

@@ -1,4 +1,4 @@
-"""Words of ``--cfg-options``: what is in quotes is nobody's syntax, and a place that isn't there is named."""
+"""Words of ``--cfg-options``: what is in quotes is text, and a place that is not there is named."""
 
 import pytest
 from mmengine.config import Config
@@ -33,10 +33,10 @@ CFG = Config(dict(a=dict(b=[dict(type='X')], c=1, d=None, e=[])))
 @pytest.mark.parametrize(
     ('key', 'said'),
     [
-        ('a.b.5.type', '--cfg-options a.b.5.type: a.b is a list without an entry 5; its entries are 0 to 0'),
+        ('a.b.5.type', '--cfg-options a.b.5.type: a.b is a list without an entry 5; its entries are 0'),
         ('a.b.type', 'a.b is a list without an entry type; its entries are 0 to 0'),
         ('a.e.0.x', 'a.e is a list without an entry 0; it is empty; to give more'),
-        ('a.c.x', '--cfg-options a.c.x: a.c is 1, which has no key x; write it as a whole: "a.c=dict(x='),
+        ('a.c.x', '--cfg-options a.c.x: a.c is 1, which has no key x; write it as a whole: "a.c='),
         ('a.d.x', '--cfg-options a.d.x: a.d is None, which has no key x'),
     ],
 )  # fmt: skip
