@@ -61,7 +61,8 @@ ROWS = [
     (PRUNE, '{config} {folder}/other.pth --output-dir {out}', (), 'other.pth belongs to another model'),
     (PRUNE, GOOD, ('model.model_kwargs.depth=3',), 'belongs to another model than the config'),
     (PRUNE, GOOD, ('model.arch=vit_huge',), "model.arch='vit_huge' is not a timm model"),
-    (PRUNE, GOOD, ('model.type=Nothing',), 'Nothing is not in the '),
+    (PRUNE, GOOD, ('model.type=TimClassifier',),
+     'model.type in {config}: TimClassifier is not in the mmengine::model registry; similar are TimmClass'),
     (PRUNE, GOOD, ('model.pretrain=True',), 'pretrain is not a key of TimmClassifier; valid are arch, '),
     (TEST, '{config} {ckpt} --work-dir {out}', ('test_dataloader.dataset.fold=3',),
      'fold is not a key of '),
@@ -192,7 +193,8 @@ def test_refused(row, files, call_tool, tmp_path, monkeypatch):
     ended = call_tool(tool, *words, *(() if extra is None else options(*extra)))
     assert ended.code == 2, ended.out
     assert len(ended.errors) == 1, ended.err
-    assert ended.errors[0].startswith('error: ') and message in ended.errors[0]
+    assert ended.errors[0].startswith('error: ')
+    assert message.replace('{config}', CONFIG) in ended.errors[0]
     assert sorted(tmp_path.rglob('*')) == before
     assert 'Traceback' not in ended.out
 
