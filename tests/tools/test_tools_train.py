@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,13 @@ def test_training_goes_on_from_slim_and_masked_checkpoints(pruning_run, call_too
         assert {n: w.shape for n, w in last['state_dict'].items()} == {
             n: w.shape for n, w in start['state_dict'].items()
         }
+
+
+def test_a_training_that_is_finished_says_so(trained, call_tool, tmp_path):
+    """Also in a directory that is further than what is asked for, and with --quiet."""
+    work = tmp_path / 'work'
+    shutil.copytree(trained, work, symlinks=True)
+    options = ('--cfg-options', *SMALL, 'train_cfg.max_epochs=1')
+    ended = call_tool('train', CONFIG, '--work-dir', work, '--resume', '-q', *options)
+    assert ended.code == 0, ended.out
+    assert 'already at epoch 2 of 1: nothing to train; raise train_cfg.max_epochs' in ended.out
