@@ -23,6 +23,7 @@ from arguments import (  # noqa: E402
     warn,
 )
 from gpu_arguments import add_gpu_arguments, choose_devices  # noqa: E402
+from next_step import print_next_step  # noqa: E402
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -202,6 +203,8 @@ def flag(name: str) -> str:
 
 def main(args: argparse.Namespace) -> None:
     """Run the one job that the arguments ask for."""
+    from mmengine import dist
+
     from projects.prune_plugin.checkpoints.export.formats import Exports
     from projects.prune_plugin.common.device import check_asked_gpus
     from projects.prune_plugin.workflows import cli, jobs
@@ -219,6 +222,7 @@ def main(args: argparse.Namespace) -> None:
     plan_only = args.dry_run or args.meta
     exports = Exports(args.save_hf, args.save_onnx, args.save_exported)
     options = PruneOptions(args.checkpoint, folder, plan_only, *tables, args.resume)
+    written = None
     if args.sensitivity is not None:
         asked = SensitivityOptions(
             args.checkpoint, folder, args.sensitivity, args.sensitivity_samples, args.from_table
@@ -231,8 +235,11 @@ def main(args: argparse.Namespace) -> None:
     elif args.fine_tune:
         training = jobs.Training(args.retrain, args.fine_tune_epochs, args.train, args.amp)
         jobs.prune_and_train(cfg, pruner, options, training, exports, args.launcher)
+        written = jobs.work_dir_of(pruner, options, training) / 'latest.pth'
     else:
-        jobs.prune(cfg, pruner, options, exports, args.launcher)
+        written = jobs.prune(cfg, pruner, options, exports, args.launcher).trained()
+    if written and dist.is_main_process():
+        print_next_step(args, cfg, written)
 
 
 if __name__ == '__main__':

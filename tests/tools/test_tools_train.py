@@ -201,11 +201,14 @@ def test_training_goes_on_from_slim_and_masked_checkpoints(pruning_run, call_too
         }
 
 
-def test_a_training_that_is_finished_says_so(trained, call_tool, tmp_path):
+@pytest.mark.parametrize('quiet', [False, True])
+def test_a_training_that_is_finished_says_so(quiet, trained, call_tool, tmp_path):
     """Also in a directory that is further than what is asked for, and with --quiet."""
     work = tmp_path / 'work'
     shutil.copytree(trained, work, symlinks=True)
-    options = ('--cfg-options', *SMALL, 'train_cfg.max_epochs=1')
-    ended = call_tool('train', CONFIG, '--work-dir', work, '--resume', '-q', *options)
+    words = ('--cfg-options', *SMALL, 'train_cfg.max_epochs=1', *(['-q'] if quiet else []))
+    ended = call_tool('train', CONFIG, '--work-dir', work, '--resume', *words)
     assert ended.code == 0, ended.out
     assert 'already at epoch 2 of 1: nothing to train; raise train_cfg.max_epochs' in ended.out
+    said = [line for line in ended.out.splitlines() if line.startswith('next: python ')]
+    assert len(said) == (not quiet) and all(f'{work}/latest.pth' in line for line in said)
