@@ -4,7 +4,6 @@ import argparse
 import errno
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,16 +13,17 @@ from arguments import (  # noqa: E402
     Parser,
     add_common_arguments,
     add_export_arguments,
-    add_gpu_arguments,
     check_directory,
     check_exports,
     check_inputs,
-    choose_devices,
     nearest,
     positive,
     ratio,
     start,
+    warn,
 )
+from gpu_arguments import add_gpu_arguments, choose_devices  # noqa: E402
+from next_step import print_next_step  # noqa: E402
 
 #: How a score table begins: its first columns.
 TABLE_START = b'name,layer_idx'
@@ -33,8 +33,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse and check the command line."""
     parser = make_parser()
     args = parser.parse_args(argv)
-    if args.pruning_ratio == 0:
-        parser.error('--pruning-ratio 0 removes nothing; give a fraction removed in (0, 1)')
     check_sensitivity(parser, args)
     check_training(parser, args)
     check_dry_run(parser, args)
@@ -55,7 +53,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def make_parser() -> Parser:
     """All arguments, unchecked."""
-    parser = Parser(description=__doc__, epilog='Ratios are fractions REMOVED, in [0, 1).')
+    parser = Parser(description=__doc__, epilog='Ratios are fractions REMOVED, in (0, 1).')
     parser.add_argument('config', help='config file; the dense one, or one with a prune_cfg')
     parser.add_argument(
         'checkpoint',
@@ -136,7 +134,7 @@ def check_training(parser: Parser, args: argparse.Namespace) -> None:
             parser.error(f'--{name} goes with --fine-tune')
     for name in ('fine_tune_epochs', 'amp'):
         if getattr(args, name) and not args.fine_tune:
-            warnings.warn(f'{flag(name)} has no effect without --fine-tune', stacklevel=2)
+            warn(f'{flag(name)} has no effect without --fine-tune', args.launcher)
 
 
 def check_dry_run(parser: Parser, args: argparse.Namespace) -> None:
@@ -177,8 +175,6 @@ def check_sensitivity(parser: Parser, args: argparse.Namespace) -> None:
                 f'{flag(name)} does not go with --sensitivity, which prunes each '
                 'module alone and keeps no pruned model; leave one out'
             )
-    if 0 in args.sensitivity:
-        parser.error('--sensitivity 0 removes nothing; ratios must be in (0, 1)')
     args.sensitivity = sorted(set(args.sensitivity)) or [0.1, 0.3, 0.5]
 
 
@@ -200,6 +196,9 @@ def check_tables(parser: Parser, args: argparse.Namespace, writes: bool) -> None
             f'--save-table {args.save_table} is a file that is no score table; name a new file, or a '
             'table to replace'
         )
+    if os.path.isdir(args.save_table):
+        why = os.strerror(errno.EISDIR)
+        parser.error(f'--save-table {args.save_table} cannot be written: {why}; name a file')
     folder, made = Path(os.path.abspath(args.save_table)).parent, os.path.abspath(args.output_dir)
     if not folder.is_dir() and not (writes and Path(made).is_relative_to(folder)):
         code = errno.ENOENT if nearest(str(folder)).is_dir() else errno.ENOTDIR
@@ -234,6 +233,8 @@ def flag(name: str) -> str:
 
 def main(args: argparse.Namespace) -> None:
     """Run the one job that the arguments ask for."""
+    from mmengine import dist
+
     from projects.prune_plugin.checkpoints.export.formats import Exports
     from projects.prune_plugin.common.device import check_asked_gpus
     from projects.prune_plugin.workflows import cli, jobs
@@ -241,7 +242,8 @@ def main(args: argparse.Namespace) -> None:
     from projects.prune_plugin.workflows.prune import pruner_from_config
     from projects.prune_plugin.workflows.sensitivity import SensitivityOptions
 
-    check_asked_gpus(args.gpu_ids)
+    if said := check_asked_gpus(args.gpu_ids):
+        warn(said, args.launcher)
     cfg = cli.read_config(args.config, args.cfg_options)
     if args.checkpoint is None and not (args.random_weights or args.meta):
         args.checkpoint = cfg.get('load_from')
@@ -250,6 +252,7 @@ def main(args: argparse.Namespace) -> None:
     plan_only = args.dry_run or args.meta
     exports = Exports(args.save_hf, args.save_onnx, args.save_exported)
     options = PruneOptions(args.checkpoint, folder, plan_only, *tables, args.resume)
+    written = None
     if args.sensitivity is not None:
         asked = SensitivityOptions(
             args.checkpoint, folder, args.sensitivity, args.sensitivity_samples, args.from_table
@@ -262,8 +265,11 @@ def main(args: argparse.Namespace) -> None:
     elif args.fine_tune:
         training = jobs.Training(args.retrain, args.fine_tune_epochs, args.train, args.amp)
         jobs.prune_and_train(cfg, pruner, options, training, exports, args.launcher)
+        written = jobs.work_dir_of(pruner, options, training) / 'latest.pth'
     else:
-        jobs.prune(cfg, pruner, options, exports, args.launcher)
+        written = jobs.prune(cfg, pruner, options, exports, args.launcher).trained()
+    if written and dist.is_main_process():
+        print_next_step(args, cfg, written)
 
 
 if __name__ == '__main__':

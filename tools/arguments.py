@@ -6,10 +6,11 @@ Nothing here needs more than the standard library, so that ``--help`` and mistak
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
+import tempfile
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -131,6 +132,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f'error: rank {rank}: {message}\n' if rank else f'error: {message}\n')
 
 
+def warn(message: str, launcher: str = 'none') -> None:
+    """Say in one line what is done otherwise than asked for; the first of several processes alone does."""
+    names = LAUNCHERS[launcher][:1]
+    if all(os.environ.get(name, '0') == '0' for name in names):
+        print(f'warning: {message}', file=sys.stderr, flush=True)
+
+
 class CfgOptions(argparse.Action):
     """``--cfg-options``: keeps the words; :func:`.cli.parse_cfg_options` has MMEngine read them."""
 
@@ -149,24 +157,25 @@ class CfgOptions(argparse.Action):
 
 
 def has_open_brackets(value: str) -> bool:
-    """Whether MMEngine would take a value for a list or tuple and find its brackets unbalanced."""
-    value = value.strip('\'"').replace(' ', '')
-    is_sequence = ',' in value or value[:1] + value[-1:] in ('()', '[]')
-    return is_sequence and any(value.count(a) != value.count(b) for a, b in ('()', '[]'))
+    """Whether the brackets of a value, those inside quotes aside, are unbalanced in a list or tuple."""
+    bare = re.sub(r"""'[^']*'|"[^"]*\"""", '', value).replace(' ', '')
+    is_sequence = ',' in bare or bare[:1] + bare[-1:] in ('()', '[]')
+    return is_sequence and any(bare.count(a) != bare.count(b) for a, b in ('()', '[]'))
 
 
 # Types
 
 
 def ratio(text: str) -> float:
-    """A fraction removed, in [0, 1)."""
+    """A fraction removed, in (0, 1)."""
     try:
         value = float(text)
     except ValueError:
         value = float('nan')
-    if not 0 <= value < 1:
+    if not 0 < value < 1:
+        why = ', and 0 removes nothing' if value == 0 else ''
         raise argparse.ArgumentTypeError(
-            f'{text!r} is not a number in [0, 1), the fraction removed'
+            f'{text!r} is not a number in (0, 1), the fraction removed{why}'
         )
     return value
 
@@ -175,13 +184,6 @@ def positive(text: str) -> int:
     """A whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 1')
-    return int(text)
-
-
-def gpu_number(text: str) -> int:
-    """A whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f'{text!r} is not the number of a GPU, 0 or more')
     return int(text)
 
 
@@ -218,17 +220,6 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_gpu_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments that choose devices."""
-    parser.add_argument('--gpus', type=positive, default=1, help='number of GPUs; default: 1')
-    parser.add_argument(
-        '--gpu-ids',
-        type=gpu_number,
-        nargs='+',
-        help='GPUs of this machine to use, from 0; sets CUDA_VISIBLE_DEVICES',
-    )
-
-
 def add_export_arguments(parser: argparse.ArgumentParser, model: str) -> None:
     """Arguments that write a model for other programs, too.
 
@@ -251,43 +242,6 @@ def add_export_arguments(parser: argparse.ArgumentParser, model: str) -> None:
         metavar='FILE.pt2',
         help='the same as a file of torch.export, for what ONNX cannot say',
     )
-
-
-def choose_devices(parser: Parser, args: argparse.Namespace) -> None:
-    """Apply ``--gpus`` and ``--gpu-ids``; several devices need a launcher.
-
-    The CUDA driver reads the variable when it starts, so this comes before torch is imported.
-    """
-    if args.gpu_ids:
-        twice = [number for number in args.gpu_ids if args.gpu_ids.count(number) > 1]
-        if twice:
-            parser.error(f'--gpu-ids names GPU {twice[0]} twice; name each once')
-        chosen = ','.join(map(str, args.gpu_ids))
-        before = os.environ.get('CUDA_VISIBLE_DEVICES', chosen)
-        if before != chosen:
-            warnings.warn(
-                f'--gpu-ids sets CUDA_VISIBLE_DEVICES to {chosen}, instead of {before!r}',
-                stacklevel=2,
-            )
-        os.environ['CUDA_VISIBLE_DEVICES'] = chosen
-    wanted, count = max(args.gpus, len(args.gpu_ids or [])), processes(args.launcher)
-    if count is not None and wanted > count:
-        runs = 'none runs' if args.launcher == 'none' else f'{args.launcher} has'
-        runs += ' one process' if count == 1 else f' {count} processes'
-        start_with = STARTED_BY.get(args.launcher, STARTED_BY['pytorch'])
-        warnings.warn(
-            f'{wanted} devices asked for, but --launcher {runs}: going on with '
-            f'{"one" if count == 1 else count}. Start with "{start_with}"',
-            stacklevel=2,
-        )
-
-
-def processes(launcher: str) -> int | None:
-    """How many processes run; None in all but the first of them, or if the launcher doesn't say."""
-    if launcher == 'none':
-        return 1
-    rank, count = (os.environ.get(name, '') for name in LAUNCHERS[launcher][:2])
-    return int(count) if rank == '0' and count.isdecimal() else None
 
 
 # Checks; each ends with the sentence that the same mistake gets where a file is read or written
@@ -346,6 +300,11 @@ def refusal(path: str) -> int | None:
         return errno.ENOTDIR
     if not os.access(above, os.W_OK | os.X_OK):
         return errno.EROFS if os.statvfs(above).f_flag & os.ST_RDONLY else errno.EACCES
+    if os.statvfs(above).f_blocks == 0:  # such as /proc, where only a trial tells
+        try:
+            os.rmdir(tempfile.mkdtemp(dir=above))
+        except OSError as error:
+            return error.errno
     return None
 
 

@@ -3,21 +3,31 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from arguments import Parser, check_directory, positive, start  # noqa: E402
+from arguments import Parser, check_directory, start, warn  # noqa: E402
 
 VERSIONS = ('v1.0-mini', 'v1.0-trainval')
 
 
-def seed(text: str) -> int:
-    """A whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 0')
-    return int(text)
+#: What the toy drive can be made of: the least and the most.
+SEEDS, SCENES, FRAMES, PIXELS = (0, 2**31), (1, 10), (2, 40), (32, 3200)
+#: Key frames of the shortest scene with a sample that has six key frames, three seconds, after it.
+PLANNED = 7
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A type of whole numbers from ``low`` to ``high``."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from {low} to {high}')
+        return int(text)
+
+    return read
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -46,21 +56,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description='Draw a synthetic drive in the format of nuScenes, and write its info files.',
     )
     toy.add_argument('--out', required=True, help='folder to write, e.g. data/toy_nuscenes')
-    toy.add_argument('--seed', type=seed, default=0, help='another seed, another drive; default: 0')
-    toy.add_argument('--scenes', type=positive, default=6, help='default: 6')
+    toy.add_argument(
+        '--seed', type=whole(*SEEDS), default=0, help='another seed, another drive; default: 0'
+    )
+    toy.add_argument('--scenes', type=whole(*SCENES), default=6, help='1 to 10; default: 6')
     toy.add_argument(
         '--frames',
-        type=positive,
+        type=whole(*FRAMES),
         default=20,
-        help='key frames of a scene, 2 a second; default: 20',
+        help=f'key frames of a scene, 2 a second, 2 to 40; fewer than {PLANNED} leave the planning '
+        'metrics empty; default: 20',
     )
     toy.add_argument(
         '--image-size',
-        type=positive,
+        type=whole(*PIXELS),
         nargs=2,
         default=(800, 450),
         metavar=('WIDTH', 'HEIGHT'),
-        help='pixels; default: 800 450',
+        help='pixels, each 32 to 3200; default: 800 450',
     )
 
     text = commands.add_parser(
@@ -78,6 +91,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         check_nuscenes(parser, args)
     elif args.command == 'wikitext2':
         check_wikitext2(parser, args)
+    elif args.frames < PLANNED:
+        warn(
+            f'--frames {args.frames}: planning is measured where six key frames follow, so its metrics '
+            f'will be empty; give {PLANNED} or more to have them'
+        )
     return args
 
 
@@ -89,6 +107,11 @@ def check_nuscenes(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(
             f'--root-path {args.root_path} holds no nuScenes {args.version}: {folder} does not exist; '
             f'unpack the metadata of {args.version} there'
+        )
+    if not os.path.isdir(args.canbus):  # even where the info files are there already
+        parser.error(
+            f'--canbus {args.canbus} does not exist; name the folder that holds can_bus, of the nuScenes '
+            'CAN bus expansion'
         )
 
 

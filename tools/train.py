@@ -17,6 +17,7 @@ from arguments import (  # noqa: E402
     check_inputs,
     start,
 )
+from next_step import print_next_step  # noqa: E402
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -81,10 +82,13 @@ def main(args: argparse.Namespace) -> None:
     with output_directory(cfg.work_dir, '--work-dir'), locked(cfg.work_dir, '--work-dir'):
         report = train.train(cfg, args.launcher)
         formats.save(cfg, Path(cfg.work_dir) / 'latest.pth', exports)
-    if report and dist.is_main_process():
+    if not dist.is_main_process():
+        return
+    if report:
         if report.rounds:
             print_history(report.record())
         print_report(report)
+    print_next_step(args, cfg, Path(cfg.work_dir) / 'latest.pth')
 
 
 if __name__ == '__main__':

@@ -61,7 +61,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         '--frame', metavar='FOLDER',
         help='draw this one frame instead: a YAML record (or a folder with it) and six images',
     )  # fmt: skip
-    parser.add_argument('--video', choices=('mp4', 'gif', 'none'), default='none')
+    parser.add_argument(
+        '--video', choices=('mp4', 'gif', 'none'), default='none',
+        help='a video of the frames, too, of this format; default: none',
+    )  # fmt: skip
     parser.add_argument(
         '--score', type=score, default=0.3, help='least score of a predicted object; default: 0.3'
     )

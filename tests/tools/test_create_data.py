@@ -8,11 +8,25 @@ from types import ModuleType
 import pytest
 
 from projects.prune_plugin.common.errors import UserError
-from projects.vad.datasets.converter import existing_infos, info_paths
+from projects.vad.datasets.converter import existing_infos, info_paths, write_infos
 from projects.vad.datasets.infos import CAMERAS, load_infos
+from projects.vad.datasets.toy import drive
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = 'create_data'
+
+
+@pytest.fixture
+def load_tool():
+    """A tool as a module, by its name."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / f'tools/{name}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope='session')
@@ -47,8 +61,8 @@ def drawn(monkeypatch, write_tiny_nuscenes):
 
     def write_toy(out, *settings):
         calls.append(settings)
-        if settings[1] == 13:
-            raise UserError('num_scenes 13 is not valid')
+        if settings[0] == 13:
+            raise UserError('something else is there')
         if not Path(out).exists():
             write_tiny_nuscenes(Path(out), frames=settings[2])
 
@@ -121,9 +135,45 @@ def test_a_toy_without_info_files_gets_them(call_tool, drawn, tmp_path):
 
 
 def test_a_toy_that_is_refused_leaves_nothing(call_tool, drawn, tmp_path):
-    ended = call_tool(TOOL, 'toy', '--out', tmp_path / 'data/toy', '--scenes', 13)
-    assert ended.code == 2 and ended.errors == ['error: num_scenes 13 is not valid']
+    ended = call_tool(TOOL, 'toy', '--out', tmp_path / 'data/toy', '--seed', 13)
+    assert ended.code == 2 and ended.errors == ['error: something else is there']
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('name', ['SEEDS', 'SCENES', 'FRAMES', 'PIXELS'])
+def test_ranges_are_those_of_the_drive(name, load_tool):
+    """What the command line lets through is what the writer takes, and no less."""
+    low, high = getattr(load_tool(TOOL), name)
+    key = dict(SEEDS='seed', SCENES='num_scenes', FRAMES='num_frames', PIXELS='image_size')[name]
+    good = dict(seed=0, num_scenes=1, num_frames=2, image_size=(32, 32), workers=1)
+    for value, fine in ((low, True), (high, True), (low - 1, False), (high + 1, False)):
+        given = good | {key: (value, value) if key == 'image_size' else value}
+        if fine:
+            drive._check(**given)
+            continue
+        with pytest.raises(UserError, match=key):
+            drive._check(**given)
+
+
+@pytest.mark.parametrize(('frames', 'planned'), [(6, False), (7, True)])
+def test_scenes_too_short_for_planning_are_told(frames, planned, call_tool, drawn, tmp_path):
+    ended = call_tool(TOOL, 'toy', '--out', tmp_path / 'out', '--frames', frames)
+    lines = [line for line in ended.err.splitlines() if line.startswith('warning: ')]
+    assert ended.code == 0 and len(lines) == (not planned)
+    assert planned or '--frames 6: planning is measured where six key frames follow' in lines[0]
+    size = (64, 36)
+    root = drive.write_toy(tmp_path / 'drive', 0, 1, frames, size, progress=False, workers=1)
+    write_infos(root, root, version='v1.0-mini', progress=False)
+    infos = load_infos(info_paths(root)['train'])['infos']
+    assert any(info['gt_ego_fut_masks'].all() for info in infos) == planned
+
+
+def test_a_canbus_folder_that_is_gone_is_told_where_nothing_is_left_to_do(nuscenes, root):
+    assert nuscenes().code == 0
+    ended = nuscenes(canbus=root / 'none')
+    assert ended.code == 2 and ended.errors[0].startswith(
+        f'error: --canbus {root}/none does not exist'
+    )
 
 
 def test_the_real_toy(call_tool, tmp_path):
@@ -147,11 +197,16 @@ ROWS = [
     (f'{NUSCENES} --version v1.0-test', "invalid choice: 'v1.0-test'"),
     (f'{NUSCENES} --version v1.0-trainval', 'v1.0-trainval does not exist; unpack the metadata'),
     ('nuscenes --root-path {root}/none --canbus {root} --version v1.0-mini', 'none/v1.0-mini does'),
-    ('nuscenes --root-path {root} --canbus {root}/none --version v1.0-mini', 'no folder can_bus'),
+    (
+        'nuscenes --root-path {root} --canbus {root}/none --version v1.0-mini',
+        'none does not exist; name',
+    ),
     (f'{NUSCENES} --version v1.0-mini --out-dir {{root}}/maps/mask.png', '--out-dir'),
     ('toy', 'the following arguments are required: --out'),
-    ('toy --out {out} --scenes 0', "'0' is not a whole number of at least 1"),
-    ('toy --out {out} --seed -1', "'-1' is not a whole number of at least 0"),
+    ('toy --out {out} --scenes 0', "--scenes: '0' is not a whole number from 1 to 10"),
+    ('toy --out {out} --frames 41', "--frames: '41' is not a whole number from 2 to 40"),
+    ('toy --out {out} --image-size 800 31', "--image-size: '31' is not a whole number from 32 to"),
+    ('toy --out {out} --seed -1', "'-1' is not a whole number from 0"),
     ('toy --out {out} --image-size 800', 'expected 2 arguments'),
 ]
 

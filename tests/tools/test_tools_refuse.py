@@ -33,17 +33,22 @@ def files(tmp_path, checkpoint):
 NO_GPU = "--amp: optim_wrapper.loss_scale is 'dynamic', but there is no GPU"
 GOOD = '{config} {ckpt} --output-dir {out}'
 ROWS = [
-    (PRUNE, f'{GOOD} --pruning-ratio -0.1', (), "--pruning-ratio: '-0.1' is not a number in [0, 1)"),
-    (PRUNE, f'{GOOD} --pruning-ratio 1.0', (), "'1.0' is not a number in [0, 1)"),
-    (PRUNE, f'{GOOD} --pruning-ratio abc', (), "'abc' is not a number in [0, 1)"),
-    (PRUNE, f'{GOOD} --pruning-ratio nan', (), "'nan' is not a number in [0, 1)"),
-    (PRUNE, f'{GOOD} --pruning-ratio 0', (), 'removes nothing'),
+    (PRUNE, f'{GOOD} --pruning-ratio -0.1', (), "--pruning-ratio: '-0.1' is not a number in (0, 1)"),
+    (PRUNE, f'{GOOD} --pruning-ratio 1.0', (), "'1.0' is not a number in (0, 1)"),
+    (PRUNE, f'{GOOD} --pruning-ratio abc', (), "'abc' is not a number in (0, 1)"),
+    (PRUNE, f'{GOOD} --pruning-ratio nan', (), "'nan' is not a number in (0, 1)"),
+    (PRUNE, f'{GOOD} --pruning-ratio 0', (),
+     "'0' is not a number in (0, 1), the fraction removed, and 0 removes nothing"),
     (PRUNE, f'{GOOD} --pruning-ratio 0.999', (), 'prune_cfg.budget.ratio is 0.999, but with min_keep'),
     (PRUNE, GOOD, ('prune_cfg.ratio=0.3',), 'prune_cfg.ratio is not a key of StructuredPruner'),
     (PRUNE, GOOD, ('prune_cfg.criterion.kind=L1',), 'prune_cfg.criterion.type is None'),
     (PRUNE, GOOD, ('prune_cfg=3',), 'prune_cfg is 3; it must be a dict'),
     (PRUNE, GOOD, ('prune_cfg.include=[layers]',), "prune_cfg.include: 'layers' matches nothing; unit"),
     (PRUNE, GOOD, ('prune_cfg.exclude=[x]',), "prune_cfg.exclude: 'x' matches nothing; unit"),
+    (PRUNE, GOOD, ("prune_cfg.include=['(']",), "prune_cfg.include: '(' is no regular expression"),
+    (PRUNE, GOOD.replace('{config}', f'{CONFIG[:-3]}_prune50.py'),
+     ('prune_cfg.units.5.type=AttentionHeads',),
+     '--cfg-options prune_cfg.units.5.type: prune_cfg.units is a list without an entry 5; its entries are'),
     (PRUNE, GOOD, ('prune_cfg.min_keep=-1',), 'prune_cfg.min_keep is -1'),
     (PRUNE, GOOD, ('prune_cfg.profile.input_shape=3',), 'prune_cfg.profile.input_shape is 3'),
     (PRUNE, GOOD, ('prune_cfg.criterion.type=Taylor', 'train_dataloader=None'),
@@ -56,7 +61,8 @@ ROWS = [
     (PRUNE, '{config} {folder}/other.pth --output-dir {out}', (), 'other.pth belongs to another model'),
     (PRUNE, GOOD, ('model.model_kwargs.depth=3',), 'belongs to another model than the config'),
     (PRUNE, GOOD, ('model.arch=vit_huge',), "model.arch='vit_huge' is not a timm model"),
-    (PRUNE, GOOD, ('model.type=Nothing',), 'Nothing is not in the '),
+    (PRUNE, GOOD, ('model.type=TimClassifier',),
+     'model.type in {config}: TimClassifier is not in the mmengine::model registry; similar are TimmClass'),
     (PRUNE, GOOD, ('model.pretrain=True',), 'pretrain is not a key of TimmClassifier; valid are arch, '),
     (TEST, '{config} {ckpt} --work-dir {out}', ('test_dataloader.dataset.fold=3',),
      'fold is not a key of '),
@@ -187,7 +193,8 @@ def test_refused(row, files, call_tool, tmp_path, monkeypatch):
     ended = call_tool(tool, *words, *(() if extra is None else options(*extra)))
     assert ended.code == 2, ended.out
     assert len(ended.errors) == 1, ended.err
-    assert ended.errors[0].startswith('error: ') and message in ended.errors[0]
+    assert ended.errors[0].startswith('error: ')
+    assert message.replace('{config}', CONFIG) in ended.errors[0]
     assert sorted(tmp_path.rglob('*')) == before
     assert 'Traceback' not in ended.out
 

@@ -198,8 +198,8 @@ def test_two_ranks_find_what_one_finds(first, checkpoint, run_tool, tmp_path):
 
 
 BAD = [
-    ('--sensitivity 0', (), '--sensitivity 0 removes nothing; ratios must be in (0, 1)'),
-    ('--sensitivity 0.3 1', (), "--sensitivity: '1' is not a number in [0, 1)"),
+    ('--sensitivity 0', (), "--sensitivity: '0' is not a number in (0, 1), the fraction removed, and 0 re"),
+    ('--sensitivity 0.3 1', (), "--sensitivity: '1' is not a number in (0, 1)"),
     ('--sensitivity -0.3', (), '-0.3'),
     ('--sensitivity x', (), "--sensitivity: 'x' is not a number"),
     ('--sensitivity-samples 5', (), '--sensitivity-samples goes with --sensitivity'),

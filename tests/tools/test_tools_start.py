@@ -4,7 +4,6 @@ import argparse
 import importlib.util
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -63,7 +62,7 @@ MISTAKES = [
     ('train', '{config} --load-from {folder}/gone.pth', 'load_from {folder}/gone.pth does not'),
     ('train', '{config} --resume {folder}/gone.pth', '--resume {folder}/gone.pth does not exist'),
     ('visualize', '{config} --out {out} --frame {folder}/none', 'none does not exist; name a folder'),
-    (PRUNE, '{config} --pruning-ratio 2', "'2' is not a number in [0, 1)"),
+    (PRUNE, '{config} --pruning-ratio 2', "'2' is not a number in (0, 1)"),
     (PRUNE, '{config} --retrain', '--retrain goes with --fine-tune'),
     (PRUNE, '{config} --cfg-options depth', "'depth' is not of the form key=value"),
     (PRUNE, '{config} --cfg-options a=[1,2', "'a=[1,2' has brackets without a counterpart"),
@@ -77,6 +76,9 @@ MISTAKES = [
      '--save-table {folder}/none/a.csv cannot be written: No such file or directory'),
     (PRUNE, '{config} --output-dir {out} --save-table {file}/a.csv', 'cannot be written: Not a'),
     (PRUNE, '{config} --dry-run --save-table {config}', '--save-table {config} is a file that is no'),
+    (PRUNE, '{config} --output-dir {out} --save-table {folder}',
+     '--save-table {folder} cannot be written: Is a directory; name a file'),
+    (PRUNE, '{config} --output-dir /proc/out', '--output-dir /proc/out cannot be written ('),
     (PRUNE, '{config} --from-table {folder}/none.csv', 'none.csv cannot be read: No such file'),
     (PRUNE, '{config} --save-hf {folder}', '--save-hf {folder} already exists'),
     ('train', '{config} --work-dir {file}', '--work-dir {file} cannot be written'),
@@ -87,7 +89,10 @@ MISTAKES = [
     ('visualize', '{config} --gt-only --out {file}', '--out {file} cannot be written'),
     ('publish_model', '{folder}/a.pth {folder}/b.pth', 'a.pth does not exist; name a .pth file'),
     ('publish_model', '{file} {folder}/b.txt', 'out {folder}/b.txt must be a .pth file in a'),
-    ('create_data', 'toy --out {out} --frames 0', "'0' is not a whole number of at least 1"),
+    ('create_data', 'toy --out {out} --frames 0', "--frames: '0' is not a whole number from 2 to 40"),
+    ('create_data', 'toy --out {out} --scenes 11', "--scenes: '11' is not a whole number from 1 to 10"),
+    ('create_data', 'nuscenes --root-path {folder} --canbus {folder}/none --version v1.0-mini',
+     '--canbus {folder}/none does not exist; name the folder that holds can_bus'),
     ('create_data', 'nuscenes --root-path {folder}/none --canbus c --version v1.0-mini',
      '{folder}/none/v1.0-mini does not exist; unpack the metadata'),
     ('create_data', 'wikitext2 --out {out} --source {folder}/none', 'none has no wiki.valid.raw'),
@@ -259,28 +264,6 @@ def test_under_torchrun_ranks_say_the_same_once(capsys, monkeypatch):
         monkeypatch.setenv('RANK', rank)
         said.append(refusal(capsys, PRUNE, path).partition(' does')[0])
     assert said == ['config gone.py', '', 'rank 2: config lost.py']
-
-
-@pytest.mark.parametrize(
-    ('launcher', 'environ', 'said'),
-    [
-        ('none', {}, '4 devices asked for, but --launcher none runs one process: going on with one. '),
-        ('pytorch', dict(RANK='0', WORLD_SIZE='2', LOCAL_RANK='0'),
-         '4 devices asked for, but --launcher pytorch has 2 processes: going on with 2. Start with "py'),
-        ('slurm', dict(SLURM_PROCID='0', SLURM_NTASKS='1', SLURM_LOCALID='0'),
-         '--launcher slurm has one process: going on with one. Start with "srun --ntasks=N '),
-        ('pytorch', dict(RANK='1', WORLD_SIZE='2', LOCAL_RANK='1'), None),
-        ('pytorch', dict(RANK='0', WORLD_SIZE='4', LOCAL_RANK='0'), None),
-        ('pytorch', dict(RANK='0', WORLD_SIZE='x', LOCAL_RANK='0'), None),
-    ],
-)  # fmt: skip
-def test_more_gpus_than_processes(launcher, environ, said, monkeypatch):
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter('always')
-        load_tool(PRUNE).parse([CONFIG, '--gpus', '4', '--launcher', launcher])
-    assert [said in str(warning.message) for warning in found] == [True] * (said is not None)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,16 @@ def test_training_goes_on_from_slim_and_masked_checkpoints(pruning_run, call_too
         assert {n: w.shape for n, w in last['state_dict'].items()} == {
             n: w.shape for n, w in start['state_dict'].items()
         }
+
+
+@pytest.mark.parametrize('quiet', [False, True])
+def test_a_training_that_is_finished_says_so(quiet, trained, call_tool, tmp_path):
+    """Also in a directory that is further than what is asked for, and with --quiet."""
+    work = tmp_path / 'work'
+    shutil.copytree(trained, work, symlinks=True)
+    words = ('--cfg-options', *SMALL, 'train_cfg.max_epochs=1', *(['-q'] if quiet else []))
+    ended = call_tool('train', CONFIG, '--work-dir', work, '--resume', *words)
+    assert ended.code == 0, ended.out
+    assert 'already at epoch 2 of 1: nothing to train; raise train_cfg.max_epochs' in ended.out
+    said = [line for line in ended.out.splitlines() if line.startswith('next: python ')]
+    assert len(said) == (not quiet) and all(f'{work}/latest.pth' in line for line in said)

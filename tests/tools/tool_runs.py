@@ -43,7 +43,7 @@ class Ended:
     def errors(self) -> list[str]:
         """Lines of standard error that aren't log lines or warnings."""
         lines = [line for line in self.err.splitlines() if line.strip()]
-        log = re.compile(r'\d\d/\d\d \d\d:\d\d:\d\d|.*Warning: |  \w+|\s*warnings\.warn')
+        log = re.compile(r'\d\d/\d\d \d\d:\d\d:\d\d|.*Warning: |warning: |  \w+|\s*warnings\.warn')
         return [line for line in lines if not log.match(line)]
 
 

@@ -1,8 +1,9 @@
 """Building the model that a config and a checkpoint describe, and loading its weights."""
 
 import logging
-from collections.abc import Mapping
-from contextlib import nullcontext
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from ..common.errors import UserError, error_context
+from ..common.errors import UserError
 from ..common.model_interface import init_weights_of, prune_state_on, weights_source_of
 from ..common.terminal import hidden_from_terminal
 from ..structure.prune_state import PruneState
@@ -70,7 +71,7 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
     prior_state = prune_state_of(checkpoint)
     if not path:
         torch.manual_seed((cfg.get('randomness') or {}).get('seed') or 0)
-    with error_context(f'checkpoint {path}') if prior_state else nullcontext():
+    with slimmed_from(path, cfg) if prior_state else nullcontext():
         model = MODELS.build(model_config(cfg, prior_state))
     if path:
         load_weights(model, checkpoint, path)
@@ -84,6 +85,25 @@ def load_model(cfg: Config, path: str | None, device: str | torch.device = 'cpu'
     model.to(device)
     model.eval()
     return Loaded(model, checkpoint, prior_state)
+
+
+#: What a prune state that doesn't fit a model is refused with.
+MISFIT = re.compile(r'prune_state\.groups.*(in this model|the model has no )')
+
+
+@contextmanager
+def slimmed_from(path: str | None, cfg: Config) -> Iterator[None]:
+    """Name the checkpoint, and the config if it's of another model, where slimming by it fails."""
+    try:
+        yield
+    except UserError as error:
+        detail = str(error).removesuffix('; the state belongs to another model')
+        if not MISFIT.match(detail):
+            raise UserError(f'checkpoint {path}: {detail}') from error
+        raise UserError(
+            f'checkpoint {path} belongs to another model than config {cfg.filename}; give the dense config '
+            f'that it was pruned with ({detail})'
+        ) from error
 
 
 def initialise(model: nn.Module) -> None:

@@ -35,7 +35,8 @@ def built_from(key: str) -> Iterator[None]:
                 said = f'{type(error).__name__}: {said}'
         if said is None:
             raise
-        raise UserError(f'{key}: {said}') from error
+        has_key = said.startswith(f'{key}.')
+        raise UserError(said if has_key else f'{key}: {said}') from error
 
 
 def is_of_caller_or_library(error: BaseException) -> bool:

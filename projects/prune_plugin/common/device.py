@@ -3,7 +3,6 @@
 import gc
 import os
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def free_unused_memory() -> None:
 
 
 def check_visible_gpus() -> None:
-    """Compare ``CUDA_VISIBLE_DEVICES``, which ``--gpu-ids`` sets, with the GPUs that there are.
+    """Compare ``CUDA_VISIBLE_DEVICES``, which ``--gpu-ids`` narrows, with the GPUs that there are.
 
     CUDA takes no notice of a number without a GPU, nor of any that follows it: what asks for GPU 3 of two
     would run on CPUs. Where there is no GPU at all, everything does, and this says nothing.
@@ -47,8 +46,11 @@ def check_visible_gpus() -> None:
         )
 
 
-def check_asked_gpus(gpu_ids: Sequence[int] | None) -> None:
-    """Compare ``--gpu-ids`` with the GPUs that there are; warn where there is none, and CPUs do the work.
+def check_asked_gpus(gpu_ids: Sequence[int] | None) -> str | None:
+    """Compare ``--gpu-ids`` with the GPUs that there are.
+
+    Returns:
+        A warning, where there is none and CPUs do the work; else None.
 
     Raises:
         UserError: see :func:`check_visible_gpus`.
@@ -56,6 +58,5 @@ def check_asked_gpus(gpu_ids: Sequence[int] | None) -> None:
     check_visible_gpus()
     if gpu_ids and torch.cuda.device_count() == 0:
         asked = ' '.join(map(str, gpu_ids))
-        warnings.warn(
-            f'--gpu-ids {asked}: no GPU can be used here; going on with CPUs', stacklevel=2
-        )
+        return f'--gpu-ids {asked}: no GPU can be used here; going on with CPUs'
+    return None

@@ -1,10 +1,12 @@
 """What a terminal shows of the log: the steps of a run, warnings and results. A log file has all of it."""
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from types import ModuleType, SimpleNamespace
 
 import rich
 from mmengine.logging import MMLogger
@@ -18,6 +20,10 @@ PROGRESS = (
 )  # fmt: skip
 #: How lines of others begin that say where a run goes on from.
 RESUMED = ('resumed epoch', 'Auto resumed')
+#: Warnings of theirs about what no user has written or can mend.
+IDLE_WARNING = re.compile(
+    r'"FileClient" will be deprecated|"HardDiskBackend" is the alias|\S+ is skipped since its requires_grad'
+)
 #: What stands between a module that logs and a handler.
 LOGGING = ('logging', 'mmengine.logging', __name__)
 
@@ -43,8 +49,11 @@ class Terminal(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See :class:`logging.Filter`."""
-        if record.levelno >= logging.WARNING or self.verbosity == Verbosity.ALL:
+        if self.verbosity == Verbosity.ALL:
             return True
+        if record.levelno >= logging.WARNING:
+            idle = self.verbosity is not None and IDLE_WARNING.match(str(record.msg)) is not None
+            return not (idle and is_chatter(speaker()))
         if self.hidden or self.verbosity == Verbosity.RESULT:
             return False
         if self.verbosity is None or str(record.msg).startswith(RESUMED):
@@ -97,3 +106,19 @@ def hidden_from_terminal() -> Iterator[None]:
         yield
     finally:
         TERMINAL.hidden -= 1
+
+
+@contextmanager
+def without_bars(module: ModuleType) -> Iterator[None]:
+    """Keep a library's progress bars off the terminal while the body runs, unless it shows all.
+
+    Args:
+        module: The library's, which has imported ``tqdm``.
+    """
+    tqdm = module.tqdm
+    if TERMINAL.verbosity not in (None, Verbosity.ALL):
+        module.tqdm = SimpleNamespace(tqdm=lambda items, *_, **__: items)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.tqdm = tqdm  # type: ignore[attr-defined]

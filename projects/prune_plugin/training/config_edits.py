@@ -33,7 +33,10 @@ from .dry_build import try_loader, try_parts, try_step
 from .settings import LR_SCHEDULES, RecoverySettings
 
 #: Hooks added to every training that the tools run.
-TRAINING_HOOKS = ('EpochSeedHook', 'FiniteGradientsHook', 'LatestCheckpointHook', 'ModelMetaHook')
+TRAINING_HOOKS = (
+    'EpochSeedHook', 'FiniteGradientsHook', 'LatestCheckpointHook', 'ModelMetaHook',
+    'FinishedTrainingHook',
+)  # fmt: skip
 #: Sub-directory of the work directory for each mode.
 FOLDERS = {'fine_tune': 'fine_tuned', 'retrain': 'retrained'}
 

@@ -25,7 +25,7 @@ from ..common.errors import UserError, first_line
 from ..common.fileio import WRITE_ERRNOS, find_write_error, write_error_message
 from ..common.group_settings import dist_cfg_of
 from ..common.lazy_types import use_names
-from ..common.option_values import holds_dict, parse_value
+from ..common.option_values import check_place, is_literal, parse_value
 from ..common.rank_errors import say
 from ..common.terminal import Verbosity, set_verbosity, watch
 
@@ -33,9 +33,9 @@ Arguments = TypeVar('Arguments')
 
 
 def parse_cfg_options(words: Sequence[str]) -> dict[str, Any]:
-    """What the ``key=value`` words after ``--cfg-options`` say, read by MMEngine; dicts by ourselves."""
+    """What the ``key=value`` words after ``--cfg-options`` say, read by MMEngine; dicts by us."""
     own = {word.partition('=')[0]: word.partition('=')[2] for word in words}
-    own = {key: text for key, text in own.items() if holds_dict(text)}
+    own = {key: text for key, text in own.items() if is_literal(text)}
     rest = [word for word in words if word.partition('=')[0] not in own]
     read = argparse.Namespace(options={})
     DictAction((), 'options')(argparse.ArgumentParser(), read, rest)
@@ -66,6 +66,17 @@ def check_new_keys(cfg: Config, options: Mapping[str, Any]) -> None:
         raise UserError(f'--cfg-options {key}: the config has no {first}; {hint}')
 
 
+def merge(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Override config entries; :class:`UserError` for one that the config has no place for."""
+    try:
+        cfg.merge_from_dict(dict(options))
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        for key in options:
+            check_place(cfg, key)
+        said = f'{type(error).__name__}: {first_line(error)}'
+        raise UserError(f'--cfg-options {" ".join(options)} cannot be applied: {said}') from error
+
+
 def read_config(path: str, options: Sequence[str] = ()) -> Config:
     """Read a config file and apply ``--cfg-options``.
 
@@ -83,7 +94,7 @@ def read_config(path: str, options: Sequence[str] = ()) -> Config:
         if options:
             parsed = parse_cfg_options(options)
             check_new_keys(cfg, parsed)
-            cfg.merge_from_dict(parsed)
+            merge(cfg, parsed)
     except UserError:
         raise
     except SystemExit as error:

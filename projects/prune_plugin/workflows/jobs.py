@@ -125,11 +125,10 @@ def prune_and_train(
     check_training(cfg, pruner, options, training, settings)
     pruner.rounds = [replace(r, recovery=training.settings(r.recovery)) for r in pruner.rounds]
     with started(cfg, launcher, options.output_dir):
+        work_dir = work_dir_of(pruner, options, training)
         if pruner.in_rounds:
-            work_dir = options.output_dir
             result = train_in_rounds(cfg, pruner, options, launcher)
         else:
-            work_dir = options.output_dir / config_edits.FOLDERS[settings.mode]
             result = prune_once(cfg, pruner, options)
             recover(cfg, settings, result, work_dir, launcher, training.which, options.resume)
             if dist.is_main_process():
@@ -137,6 +136,13 @@ def prune_and_train(
         formats.save(cfg, work_dir / 'latest.pth', exports)
     print_result(result)
     return result
+
+
+def work_dir_of(pruner: Pruner, options: PruneOptions, training: Training) -> Path:
+    """Where :func:`prune_and_train` leaves ``latest.pth``, the trained model."""
+    if pruner.in_rounds:
+        return options.output_dir
+    return options.output_dir / config_edits.FOLDERS[training.settings(pruner.recovery).mode]
 
 
 def plan_on_meta(

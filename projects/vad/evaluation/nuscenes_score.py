@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from nuscenes import NuScenes
+from nuscenes.eval.common import loaders
 from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.common.loaders import (
     add_center_dist,
@@ -18,6 +19,7 @@ from nuscenes.eval.detection.data_classes import DetectionBox, DetectionConfig, 
 from pyquaternion import Quaternion
 
 from projects.prune_plugin.common.errors import UserError
+from projects.prune_plugin.common.terminal import without_bars
 
 from .nuscenes_boxes import Ranges
 
@@ -82,7 +84,8 @@ def score(
                 f'sample {token} is not in the tables of {tables.version} under {tables.dataroot}; '
                 'set version and data_root to the data set that was evaluated'
             )
-    true = load_gt_of_sample_tokens(tables, list(submission), DetectionBox, verbose=False)
+    with without_bars(loaders):
+        true = load_gt_of_sample_tokens(tables, list(submission), DetectionBox, verbose=False)
     found = EvalBoxes.deserialize(submission, DetectionBox)
     true, found = (in_range(tables, boxes, axes, ranges) for boxes in (true, found))
     metrics = DetectionMetrics(CONFIG)

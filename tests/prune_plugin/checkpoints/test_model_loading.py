@@ -9,7 +9,8 @@ from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from projects.prune_plugin import UserError
+from projects.prune_plugin import UserError, build_pruner, slim
+from projects.prune_plugin.checkpoints.checkpoint_file import save_file
 from projects.prune_plugin.checkpoints.model_loading import load_model
 
 
@@ -56,3 +57,33 @@ def test_the_way_out_works(monkeypatch):
     cfg = config(monkeypatch, dict(type='Pretrained', checkpoint='gone.pth'))
     cfg.merge_from_dict({'model.backbone.init_cfg': None})
     assert load_model(cfg, None).model.backbone.linear.weight.isfinite().all()
+
+
+@MODELS.register_module(force=True)
+class TwoWidths(BaseModel):
+    """An attention of some heads, called as the units of the plugin know it."""
+
+    def __init__(self, heads: int):
+        super().__init__()
+        self.attn = nn.MultiheadAttention(16, heads, batch_first=True)
+
+    def forward(self, inputs):
+        """Self-attention."""
+        return self.attn(inputs, inputs, inputs)[0]
+
+
+def test_a_slim_checkpoint_of_another_model_is_named_with_the_config(tmp_path):
+    model = TwoWidths(4)
+    pruner = build_pruner(dict(budget=dict(type='units', ratio=0.5), min_keep=0))
+    slim(model, state := pruner.plan(model).state)
+    path, file = tmp_path / 'slim.pth', tmp_path / 'other.py'
+    save_file(dict(meta=dict(prune_state=state.to_dict()), state_dict=model.state_dict()), path)
+    file.write_text("model = dict(type='TwoWidths', heads=2)\n")
+    with pytest.raises(UserError) as caught:
+        load_model(Config.fromfile(file), str(path))
+    said = str(caught.value)
+    assert said.startswith(
+        f'checkpoint {path} belongs to another model than config {file}; give the dense config that it was '
+        "pruned with (prune_state.groups['attn']: "
+    )
+    assert said.count('belongs to another model') == 1

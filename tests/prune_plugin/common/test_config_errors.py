@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, OPTIMIZERS, Registry
 from mmengine.runner import Runner
 
+from projects.prune_plugin.common.building import built_from
 from projects.prune_plugin.common.config_errors import describe_config_error
+from projects.prune_plugin.common.errors import UserError
 
 THINGS = Registry('thing', scope='mmengine')
 
@@ -65,6 +68,39 @@ def raised(build, cfg: dict) -> Exception:
 )  # fmt: skip
 def test_mistakes_of_the_config(cfg, message):
     assert describe_config_error(raised(THINGS.build, cfg)).startswith(message)
+
+
+CFG = Config(
+    dict(thing=dict(type='Bas'), more=[dict(type='Base', width=1), dict(part=dict(type='Holdz'))])
+)
+
+
+@pytest.mark.parametrize(
+    ('build', 'said'),
+    [
+        (lambda cfg: THINGS.build(cfg.thing), 'thing.type in {}: Bas is not in the mmengine::thing registr'
+         'y;'
+         ' similar are Base; a module of your own'),
+        (lambda cfg: THINGS.build(cfg.more[1].part), 'more[1].part.type in {}: Holdz is not in '),
+        (lambda cfg: THINGS.build(dict(type='HOLDS')), 'HOLDS is not in the mmengine::thing registry; '
+         'similar are Holds; '),
+        (lambda cfg: THINGS.build(dict(type='Xyzzy')), 'Xyzzy is not in the mmengine::thing registry; a '),
+    ],
+)  # fmt: skip
+def test_an_unknown_type_is_told_with_its_key_its_file_and_similar_names(build, said, tmp_path):
+    (tmp_path / 'a.py').write_text(f'thing = {CFG.thing!r}\nmore = {CFG.more!r}\n')
+    cfg = Config.fromfile(tmp_path / 'a.py')
+    with pytest.raises(KeyError) as caught:
+        build(cfg)  # as a tool does, whose config is a local variable
+    told = describe_config_error(caught.value)
+    assert told.startswith(said.format(tmp_path / 'a.py')) and 'http' not in told
+
+
+def test_a_key_is_told_once():
+    cfg = CFG
+    with pytest.raises(UserError) as caught, built_from('thing'):
+        THINGS.build(cfg.thing)
+    assert str(caught.value).startswith('thing.type in ')
 
 
 @pytest.mark.parametrize('name', ['CallsWrongly', 'CallsTooShortly'])

@@ -8,7 +8,12 @@ import rich
 from mmengine.logging import MMLogger, print_log
 
 from projects.prune_plugin.common import terminal
-from projects.prune_plugin.common.terminal import Verbosity, hidden_from_terminal, watch
+from projects.prune_plugin.common.terminal import (
+    Verbosity,
+    hidden_from_terminal,
+    watch,
+    without_bars,
+)
 
 
 @pytest.fixture
@@ -92,3 +97,48 @@ def test_progress_bars_are_for_steps(logged):
     for verbosity, quiet in zip(Verbosity, (True, False, False), strict=True):
         logged(verbosity, OURS)
         assert rich.get_console().quiet is quiet
+
+
+IDLE = (
+    ('mmengine.fileio.file_client', '"FileClient" will be deprecated in future. Please use io functions'),
+    ('mmengine.fileio.file_client', '"HardDiskBackend" is the alias of "LocalBackend" and the former'),
+    ('mmengine.optim.optimizer.default_constructor',
+     'code_weights is skipped since its requires_grad=False'),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('verbosity', [None, *Verbosity])
+@pytest.mark.parametrize(('module', 'text'), IDLE)
+def test_warnings_that_nobody_can_mend_are_for_the_file(
+    logged, capsys, tmp_path, verbosity, module, text
+):
+    logged(verbosity, OURS)
+    speakers = [types.ModuleType(name) for name in (module, 'my_package.models')]
+    for speaker in speakers:
+        speaker.print_log = print_log
+        exec('def say(text): print_log(text, "current", 30)', speaker.__dict__)
+    MMLogger._instance_dict.clear()
+    logger = watch(MMLogger.get_instance('test_terminal', log_file=str(tmp_path / 'a.log')))
+    capsys.readouterr()
+    speakers[0].say(text)
+    shown = verbosity in (None, Verbosity.ALL)
+    assert (text in capsys.readouterr().out) == shown
+    logger.handlers[-1].close()
+    assert text in (tmp_path / 'a.log').read_text()
+    speakers[1].say(f'{text}!')  # of one's own module
+    assert f'{text}!' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('verbosity', 'shown'), [(Verbosity.ALL, 4), (Verbosity.STEPS, 0), (None, 4)]
+)
+def test_bars_of_a_library_are_shown_with_all(monkeypatch, verbosity, shown):
+    monkeypatch.setattr(terminal.TERMINAL, 'verbosity', verbosity)
+    drawn = []
+    library = types.ModuleType('library')
+    library.tqdm = theirs = types.SimpleNamespace(
+        tqdm=lambda items, leave: drawn.extend(items) or items
+    )
+    with without_bars(library):
+        assert list(library.tqdm.tqdm(range(4), leave=False)) == [0, 1, 2, 3]
+    assert len(drawn) == shown and library.tqdm is theirs

@@ -4,6 +4,7 @@ from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .carry_over_hook import CarryOverHook
 from .distill_hook import DistillHook
 from .epoch_seed_hook import EpochSeedHook
+from .finished_training_hook import FinishedTrainingHook
 from .finite_gradients_hook import FiniteGradientsHook
 from .latest_checkpoint_hook import LatestCheckpointHook
 from .lora_hook import LoraHook
@@ -17,6 +18,7 @@ __all__ = [
     'DistillHook',
     'EpochSeedHook',
     'FiniteGradientsHook',
+    'FinishedTrainingHook',
     'LatestCheckpointHook',
     'LoraHook',
     'MaskHook',
