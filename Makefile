@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 0
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-vit demo-llm test test-properties test-slow test-faults test-gpu test-torch audit lint types \
+.PHONY: help venv demo train-nano demo-vit demo-llm test test-properties test-slow test-faults test-gpu test-torch audit lint types \
 	format docs tutorials bench bench-full bench-tickets coverage clean distclean
 
 help: ## this list
@@ -25,6 +25,9 @@ $(STAMP): $(SETUP_FILES)
 
 demo: venv ## train a small VAD on a toy drive, prune 30 % of it, retrain, evaluate, compare, draw
 	$(PY) tools/demo.py
+
+train-nano: venv ## train the small VAD for longer, on twelve more drives, for a checkpoint to prune; hours
+	$(PY) tools/train_nano.py
 
 demo-vit: venv ## train a small ViT on real scans of digits, prune half of it, fine-tune, evaluate
 	$(PY) tools/demo_vit.py
