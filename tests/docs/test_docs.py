@@ -114,6 +114,10 @@ OTHER_FLAGS = {
     '--save_dir',
     '--epochs',
 }
+OF_LAUNCHERS_AND_PIP = """--nnodes --node_rank --rdzv_id --rdzv_backend --rdzv_endpoint --master_addr
+--nodes --ntasks-per-node --gpus-per-node --cpus-per-task --host --npernode --dest --no-binary --no-deps
+--no-build-isolation --force-reinstall"""
+OTHER_FLAGS |= set(OF_LAUNCHERS_AND_PIP.split())
 REGISTRIES = {
     'type': PRUNERS,
     'units': UNITS,
