@@ -15,6 +15,7 @@ from torch import nn
 
 from ..checkpoints.checkpoint_file import load_weights
 from ..common.errors import UserError
+from ..common.random_state import kept_random_state
 
 #: Changes of the model that a warning names.
 NAMED = 5
@@ -35,11 +36,15 @@ def check_resumed_model(cfg: Config, content: Mapping[str, Any], path: str) -> N
     Raises:
         UserError: tensors are missing, unexpected or of another shape.
     """
-    model = built_on_meta(cfg)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # nothing can be copied to the meta device
-            load_weights(model, content, path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')  # nothing can be copied to the meta device
+                load_weights(built(cfg, 'meta'), content, path)
+        except UserError:
+            raise
+        except Exception:  # whatever a model's code raises that finds no numbers
+            load_weights(built(cfg, 'cpu'), content, path)
     except UserError as error:
         raise UserError(
             f'--resume: {error}; use the config of that training, or start a new one with --load-from'
@@ -49,13 +54,10 @@ def check_resumed_model(cfg: Config, content: Mapping[str, Any], path: str) -> N
         warn_of_changes(text, cfg.model, path)
 
 
-def built_on_meta(cfg: Config) -> nn.Module:
-    """The config's model without weights; with them if its code asks for numbers while it is built."""
+def built(cfg: Config, device: str) -> nn.Module:
+    """The config's model on a device: on ``meta`` without weights, and without the memory for them."""
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    try:
-        with torch.device('meta'):
-            return MODELS.build(deepcopy(cfg.model))
-    except Exception:  # whatever it raises without numbers
+    with torch.device(device), kept_random_state():
         return MODELS.build(deepcopy(cfg.model))
 
 

@@ -17,6 +17,7 @@ from projects.prune_plugin.methods.budgets import Constraint
 class Group:
     kind: str
     layer_idx: int
+    least: int = 0
 
 
 def model(seed: int = 0, layers: int = 6, sizes=(4, 40), prices=(50.0, 1.0)):

@@ -262,7 +262,7 @@ def test_density_is_what_stays():
         (dict(budget=dict(density=1.5)), r'density is 1.5; it must be a number in \(0, 1\)'),
         (dict(budget=dict(density=True)), 'density is True'),
         (dict(layer_ratios=[0.5]), r'layer_ratios is \[0.5\]; it must be a dict'),
-        (dict(layer_ratios={'a': 1.5}), r"layer_ratios\['a'\] is 1.5; it must be in \[0, 1\)"),
+        (dict(layer_ratios={'a': 1.5}), r"layer_ratios\['a'\] is 1.5; it must be in \(0, 1\)"),
         (dict(layer_ratios={'(': 0.5}), r"layer_ratios: '\(' is no regular expression"),
         (dict(layer_ratios={5: 0.5}), 'layer_ratios: 5 is no regular expression'),
         (

@@ -196,7 +196,7 @@ def test_one_half_of_it_is_refused(folder):
     ('sharding', 'message'),
     [
         ('fsdp2', "sharding is 'fsdp2'; it must be a dict such as"),
-        (dict(), 'sharding.blocks is None; it must be a list of regular expressions'),
+        (dict(), 'sharding.blocks is None; it must be a non-empty list of regular expressions'),
         (dict(blocks=['a'], block='b'), 'sharding.block is not a key; valid are blocks, mixed'),
         (dict(blocks=['a'], mixed_precision='int8'), "mixed_precision is 'int8'; valid are None"),
     ],

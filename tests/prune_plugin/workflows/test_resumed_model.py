@@ -1,7 +1,6 @@
 """A training goes on with its own model, or not at all."""
 
 import pytest
-import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
@@ -10,7 +9,7 @@ from torch import nn
 from projects.prune_plugin import UserError
 from projects.prune_plugin.workflows import resumed_model
 from projects.prune_plugin.workflows.resumed_model import (
-    built_on_meta,
+    built,
     check_resumed_model,
     differences,
     model_in,
@@ -77,9 +76,22 @@ def test_another_model_of_equal_shapes_is_named(said):
     assert said[0].endswith('began: model.heads 2 -> 4')
 
 
-def test_built_without_weights():
-    assert built_on_meta(config()).first.weight.is_meta
-    assert torch.isfinite(built_on_meta(config(asks=True)).first.weight).all()
+def test_built_without_weights_where_that_can_be():
+    assert built(config(), 'meta').first.weight.is_meta
+    check_resumed_model(config(asks=True), checkpoint(config(asks=True)), 'a.pth')
+
+
+def test_models_that_read_their_own_numbers(monkeypatch):
+    """As the driving model does, which compares its images' normalisation with the checkpoint's."""
+
+    def adapt(self, checkpoint, path):
+        self.first.weight.sum().item()
+        return dict(checkpoint)
+
+    monkeypatch.setattr(ResumedNet, 'adapt_checkpoint', adapt, raising=False)
+    check_resumed_model(config(), checkpoint(config()), 'a.pth')
+    with pytest.raises(UserError, match='belongs to another model'):
+        check_resumed_model(config(), checkpoint(config(width=12)), 'a.pth')
 
 
 @pytest.mark.parametrize(
