@@ -41,7 +41,8 @@ def figures(logits: torch.Tensor) -> tuple[float, float]:
     with torch.no_grad():
         dense = dense_model()(toy.ToyData().inputs)
     same = (logits.argmax(1) == dense.argmax(1)).double().mean()
-    return float((logits - dense).double().square().mean()), 100 * float(same)
+    distance = float((logits - dense).double().square().mean())
+    return round(distance, 8), 100 * float(same)  # equal but for rounding is equal
 
 
 @METRICS.register_module(force=True)

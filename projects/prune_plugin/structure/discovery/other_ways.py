@@ -1,8 +1,11 @@
 """Ways to run a model that an example in evaluation mode doesn't show: in training, on more samples."""
 
+import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
@@ -45,11 +48,30 @@ def other_ways(subject: Subject) -> Iterator[Way]:
     more.masked, more.double, more.call = {}, None, subject.call.repeated()
     if more.call is not subject.call and runs(more):
         yield Way(more, 'with twice as many samples')
+    if not may_differ_in_training(subject.module):
+        return
     training = copy(subject)
     training.masked, training.double = {}, None
     training.module = in_training(deepcopy(subject.module))
     if runs(training):
         yield Way(training, 'in training mode', draws_nothing(training))
+
+
+def may_differ_in_training(module: Holder) -> bool:
+    """Whether the source of any of its modules' classes, PyTorch's own aside, mentions training."""
+    homes = {kind.__module__ for inner in module.held.modules() for kind in type(inner).__mro__}
+    return any(
+        mentions_training(home) for home in homes if not home.startswith(('torch.', 'builtins'))
+    )
+
+
+@cache
+def mentions_training(home: str) -> bool:
+    """Whether a Python module's source has the word ``training``, or is not to be had."""
+    try:
+        return 'training' in inspect.getsource(sys.modules[home])
+    except (KeyError, OSError, TypeError):
+        return True
 
 
 def in_training(module: Holder) -> Holder:
