@@ -1,5 +1,7 @@
 """Ctrl-C and SIGTERM: one line, the shell's exit code, nothing half-written."""
 
+import argparse
+import importlib.util
 import os
 import re
 import signal
@@ -60,3 +62,35 @@ def test_before_anything_is_imported(tmp_path, checkpoint):
     assert said.strip() == (
         'interrupted: nothing half-written is left; --resume goes on from the last checkpoint'
     )
+
+
+def test_what_an_interruption_brings_about_is_no_error_of_the_user(load_arguments, capsys):
+    """A config whose reading ends otherwise because of it."""
+    from projects.prune_plugin import UserError
+    from projects.prune_plugin.workflows import cli
+
+    def read(_):
+        raise UserError('config a.py cannot be read: RecursionError')
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        interruption = load_arguments.Interruption('run it again')
+        with pytest.raises(SystemExit):
+            cli.run(read, argparse.Namespace())
+        assert 'cannot be read' in capsys.readouterr().err
+        interruption.number = signal.SIGTERM
+        with pytest.raises(UserError):
+            cli.run(read, argparse.Namespace())
+        assert 'cannot be read' not in capsys.readouterr().err
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.fixture
+def load_arguments():
+    """tools/arguments.py as a module."""
+    spec = importlib.util.spec_from_file_location('arguments', ROOT / 'tools/arguments.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -5,6 +5,7 @@ import errno
 import gc
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -179,6 +180,15 @@ def log_world(launcher: str) -> None:
     )
 
 
+def is_interrupted() -> bool:
+    """Whether the tool has been asked to end: what is raised then may only come of that.
+
+    Ctrl-C within a deep recursion, as where configs are parsed, can turn into a RecursionError.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    return bool(getattr(getattr(handler, '__self__', None), 'number', 0))
+
+
 def run(main: Callable[[Arguments], None], args: Arguments) -> NoReturn:
     """Run a tool: exit code 0, or 2 with one sentence where the user can mend it.
 
@@ -198,6 +208,8 @@ def run(main: Callable[[Arguments], None], args: Arguments) -> NoReturn:
         main(args)
         shut_down(together=True)
     except (UserError, KeyError, TypeError) as error:
+        if is_interrupted():
+            raise
         ours = isinstance(error, UserError)
         said = strip_location_prefix(first_line(error)) if ours else describe_config_error(error)
         if said is None:
