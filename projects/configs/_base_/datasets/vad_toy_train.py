@@ -2,24 +2,11 @@
 _base_ = ['./vad_toy.py']
 
 seeds = range(1, 13)
-pc_range = [-15.0, -30.0, -2.0, 15.0, 30.0, 2.0]
-classes = [
-    'car',
-    'truck',
-    'construction_vehicle',
-    'bus',
-    'trailer',
-    'barrier',
-    'motorcycle',
-    'bicycle',
-    'pedestrian',
-    'traffic_cone',
-]
 train_pipeline = [
     dict(type='VADLoadMultiViewImageFromFiles'),
     dict(type='PhotoMetricDistortionMultiViewImage'),
-    dict(type='CustomObjectRangeFilter', point_cloud_range=pc_range),
-    dict(type='CustomObjectNameFilter', classes=classes),
+    dict(type='CustomObjectRangeFilter', point_cloud_range=_base_.pc_range),
+    dict(type='CustomObjectNameFilter', classes=_base_.classes),
     dict(type='PackVADInputs'),
 ]
 train_dataloader = dict(
@@ -33,9 +20,9 @@ train_dataloader = dict(
                 data_root=f'data/toy_nuscenes_train/{seed:02d}',
                 ann_file=f'vad_nuscenes_infos_temporal_{split}.pkl',
                 pipeline=train_pipeline,
-                classes=classes,
+                classes=_base_.classes,
                 queue_length=2,
-                point_cloud_range=pc_range,
+                point_cloud_range=_base_.pc_range,
             )
             for seed in seeds
             for split in ('train', 'val')
