@@ -19,6 +19,8 @@ from ..common.random_state import kept_random_state
 
 #: Changes of the model that a warning names.
 NAMED = 5
+#: The key of a slim model's config that names a file: the resumed checkpoint, when it goes on.
+PRUNE_STATE = 'prune_state'
 #: Where an entry is that only one of two dicts has.
 ABSENT = 'not set'
 
@@ -50,7 +52,7 @@ def check_resumed_model(cfg: Config, content: Mapping[str, Any], path: str) -> N
             f'--resume: {error}; use the config of that training, or start a new one with --load-from'
         ) from error
     text = (content.get('meta') or {}).get('cfg')
-    if isinstance(text, str) and not str(cfg.model.get('type')).startswith('Slim'):
+    if isinstance(text, str):
         warn_of_changes(text, cfg.model, path)
 
 
@@ -128,6 +130,8 @@ def differences(before: Any, now: Any, key: str) -> Iterator[str]:
     """What differs, as ``key: before -> now``."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in dict.fromkeys((*before, *now)):
+            if name == PRUNE_STATE:
+                continue
             yield from differences(before.get(name, ABSENT), now.get(name, ABSENT), f'{key}.{name}')
     elif before != now:
         yield f'{key} {before!r} -> {now!r}'

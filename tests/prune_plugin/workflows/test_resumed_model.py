@@ -110,3 +110,9 @@ def test_literals_of_all_kinds():
 def test_differences_name_what_only_one_has():
     found = list(differences(dict(a=1, b=dict(c=2)), dict(b=dict(c=3, d=4)), 'model'))
     assert found == ["model.a 1 -> 'not set'", 'model.b.c 2 -> 3', "model.b.d 'not set' -> 4"]
+
+
+def test_the_file_of_a_slim_model_is_no_difference():
+    before = dict(type='SlimModel', model=dict(heads=2), prune_state='a.pth')
+    now = dict(type='SlimModel', model=dict(heads=4), prune_state='epoch_1.pth')
+    assert list(differences(before, now, 'model')) == ['model.model.heads 2 -> 4']
