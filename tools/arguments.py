@@ -46,6 +46,7 @@ def start(parse: Parse, main: Callable[[argparse.Namespace], None]) -> NoReturn:
         import_plugin()
         from projects.prune_plugin.workflows import cli
 
+        interruption.at_once = False
         cli.run(main, args)
     except BaseException:  # whatever an interruption has become on its way
         interruption.end()
@@ -56,7 +57,8 @@ class Interruption:
     """Turns Ctrl-C and SIGTERM into one line; forked workers end as usual.
 
     The signal is raised as KeyboardInterrupt, so that files are cleaned up. Where that gets lost, as in a
-    callback of Python's garbage collection, the process ends some seconds later all the same.
+    callback of Python's garbage collection, the process ends some seconds later all the same. While
+    packages are imported, some of which catch whatever is raised, there is nothing to clean up yet.
 
     Args:
         advice: What to do afterwards.
@@ -66,7 +68,7 @@ class Interruption:
     PATIENCE = 10.0
 
     def __init__(self, advice: str):
-        self.advice, self.process, self.number = advice, os.getpid(), 0
+        self.advice, self.process, self.number, self.at_once = advice, os.getpid(), 0, True
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.handle)
 
@@ -78,6 +80,8 @@ class Interruption:
             return
         if not self.number:
             self.number = number
+            if self.at_once:
+                self.end()
             sys.unraisablehook = lambda _: None  # where it gets lost
             timer = threading.Timer(self.PATIENCE, self.end)
             timer.daemon = True

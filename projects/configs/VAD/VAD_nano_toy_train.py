@@ -14,6 +14,7 @@ vehicles, others = [0, 1, 2, 3, 4], [5, 6, 7, 8, 9]
 model = dict(
     auxiliary=[
         dict(type='BEVSegmentation', pc_range=pc_range, agents=[vehicles, others], **sizes),
+        dict(type='QueryGroups', groups=3),
     ],
     pts_bbox_head=dict(spread_queries=True),
 )

@@ -39,18 +39,16 @@ def check_resumed_model(cfg: Config, content: Mapping[str, Any], path: str) -> N
         UserError: tensors are missing, unexpected or of another shape.
     """
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # nothing can be copied to the meta device
+            load_weights(built(cfg, 'meta'), content, path)
+    except Exception:  # a mistake, or a model or its slim layers need numbers: these decide
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')  # nothing can be copied to the meta device
-                load_weights(built(cfg, 'meta'), content, path)
-        except UserError:
-            raise
-        except Exception:  # whatever a model's code raises that finds no numbers
             load_weights(built(cfg, 'cpu'), content, path)
-    except UserError as error:
-        raise UserError(
-            f'--resume: {error}; use the config of that training, or start a new one with --load-from'
-        ) from error
+        except UserError as error:
+            raise UserError(
+                f'--resume: {error}; use the config of that training, or start a new one with --load-from'
+            ) from error
     text = (content.get('meta') or {}).get('cfg')
     if isinstance(text, str):
         warn_of_changes(text, cfg.model, path)

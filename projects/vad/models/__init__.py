@@ -7,7 +7,7 @@ from .attention import (
     SpatialCrossAttention,
     TemporalSelfAttention,
 )
-from .auxiliary import BEVSegmentation
+from .auxiliary import BEVSegmentation, QueryGroups
 from .data_preprocessor import VADDataPreprocessor
 from .decoder import (
     CustomTransformerDecoder,
@@ -30,6 +30,7 @@ __all__ = [
     'DetectionTransformerDecoder',
     'MSDeformableAttention3D',
     'MapDetectionTransformerDecoder',
+    'QueryGroups',
     'SpatialCrossAttention',
     'TemporalSelfAttention',
     'VADDataPreprocessor',

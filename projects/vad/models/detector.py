@@ -208,7 +208,7 @@ class VAD(BaseModel):
         outs = head(bev, ego_history(data_samples))
         losses = head.loss(outs, data_samples, head.code_weights, head.map_code_weights)
         for helper in self.auxiliary:
-            losses |= helper(bev, data_samples)
+            losses |= helper(bev, data_samples, head)
         return losses
 
     @torch.no_grad()

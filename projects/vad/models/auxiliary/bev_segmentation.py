@@ -69,12 +69,15 @@ class BEVSegmentation(nn.Module):
         """Layers of the map."""
         return len(self.agents) + len(self.lines)
 
-    def forward(self, bev: Tensor, data_samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
+    def forward(
+        self, bev: Tensor, data_samples: Sequence[Det3DDataSample], head: nn.Module | None = None
+    ) -> dict[str, Tensor]:
         """The loss ``loss_bev_segmentation``, a scalar.
 
         Args:
             bev: ``(B, bev_h * bev_w, embed_dims)``.
             data_samples: With ``gt_instances_3d`` and ``gt_map``.
+            head: Not needed.
         """
         logits = self.fine(self.classify(bev)).float()
         covered = np.stack([self.truth(sample) for sample in data_samples])

@@ -81,6 +81,21 @@ class DetectionLoss(nn.Module):
             code_weights: Weights ``(10,)`` of the box code.
             matches: The pairs, by :meth:`costs`.
         """
+        losses, valid, avg_factor = self._boxes(preds, gts, code_weights, matches)
+        attributes = torch.cat([gt.attr_labels for gt in gts]).float()[matches.gt[-1]]
+        losses |= self._motion(preds, matches, attributes, valid[-1], avg_factor)
+        return name_by_layer(losses)
+
+    def boxes(
+        self, preds: dict, gts: Sequence[InstanceData], code_weights: Tensor, matches: Matches
+    ) -> dict[str, Tensor]:
+        """The losses of :meth:`forward` that need no motion: of classes and boxes."""
+        return name_by_layer(self._boxes(preds, gts, code_weights, matches)[0])
+
+    def _boxes(
+        self, preds: dict, gts: Sequence[InstanceData], code_weights: Tensor, matches: Matches
+    ) -> tuple[dict[str, list[Tensor]], Tensor, Tensor]:
+        """Losses by layer, which pairs ``(L, P, 1)`` have a usable box, and the number of pairs."""
         labels = [gt.labels_3d for gt in gts]
         scores, codes = preds['all_cls_scores'], preds['all_bbox_preds']
         avg_factor = average_factor(matches)
@@ -95,9 +110,7 @@ class DetectionLoss(nn.Module):
             ),
             loss_bbox=[weighted(self.loss_bbox, p, t, w, avg_factor) for p, t, w in pairs],
         )
-        attributes = torch.cat([gt.attr_labels for gt in gts]).float()[matches.gt[-1]]
-        losses |= self._motion(preds, matches, attributes, valid[-1], avg_factor)
-        return name_by_layer(losses)
+        return losses, valid, avg_factor
 
     def _motion(
         self, preds: dict, matches: Matches, attributes: Tensor, valid: Tensor, avg_factor: Tensor

@@ -15,7 +15,11 @@ from .planning import PlanningLoss
 
 #: How the losses of each task begin; all others are detection's.
 TASKS = dict(
-    loss_map='map', loss_plan='planning', loss_traj='motion', loss_bev_segmentation='auxiliary'
+    loss_map='map',
+    loss_plan='planning',
+    loss_traj='motion',
+    loss_bev_segmentation='auxiliary',
+    loss_group='auxiliary',
 )
 
 
