@@ -11,8 +11,8 @@ export GOMP_SPINCOUNT ?= 0
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo train-nano demo-vit demo-llm test test-properties test-slow test-faults test-gpu test-torch audit lint types \
-	format docs tutorials bench bench-full bench-tickets coverage clean distclean
+.PHONY: help venv demo demo-train train-nano demo-vit demo-llm test test-properties test-slow test-faults test-gpu test-torch audit lint types \
+	format docs site tutorials bench bench-full bench-tickets coverage clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -23,8 +23,11 @@ $(STAMP): $(SETUP_FILES)
 	@$(PYTHON) tools/setup/make_venv.py $(VENV)
 	@touch $@
 
-demo: venv ## train a small VAD on a toy drive, prune 30 % of it, retrain, evaluate, compare, draw
+demo: venv ## remove 30 % of a small VAD that is trained already, retrain, evaluate, compare, draw
 	$(PY) tools/demo.py
+
+demo-train: venv ## the same with a VAD trained from nothing, for some minutes on a drive of four scenes
+	$(PY) tools/demo.py --train
 
 train-nano: venv ## train the small VAD for longer, on twelve more drives, for a checkpoint to prune; hours
 	$(PY) tools/train_nano.py
@@ -85,6 +88,12 @@ docs: venv ## write docs/reference.md and docs/report.md from the docstrings, do
 	$(PY) tools/docs/report_schema.py
 	$(PY) tools/docs/licenses.py
 	$(PY) tools/docs/results.py
+
+site: ## the docs as a site of files, site/index.html, in an environment of its own
+	@test -x $(VENV)-site/bin/mkdocs || { $(PYTHON) -m venv $(VENV)-site && \
+	$(VENV)-site/bin/python -m pip install --quiet --requirement tools/docs/site_requirements.txt; }
+	@NO_MKDOCS_2_WARNING=1 $(VENV)-site/bin/mkdocs build --quiet --config-file tools/docs/mkdocs.yml
+	@echo site/index.html
 
 tutorials: venv ## run the notebooks of docs/tutorials and keep what they show
 	$(PY) tools/docs/tutorials.py

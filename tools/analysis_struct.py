@@ -22,6 +22,7 @@ from arguments import (  # noqa: E402
     start,
     warn,
 )
+from curve_arguments import add_curve_arguments, check_curve  # noqa: E402
 from gpu_arguments import add_gpu_arguments, choose_devices  # noqa: E402
 from next_step import print_next_step  # noqa: E402
 
@@ -33,6 +34,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse and check the command line."""
     parser = make_parser()
     args = parser.parse_args(argv)
+    check_curve(parser, args)
     check_sensitivity(parser, args)
     check_training(parser, args)
     check_dry_run(parser, args)
@@ -122,6 +124,7 @@ def make_parser() -> Parser:
         metavar='N',
         help='with --sensitivity: evaluate on the first N test samples; default: all',
     )
+    add_curve_arguments(parser)
     add_gpu_arguments(parser)
     add_common_arguments(parser)
     return parser
@@ -238,6 +241,7 @@ def main(args: argparse.Namespace) -> None:
     from projects.prune_plugin.checkpoints.export.formats import Exports
     from projects.prune_plugin.common.device import check_asked_gpus
     from projects.prune_plugin.workflows import cli, jobs
+    from projects.prune_plugin.workflows.curve import CurveOptions
     from projects.prune_plugin.workflows.options import PruneOptions
     from projects.prune_plugin.workflows.prune import pruner_from_config
     from projects.prune_plugin.workflows.sensitivity import SensitivityOptions
@@ -258,6 +262,12 @@ def main(args: argparse.Namespace) -> None:
             args.checkpoint, folder, args.sensitivity, args.sensitivity_samples, args.from_table
         )
         jobs.analyse_sensitivity(cfg, pruner, asked, args.launcher)
+    elif args.ratios:
+        curve = CurveOptions(
+            args.checkpoint, folder, args.ratios, args.criteria or (), args.allocators or (),
+            args.baselines or (), args.keep or 'best', args.from_table,
+        )  # fmt: skip
+        jobs.draw_curve(cfg, pruner, curve, args.launcher)
     elif args.meta:
         jobs.plan_on_meta(cfg, pruner, options, args.write_plan, args.launcher)
     elif args.dry_run:

@@ -1,4 +1,4 @@
-"""The main job in one go: a toy drive, a small VAD trained on it, 30 % of it removed, retrained."""
+"""The main job in one go: a toy drive, a small VAD, 30 % of it removed, retrained, compared, drawn."""
 
 import time
 from pathlib import Path
@@ -8,12 +8,18 @@ from demo_steps import ROOT, call, once
 
 DENSE = 'projects/configs/VAD/VAD_nano_toy.py'
 PRUNED = 'projects/configs/VAD/VAD_nano_toy_prune0.3.py'
+TRAINED = 'ckpts/vad_nano_toy.pth'
 
 
 def main() -> None:
     """Run the demo."""
     parser = Parser(description=__doc__)
     parser.add_argument('--folder', default='work_dirs/demo_vad', help='where results go')
+    parser.add_argument(
+        '--train', action='store_true',
+        help=f'train the dense model first, from nothing, for some minutes; default: {TRAINED}, which '
+        'tools/train_nano.py made in two hours',
+    )  # fmt: skip
     parser.add_argument('--anew', action='store_true', help='do everything again')
     args = parser.parse_args()
     check_directory(parser, '--folder', str(ROOT / args.folder))
@@ -22,17 +28,21 @@ def main() -> None:
         name: Path(args.folder) / name
         for name in ('dense', 'pruned', 'test', 'compare', 'pictures')
     }
-    dense = str(folders['dense'] / 'latest.pth')
+    dense = str(folders['dense'] / 'latest.pth') if args.train else TRAINED
+    if not (args.train or (ROOT / dense).is_file()):
+        parser.error(f'{dense}, a file of this project, is missing; --train trains a model instead')
     slim = str(folders['pruned'] / 'vad_structured_pruned.pth')
     retrained = str(folders['pruned'] / 'retrained' / 'latest.pth')
 
     call('tools/create_data.py', 'toy', '--out', 'data/toy_nuscenes')
-    # --resume: of a demo that was broken off; a finished training has nothing to do.
-    resume = [] if args.anew else ['--resume']
-    anew = once(
-        folders['dense'], args.anew,
-        'tools/train.py', DENSE, '--amp', '--work-dir', str(folders['dense']), *resume,
-    )  # fmt: skip
+    anew = args.anew
+    if args.train:
+        # --resume: of a demo that was broken off; a finished training has nothing to do.
+        resume = [] if anew else ['--resume']
+        anew = once(
+            folders['dense'], anew,
+            'tools/train.py', DENSE, '--amp', '--work-dir', str(folders['dense']), *resume,
+        )  # fmt: skip
     anew = once(
         folders['pruned'], anew,
         'tools/analysis_struct.py', PRUNED, dense, '--output-dir', str(folders['pruned']),

@@ -60,6 +60,7 @@ from .structure.units.deformable import head_group, point_group
 from .structure.units.finder import defined_by, join, require
 from .structure.units.mlp_branches import hidden_features
 from .workflows.compare import compare
+from .workflows.curve import CurveOptions, draw_curve
 from .workflows.evaluate import evaluate
 from .workflows.options import PruneOptions, PruneResult, SearchResult
 from .workflows.prune import prune, pruner_from_config, search_ratio
@@ -90,6 +91,7 @@ __all__ = [
     'Constraint',
     'CoupledChannels',
     'Criterion',
+    'CurveOptions',
     'Cut',
     'DataNotFoundError',
     'DeformableHeads',
@@ -128,6 +130,7 @@ __all__ = [
     'compare',
     'compose',
     'defined_by',
+    'draw_curve',
     'evaluate',
     'export',
     'fused_cuts',

@@ -84,3 +84,23 @@ def vad_trained(run_tool, toy_root, tmp_path_factory) -> Path:
     run_tool('train', VAD_CONFIG, '--work-dir', folder,
              *vad_options(toy_root, 'train_cfg.max_epochs=3'))  # fmt: skip
     return folder
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Labels of the evaluations made; set ``counted.limit`` to have a later one break off."""
+    from projects.prune_plugin.evaluation.test_set import TestSet
+
+    class Labels(list):
+        limit = None
+
+    labels, evaluate = Labels(), TestSet.evaluate
+
+    def noted(self, model, label, progress=True):
+        if len(labels) == labels.limit:
+            raise RuntimeError('broken off')
+        labels.append(label)
+        return evaluate(self, model, label, progress)
+
+    monkeypatch.setattr(TestSet, 'evaluate', noted)
+    return labels

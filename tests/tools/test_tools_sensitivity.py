@@ -28,26 +28,6 @@ def table(folder) -> dict[tuple[str, float], dict]:
         return {(row['module'], float(row['ratio'])): row for row in csv.DictReader(file)}
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    """Labels of the evaluations made; set ``counted.limit`` to have a later one break off."""
-    from projects.prune_plugin.evaluation.test_set import TestSet
-
-    class Labels(list):
-        limit = None
-
-    labels, evaluate = Labels(), TestSet.evaluate
-
-    def noted(self, model, label, progress=True):
-        if len(labels) == labels.limit:
-            raise RuntimeError('broken off')
-        labels.append(label)
-        return evaluate(self, model, label, progress)
-
-    monkeypatch.setattr(TestSet, 'evaluate', noted)
-    return labels
-
-
 @pytest.fixture(scope='module')
 def first(run_tool, checkpoint, tmp_path_factory):
     """A whole run, and how it ended."""

@@ -72,7 +72,7 @@ def write_page() -> None:
     libraries = [library for library in LIBRARIES if has_result(f'coverage_{library}')]
     head = """# Which models can be pruned
 
-Written by `make coverage` (an hour or more) from `coverage_*.json` in [benchmarks/](benchmarks/);
+Written by `make coverage` (an hour or more) from `coverage_*.json` in benchmarks/;
 don't edit it. Random weights with noise on every parameter; L1, the default settings, an example
 input (OpenMMLab's without one: an image or a cloud of points is made, and what their backbones and
 necks give is compared; those with a star need operators for GPUs and weren't run). **Right** means:

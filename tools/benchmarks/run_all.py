@@ -51,7 +51,7 @@ def write_page() -> None:
     head = f"""# Benchmarks
 
 Written by `make bench` (less than an hour) and `make bench-full` (hours) from the JSON files in
-[benchmarks/](benchmarks/); don't edit it. Machine: {environment['cores']} {environment['machine']} cores,
+benchmarks/; don't edit it. Machine: {environment['cores']} {environment['machine']} cores,
 no GPU; Python {environment['python']}, PyTorch {environment['torch']}. Absolute times vary with the machine
 and its load; ratios are of one run.
 """

@@ -18,7 +18,7 @@ model = dict(
     ],
     pts_bbox_head=dict(spread_queries=True),
 )
-max_epochs = 13
+max_epochs = 11
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(lr=4e-4, fused=True),

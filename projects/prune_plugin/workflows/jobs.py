@@ -21,11 +21,14 @@ from ..training import config_edits
 from ..training.settings import RecoverySettings
 from . import sensitivity
 from .cli import start_processes
+from .curve import CurveOptions
+from .curve import draw_curve as make_curve
 from .iterate.runner_per_round import prune_in_rounds
 from .options import PruneOptions, PruneResult
 from .plan_on_meta import plan_on_meta as make_plan
 from .prune import prune as prune_once
 from .reports import (
+    print_curve,
     print_groups,
     print_history,
     print_kinds,
@@ -169,6 +172,20 @@ def analyse_sensitivity(
         print_sensitivity(report)
         for ending in ('csv', 'json', 'png'):
             print(options.output_dir / f'sensitivity.{ending}')
+    return report
+
+
+def draw_curve(cfg: Config, pruner: Pruner, options: CurveOptions, launcher: str) -> dict:
+    """Prune at several ratios, evaluate, and draw; see :func:`.curve.draw_curve`."""
+    with started(cfg, launcher, options.output_dir):
+        report = make_curve(cfg, pruner, options)
+    if dist.is_main_process():
+        print_curve(report)
+        for row in report['rows']:
+            if row['checkpoint']:
+                print(row['checkpoint'])
+        for ending in ('csv', 'json', 'png'):
+            print(options.output_dir / f'curve.{ending}')
     return report
 
 

@@ -27,7 +27,7 @@ from .evaluation_cache import cached_results
 from .module_groups import ModuleGroup, module_groups
 from .options import PruneOptions
 from .prune import data_factory, score
-from .reports import evaluation_bar, plot_sensitivity, write_sensitivity
+from .reports import evaluation_bar, format_row, plot_sensitivity, write_sensitivity
 from .run_fingerprint import RunFingerprint, evaluation_fingerprint
 
 RATIOS = (0.1, 0.3, 0.5)
@@ -233,14 +233,15 @@ class Run:
             if state.reduced and row['metrics'] is None
         }
         self.write()
-        with evaluation_bar(len(waiting)) as show, hidden_from_terminal():
+        bar = evaluation_bar(len(waiting), 'pruning each module alone')
+        with bar as show, hidden_from_terminal():
             for digest, state in waiting.items():
                 same = [row for row in rows if row['digest'] == digest]
                 found = self.one(state, f'{same[0]["module"]} at {same[0]["ratio"]:g}')
                 for row in same:
                     self.fill(row, found)
                 self.write()
-                show(same[0], self.report)
+                show(format_row(same[0], self.report))
 
     def one(self, state: PruneState, label: str) -> dict[str, Any]:
         """Slim a copy, evaluate it, and give a row's figures."""

@@ -1,20 +1,9 @@
 """Sensitivity as files and in the terminal; the heat map is in ``heatmap.py``."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmengine import dist
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from ...common.json_csv import write_csv, write_json
@@ -56,37 +45,10 @@ def write_sensitivity(report: dict[str, Any], folder: Path) -> None:
     write_json(report, folder / 'sensitivity.json')
 
 
-@contextmanager
-def evaluation_bar(total: int) -> Iterator[Callable[[dict, dict], None]]:
-    """A progress bar with the time left, on rank 0.
-
-    Args:
-        total: Evaluations to come.
-
-    Yields:
-        A function that takes the row just evaluated, and the report: it prints one line.
-    """
-    main = dist.is_main_process()
-    bar = Progress(
-        TextColumn('pruning each module alone'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        disable=not main,
-        speed_estimate_period=3600,
-    )
-    with bar:
-        task = bar.add_task('', total=total)
-
-        def show(row: dict, report: dict) -> None:
-            bar.advance(task)
-            if main:
-                text = f'{row["module"]} {row["kind"]} {row["kept"]}/{row["units"]}: '
-                text += ', '.join(changes(row, report)) or 'no change'
-                bar.console.print(text, soft_wrap=True, markup=False, highlight=False)
-
-        yield show
+def format_row(row: dict, report: dict) -> str:
+    """The row just evaluated, in one line."""
+    text = f'{row["module"]} {row["kind"]} {row["kept"]}/{row["units"]}: '
+    return text + (', '.join(changes(row, report)) or 'no change')
 
 
 def changes(row: dict, report: dict) -> list[str]:
