@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 0
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-train train-nano demo-vit demo-llm test test-properties test-slow test-faults test-gpu test-torch audit lint types \
+.PHONY: help venv demo demo-train train-nano demo-vit demo-llm test test-properties test-slow test-faults test-browser test-gpu test-torch audit lint types \
 	format docs site tutorials bench bench-full bench-tickets coverage clean distclean
 
 help: ## this list
@@ -52,6 +52,10 @@ test-slow: venv ## the slow tests alone
 
 test-faults: venv ## kill, fill disks, damage files at every moment (docs/faults.md); half an hour or more
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/faults -n $(TEST_WORKERS) --dist loadfile --durations=15
+
+test-browser: venv ## the pages in Chromium (apt install chromium): explorer, report, site, accessibility
+	@$(PY) -c 'import axe_core_python' 2>/dev/null || $(PY) -m pip install --quiet --no-deps 'axe-core-python==0.1.0'
+	$(PY) -m pytest -q -rs tests/prune_plugin/workflows/test_explorer.py tests/prune_plugin/workflows/test_report_browser.py tests/docs/test_site.py
 
 # On a bare machine: pip install torch mmengine rich greenlet pytest hypothesis, then this command.
 test-gpu: venv ## the tests that need a GPU; without one they are skipped

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent
 # mmengine and mmcv are not here on purpose: the maintained fork of mmengine is another distribution
 # (onedl-mmengine) of the same module, and naming either would install it over the other one. With a
 # working OpenMMLab stack this is all there is to install; `make venv` adds `mm` and builds mmcv.
-REQUIRES = ['greenlet', 'numpy', 'rich', 'torch>=2.6']
+REQUIRES = ['greenlet', 'jinja2', 'numpy', 'rich', 'torch>=2.6']
 
 FEATURES = {
     'vit': ['pillow', 'pyarrow', 'scikit-learn', 'timm>=1.0', 'torchvision'],
@@ -52,6 +52,8 @@ EXTRAS = {
         'safetensors',
         'transformers>=5',
     ],
+    # Accessibility, in the browser tests; Chromium comes from the system.
+    'browser': ['axe-core-python'],
     # Zero-shot tasks; it brings some thirty packages of its own, so neither `llm` nor `all` has it.
     'lm_eval': ['lm-eval>=0.4.9'],
     # What runs the notebooks of docs/tutorials.
@@ -90,6 +92,7 @@ setup(
         include=['mm_prune', 'projects', 'projects.*'],
         exclude=['*.__pycache__', '*.__pycache__.*'],
     ),
+    package_data={'projects.prune_plugin.workflows.reports': ['page/*']},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     zip_safe=False,

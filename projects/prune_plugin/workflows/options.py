@@ -62,6 +62,7 @@ class PruneResult:
         test_set: The test data, for evaluating again after training.
         plan: What was decided.
         prior_state: Prune state of the model given, if it was slim already.
+        explorer: What the report's page plans other ratios with.
     """
 
     report: RunReport
@@ -70,6 +71,7 @@ class PruneResult:
     test_set: TestSet | None = None
     plan: Plan | None = field(default=None, repr=False)
     prior_state: PruneState | None = field(default=None, repr=False)
+    explorer: dict[str, Any] | None = field(default=None, repr=False)
 
     def add(self, path: Path) -> None:
         """Note a checkpoint that was written."""

@@ -25,6 +25,7 @@ from ..methods.pruners.layer_progress import LayerProgress
 from ..structure.prune_state import PruneState
 from ..training.distillation import targets_for
 from ..training.dry_build import try_metrics
+from .explorer_data import explorer_data
 from .latency_warnings import warn_of_missed_latency, warn_of_odd_widths
 from .options import PruneOptions, PruneResult, SearchResult
 from .ratio_search import Search, Trial, confirm
@@ -196,6 +197,8 @@ class Stages:
         report.weights = weight_rows((compared or pruned).masks)
         result = PruneResult(report, plan=plan, prior_state=self.loaded.prior_state)
         result.test_set = self.test_set
+        if not dry_run and (units := plan.units) and dist.is_main_process():
+            result.explorer = explorer_data(pruner, dense, units, profiles)
         if self.searched:
             report.search = self.searched.report
         if dry_run:

@@ -12,6 +12,7 @@ from ..training.config_edits import FOLDERS
 from ..training.settings import RecoverySettings
 from .options import PruneResult
 from .recovered_stage import add_recovered
+from .reports import read_explorer
 from .run_report import RunReport
 from .save_results import read_report, write_report
 
@@ -38,7 +39,8 @@ def report_recovery(cfg: Config, origin: str | None) -> RunReport | None:
     settings = RecoverySettings(mode=mode, epochs=cfg.train_cfg.max_epochs - start)
     add_recovered(report, without_wrappers(cfg), settings, TestSet(cfg), work_dir)
     if dist.is_main_process():
-        write_report(PruneResult(report), work_dir.parent)
+        explorer = read_explorer(work_dir.parent / 'report.html')
+        write_report(PruneResult(report, explorer=explorer), work_dir.parent)
     return report
 
 

@@ -131,7 +131,7 @@ def write_report(result: PruneResult, folder: Path) -> None:
     if result.report.weights:
         write_zeros(result.report.weights, folder / 'zeros.csv')
     drawn = write_plots(result.report, folder)
-    write_html(result.report, folder, drawn)
+    write_html(result.report, folder, drawn, result.explorer)
 
 
 def write_zeros(rows: Sequence[WeightRow], path: Path) -> None:

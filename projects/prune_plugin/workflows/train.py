@@ -36,6 +36,7 @@ from .iterate.train_loop import check_same_targets, saved_state, targets_of
 from .options import PruneOptions, PruneResult
 from .prune import prune, pruner_from_config
 from .recovered_stage import add_masked, add_recovered
+from .reports import read_explorer
 from .resumed_model import check_resumed_model
 from .resumed_recovery import report_recovery
 from .round_record import Record
@@ -277,7 +278,8 @@ def prune_and_train(
         return None
     add_recovered(report, cfg, pruner.recovery, TestSet(cfg), work_dir)
     if dist.is_main_process():
-        write_report(PruneResult(report), work_dir)
+        explorer = read_explorer(work_dir / 'report.html')
+        write_report(PruneResult(report, explorer=explorer), work_dir)
     return report
 
 

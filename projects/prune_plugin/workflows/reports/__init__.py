@@ -12,6 +12,7 @@ from .curve import (
     write_curves_csv,
 )
 from .evaluation_bar import evaluation_bar
+from .explorer import read_explorer
 from .heatmap import plot_sensitivity
 from .html import write_html
 from .plots import write_plots
@@ -39,6 +40,7 @@ __all__ = [
     'print_search',
     'print_sensitivity',
     'read_curve',
+    'read_explorer',
     'read_scores',
     'write_comparison',
     'write_csv',

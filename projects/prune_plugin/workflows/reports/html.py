@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...common.fileio import atomic_write
 from ...common.json_csv import to_json_data
@@ -12,6 +13,8 @@ from . import markup
 from .advice import advice
 from .comparison import change
 from .console import number, values_of
+from .curve import read_curve
+from .explorer import POLICY, STYLE, explorer_section
 from .rounds import percent
 from .search import goal, search_section
 from .summary import Row, size_rows, summary
@@ -32,13 +35,19 @@ ARROWS = {'max': '↑', 'min': '↓'}
 MOST_BARS = 60
 
 
-def write_html(report: RunReport, folder: Path, drawn: Sequence[Path] = ()) -> Path:
+def write_html(
+    report: RunReport,
+    folder: Path,
+    drawn: Sequence[Path] = (),
+    explorer: Mapping[str, Any] | None = None,
+) -> Path:
     """Write ``report.html``.
 
     Args:
         report: The run's.
         folder: Where to; pictures of the run that lie there go into the page.
         drawn: The plots of this report, which go into the page too.
+        explorer: What other ratios can be planned with.
 
     Returns:
         The file.
@@ -46,8 +55,13 @@ def write_html(report: RunReport, folder: Path, drawn: Sequence[Path] = ()) -> P
     found = {path.name: path for path in [*drawn, *earlier_pictures(report, folder)]}
     pictures = {name: found[name].read_bytes() for name in CAPTIONS if name in found}
     path = folder / 'report.html'
+    section = ''
+    if explorer:
+        curve = folder / 'curve.json'
+        known = read_curve(str(curve)) if same_model(report, curve) else None
+        section = explorer_section(report, explorer, known)
     with atomic_write(path) as file:
-        file.write(report_page(report, pictures))
+        file.write(report_page(report, pictures, section))
     return path
 
 
@@ -75,12 +89,15 @@ def same_model(report: RunReport, path: Path) -> bool:
         return False  # there is none, or it isn't ours
 
 
-def report_page(report: RunReport, pictures: Mapping[str, bytes] | None = None) -> str:
+def report_page(
+    report: RunReport, pictures: Mapping[str, bytes] | None = None, explorer: str = ''
+) -> str:
     """The page as HTML.
 
     Args:
         report: The run's.
         pictures: PNG files by name, as in ``CAPTIONS``.
+        explorer: Its section for other ratios, as HTML.
     """
     report = RunReport.from_dict(to_json_data(report.to_dict()))
     pictures = pictures or {}
@@ -90,6 +107,7 @@ def report_page(report: RunReport, pictures: Mapping[str, bytes] | None = None) 
         f'<header>\n{markup.text(title, tag="h1")}\n{markup.text(lead(report), "lead")}\n</header>',
         markup.section('Before and after', comparison(report), *remarks(report)),
         markup.section('What each layer keeps', *kept_shares(report)),
+        explorer,
         markup.section('Zeros by weight', zeros_by_weight(report)),
         markup.section('Rounds', rounds(report)),
         markup.section('Search', *(search_section(report.search) if report.search else ())),
@@ -98,7 +116,8 @@ def report_page(report: RunReport, pictures: Mapping[str, bytes] | None = None) 
         markup.section('Time', *seconds(report)),
         markup.section('Where this comes from', *origin(report)),
     ]
-    return markup.page(title, [part for part in parts if part])
+    more = dict(style=STYLE, policy=POLICY) if explorer else {}
+    return markup.page(title, [part for part in parts if part], **more)
 
 
 def model_name(report: RunReport) -> str:

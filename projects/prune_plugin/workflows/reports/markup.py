@@ -1,7 +1,7 @@
 """The parts of an HTML page: every text that comes in is escaped, every string that goes out is HTML.
 
-The page needs nothing from elsewhere: no script, no font, no picture that isn't inside, and it says so
-to the browser, which refuses whatever would be loaded after all.
+The page needs nothing from elsewhere: no font, no picture and no script that isn't inside, and it says so
+to the browser, which refuses whatever would be loaded or run after all.
 """
 
 from base64 import b64encode
@@ -77,7 +77,7 @@ PAGE = Template("""<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'$policy">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>$style</style>
@@ -91,9 +91,21 @@ $body
 """)
 
 
-def page(title: str, body: Iterable[str]) -> str:
-    """A whole page around parts that are HTML already."""
-    return PAGE.substitute(title=escape(title), style=STYLE, body='\n'.join(body))
+def page(title: str, body: Iterable[str], style: str = '', policy: str = '') -> str:
+    """A whole page around parts that are HTML already.
+
+    Args:
+        title: Of the page.
+        body: Its parts.
+        style: More rules of the style sheet.
+        policy: What its parts need beside pictures and styles, as in a Content-Security-Policy.
+    """
+    return PAGE.substitute(
+        title=escape(title),
+        style=STYLE + style,
+        policy=f'; {policy}' if policy else '',
+        body='\n'.join(body),
+    )
 
 
 def section(title: str, *parts: str) -> str:
