@@ -202,7 +202,7 @@ def test_labels_are_broken_where_they_read_well():
 def report() -> dict:
     def model(i: int) -> dict:
         return dict(
-            label=f'model [{i}]', checkpoint=f'{i}.pth', structure=list(shown.COLOURS)[i % 3],
+            label=f'model [{i}]', checkpoint=f'{i}.pth', structure=list(shown.MEANINGS)[i % 3],
             params=1000 - 100 * i, zeros=0.1 * i, flops=5_000_000, latency_ms=2.0, file_bytes=3 + i,
             weight_bytes=2 + i, metrics={'a/top': 90.0 - i, 'a/low': 0.0, 'a/more': 1.0},
         )  # fmt: skip

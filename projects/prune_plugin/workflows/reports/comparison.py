@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv, write_json
+from .colours import SOFT, STAGE
 from .terminal_width import table_console
 
 #: Columns of ``compare.csv`` before the metrics.
@@ -20,7 +21,6 @@ MODEL_COLUMNS = (
     'label', 'checkpoint', 'structure', 'params', 'zeros', 'flops', 'latency_ms', 'file_bytes',
     'weight_bytes',
 )  # fmt: skip
-COLOURS = {'dense': '#4a5568', 'slim': '#2b6cb0', 'masked': '#c05621'}
 MEANINGS = {
     'dense': 'dense',
     'slim': 'slim: units removed',
@@ -214,19 +214,19 @@ def plot_comparison(report: dict[str, Any], path: Path) -> Path:
     height = max(0.34, 0.17 * lines + 0.1) * len(models) + 0.75
     figure = Figure(figsize=(1.9 + 2.5 * columns, rows * height + 0.9), layout='constrained')
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    colours = [COLOURS[model['structure']] for model in models]
+    colours = [STAGE[model['structure']] for model in models]
     for axis, panel in zip(axes.flat, drawn, strict=False):
         draw_panel(axis, panel, colours)
     for axis in axes.flat[len(drawn) :]:
         axis.set_visible(False)
     axes[0, 0].set_yticks(range(len(models)), labels)
     axes[0, 0].set_ylim(len(models) - 0.4, -0.6)  # the first model on top
-    present = [name for name in COLOURS if any(m['structure'] == name for m in models)]
+    present = [name for name in MEANINGS if any(m['structure'] == name for m in models)]
     notes = f'dashed line and percentages: relative to {short(models[0]["label"])}'
     if any(model['latency_ms'] for model in models):
         notes += f'\nlatency: {report["notes"]["latency_ms"]}; FLOPs: of one sample'
     figure.legend(
-        handles=[Patch(color=COLOURS[name], label=MEANINGS[name]) for name in present],
+        handles=[Patch(color=STAGE[name], label=MEANINGS[name]) for name in present],
         loc='outside lower center', ncols=len(present), frameon=False, fontsize=9,
         title=notes, title_fontsize=8,
     )  # fmt: skip
@@ -252,7 +252,7 @@ def draw_panel(axis: Any, panel: dict[str, Any], colours: Sequence[str]) -> None
             bbox=dict(facecolor='white', edgecolor='none', pad=0.5),
         )  # fmt: skip
     if panel['values'][0] is not None:
-        axis.axvline(values[0], color='#4a5568', linestyle=(0, (3, 3)), linewidth=0.8, zorder=0)
+        axis.axvline(values[0], color=SOFT, linestyle=(0, (3, 3)), linewidth=0.8, zorder=0)
     arrow = {'max': '↑', 'min': '↓'}[panel['better']]
     axis.set_title(
         f'{wrapped(panel["title"], 34)}\n{arrow} {BETTER[panel["better"]]}',

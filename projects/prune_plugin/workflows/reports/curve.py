@@ -12,6 +12,7 @@ from rich.table import Table
 from ...common.errors import UserError
 from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv, write_json
+from .colours import GRID, SERIES, SOFT
 from .console import number
 from .rounds import percent
 from .terminal_width import table_console
@@ -21,8 +22,6 @@ COLUMNS = (
 )  # fmt: skip
 #: What a model's size can be measured by: key, and its name on an axis.
 SIZES = {'params': 'parameters', 'flops': 'FLOPs', 'latency_ms': 'latency'}
-#: Okabe and Ito's colours, which stay apart for colour-blind readers.
-COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
 MARKERS = 'osD^vPX'
 #: Metrics that are drawn and shown at most.
 SHOWN = 4
@@ -219,15 +218,15 @@ def draw(
         drawn = [(p[x], p[y]) for p in points if p.get(x) is not None and p.get(y) is not None]
         if not drawn:
             continue
-        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-        style = '-' if i < len(COLOURS) else '--'
+        colour, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
+        style = '-' if i < len(SERIES) else '--'
         axis.plot(
             *zip(*drawn, strict=True), style, color=colour, marker=marker, markersize=5,
             linewidth=1.4, label=label,
         )  # fmt: skip
         values += [value for _, value in drawn]
         axis.axhline(
-            drawn[0][1], color='#4a5568', linewidth=0.8, linestyle=':', zorder=0,
+            drawn[0][1], color=SOFT, linewidth=0.8, linestyle=':', zorder=0,
             label='_' if i else 'dense',
         )  # fmt: skip
     axis.set_xlim(0, 103)
@@ -237,5 +236,5 @@ def draw(
         axis.set_ylim(bottom=0)
     if better:
         axis.set_title(BETTER[better], loc='left', fontsize=8)
-    axis.grid(color='#edf2f7')
+    axis.grid(color=GRID)
     axis.spines[['top', 'right']].set_visible(False)

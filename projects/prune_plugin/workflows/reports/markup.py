@@ -11,10 +11,12 @@ from string import Template
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f4f6f8; --card: #fff; --text: #1a202c; --soft: #566173;
-  --line: #dde2e8; --track: #e4e7eb; --fill: #2b6cb0; --note: #fdf4e7; --edge: #c05621; }
+  --line: #dde2e8; --track: #e4e7eb; --fill: #2b6cb0; --note: #fdf4e7; --edge: #c05621;
+  --shade: #0006; }
 @media (prefers-color-scheme: dark) { :root { --page: #12151a; --card: #1b2027; --text: #e5e9ef;
   --soft: #a3adbb; --line: #313944; --track: #2f3742; --fill: #63a4e8; --note: #2c2418;
-  --edge: #dd8a4e; } }
+  --edge: #dd8a4e; --shade: #fff6; }
+  figure img { filter: invert(.9) hue-rotate(180deg); } }
 * { box-sizing: border-box; }
 body { margin: 0; padding: clamp(.75rem, 3vw, 2.5rem) clamp(.75rem, 3vw, 2rem); color: var(--text);
   background: var(--page); font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", sans-serif;
@@ -28,7 +30,11 @@ p { margin: .5rem 0; }
 .note { padding: .6rem .9rem; border-left: 4px solid var(--edge); background: var(--note); }
 section { margin-top: 1.25rem; padding: clamp(.9rem, 2.5vw, 1.5rem); border-radius: .6rem;
   border: 1px solid var(--line); background: var(--card); }
-.scroll { overflow-x: auto; overflow-wrap: normal; }
+.scroll { overflow-x: auto; overflow-wrap: normal; background:
+  linear-gradient(to right, var(--card) 30%, transparent) 0 0 / 2rem 100% no-repeat local,
+  linear-gradient(to left, var(--card) 30%, transparent) 100% 0 / 2rem 100% no-repeat local,
+  linear-gradient(to right, var(--shade), transparent) 0 0 / .8rem 100% no-repeat scroll,
+  linear-gradient(to left, var(--shade), transparent) 100% 0 / .8rem 100% no-repeat scroll; }
 .scroll:focus-visible, summary:focus-visible { outline: 2px solid var(--fill); }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .45rem .75rem; text-align: right; white-space: nowrap;
@@ -61,8 +67,8 @@ h3 { margin: 1rem 0 .4rem; font-size: .95rem; }
 pre { margin: 0; padding: .75rem; border-radius: .4rem; background: var(--page); font-size: .85rem;
   font-family: ui-monospace, Consolas, "DejaVu Sans Mono", monospace; white-space: pre-wrap; }
 @media (max-width: 40rem) {
-  table { font-size: .85rem; }
-  th, td { padding: .4rem .4rem; }
+  table { font-size: .8rem; }
+  th, td { padding: .4rem .3rem; }
   .bars li { grid-template-columns: minmax(0, 1fr) max-content; padding: .3rem 0; }
   .bars span:last-child { grid-area: 1 / 2; }
   .bars .bar { grid-area: 2 / 1 / auto / -1; }

@@ -5,7 +5,12 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from ...common.fileio import atomic_write
-from ..run_report import STAGES, RunReport
+from ..run_report import RunReport
+from .colours import BLUE, GRID, STAGE, TEXT, TRACK
+from .short_names import short_names, starts_of_stages
+
+#: Layers that are named on an axis, at most.
+NAMED = 40
 
 
 def write_plots(report: RunReport, folder: Path) -> list[Path]:
@@ -37,14 +42,14 @@ def plot_kept_share(report: RunReport, path: Path) -> Path:
     from matplotlib.figure import Figure
 
     kinds = list(dict.fromkeys(group.kind for group in report.groups))
-    figure = Figure(figsize=(9, 2.4 * len(kinds) + 0.6), layout='constrained')
+    figure = Figure(figsize=(9, 2.5 * len(kinds) + 0.6), layout='constrained')
     axes = figure.subplots(len(kinds), 1, squeeze=False)[:, 0]
     for axis, kind in zip(axes, kinds, strict=True):
         groups = [group for group in report.groups if group.kind == kind]
         shares = [group.kept / group.size for group in groups]
         places = range(len(groups))
-        axis.bar(places, [1] * len(groups), color='#e4e7eb', width=0.8)
-        axis.bar(places, shares, color='#2b6cb0', width=0.8)
+        axis.bar(places, [1] * len(groups), color=TRACK, width=0.8)
+        axis.bar(places, shares, color=BLUE, width=0.8)
         if len(groups) <= 24:
             for place, group in zip(places, groups, strict=True):
                 text = f'{group.kept}/{group.size}'
@@ -53,17 +58,23 @@ def plot_kept_share(report: RunReport, path: Path) -> Path:
                 axis.text(
                     place, height - 0.03 if inside else height + 0.03, text, fontsize=7,
                     ha='center', va='top' if inside else 'bottom',
-                    color='white' if inside else '#1a202c',
+                    color='white' if inside else TEXT,
                 )  # fmt: skip
-        labels = [str(group.layer_idx) for group in groups]
-        step = max(1, len(groups) // 24)
-        axis.set_xticks(list(places)[::step], labels[::step])
+        labels, pattern = short_names([group.name for group in groups])
+        step = -(-len(groups) // NAMED)
+        long = max(map(len, labels)) > 3
+        axis.set_xticks(
+            list(places)[::step], labels[::step], rotation=60 if long else 0, fontsize=7 if long else 8,
+            ha='right' if long else 'center', rotation_mode='anchor' if long else None,
+        )  # fmt: skip
+        for start in starts_of_stages(labels):
+            axis.axvline(start - 0.5, color=TEXT, linewidth=0.6, linestyle=':')
         axis.set_ylim(0, 1.02)
         axis.set_ylabel('kept share')
         total, kept = report.kind_totals()[kind]
-        axis.set_title(f'{kind}: {kept:,} of {total:,} units kept', loc='left', fontsize=10)
+        title = f'{kind}: {kept:,} of {total:,} units kept; {pattern}'
+        axis.set_title(title, loc='left', fontsize=9)
         axis.spines[['top', 'right']].set_visible(False)
-    axes[-1].set_xlabel('layer')
     with atomic_write(path, 'wb') as file:
         figure.savefig(file, dpi=130, format='png')
     return path
@@ -97,13 +108,14 @@ def plot_metric(axis, report: RunReport, name: str) -> None:
     }
     points = list(measured.values())
     axis.plot(*zip(*points, strict=True), color='#a0aec0', linewidth=1, zorder=1)
-    colours = dict(zip(STAGES, ('#1a202c', '#c05621', '#805ad5', '#2f855a'), strict=True))
     for stage, (x, y) in measured.items():
-        axis.scatter([x], [y], s=60, color=colours[stage], zorder=2, label=f'{stage}: {y:.4g}')
+        axis.scatter([x], [y], s=60, color=STAGE[stage], zorder=2, label=f'{stage}: {y:.4g}')
     axis.set_xlabel('parameters (millions)')
     better = {'max': 'higher', 'min': 'lower'}[report.headline[name]]
     axis.set_title(f'{name} ({better} is better)', loc='left', fontsize=9)
     axis.set_xlim(left=0)
-    axis.grid(color='#edf2f7')
+    if min(y for _, y in points) >= 0:
+        axis.set_ylim(bottom=0)
+    axis.grid(color=GRID)
     axis.legend(frameon=False, loc='best', fontsize=8)
     axis.spines[['top', 'right']].set_visible(False)

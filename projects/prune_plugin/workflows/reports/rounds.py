@@ -13,14 +13,15 @@ from rich.table import Table
 from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv, write_json
 from ..round_record import Record, Row
+from .colours import BLUE, GREEN, GRID, PURPLE, TEXT, VERMILION
 from .console import number
 from .terminal_width import table_console
 
 #: Moments of a round at which metrics are drawn: attribute, label, colour.
 MOMENTS = (
-    ('after_prune', 'after pruning', '#c05621'),
-    ('before_removal', 'before removal', '#805ad5'),
-    ('after_training', 'after training', '#2f855a'),
+    ('after_prune', 'after pruning', BLUE),
+    ('before_removal', 'before removal', PURPLE),
+    ('after_training', 'after training', GREEN),
 )
 
 
@@ -172,15 +173,13 @@ def plot_metric(axis, record: Record, name: str) -> None:
     if dense is None and record.rows and record.rows[0].round == 0:
         dense = of_metric(record.rows[0], 'after_training', name)
     if dense is not None:
-        axis.axhline(
-            dense, color='#1a202c', linewidth=1, linestyle='--', label=f'dense: {dense:.4g}'
-        )
+        axis.axhline(dense, color=TEXT, linewidth=1, linestyle='--', label=f'dense: {dense:.4g}')
     if dense and values and min(values) > 0 and max(values) > 20 * dense:
         axis.set_yscale('log')
     better = {'max': 'higher', 'min': 'lower'}[record.headline[name]]
     axis.set_title(f'{name} ({better} is better)', loc='left', fontsize=9)
     axis.set_xlabel('sparsity (%)')
-    axis.grid(color='#edf2f7')
+    axis.grid(color=GRID)
     axis.legend(frameon=False, fontsize=8)
     axis.spines[['top', 'right']].set_visible(False)
 
@@ -204,7 +203,7 @@ def plot_layers(rows: Sequence[Row]):
         axis.imshow(shares, cmap='Blues', vmin=0, vmax=1, aspect='auto')
         for y, name in enumerate(names):
             for x, row in enumerate(rows):
-                colour = 'white' if shares[y][x] > 0.6 else '#1a202c'
+                colour = 'white' if shares[y][x] > 0.6 else TEXT
                 axis.text(
                     x, y, f'{row.groups[name][1]:,}', ha='center', va='center', fontsize=6,
                     color=colour,
@@ -237,13 +236,13 @@ def plot_penalty(scalars: Sequence[dict[str, float]]):
     figure = Figure(figsize=(7.5, 3.8), layout='constrained')
     axis = figure.subplots()
     steps = [entry['step'] for entry in scalars]
-    axis.plot(steps, [entry['leaving_norm'] for entry in scalars], color='#2b6cb0')
-    axis.set_ylabel('norm of the units scheduled for removal', color='#2b6cb0')
+    axis.plot(steps, [entry['leaving_norm'] for entry in scalars], color=BLUE)
+    axis.set_ylabel('norm of the units scheduled for removal', color=BLUE)
     axis.set_ylim(bottom=0)
     axis.set_xlabel('iteration')
     other = axis.twinx()
-    other.plot(steps, [entry['penalty'] for entry in scalars], color='#c05621', linewidth=1)
-    other.set_ylabel('strength of the penalty', color='#c05621')
+    other.plot(steps, [entry['penalty'] for entry in scalars], color=VERMILION, linewidth=1)
+    other.set_ylabel('strength of the penalty', color=VERMILION)
     other.set_ylim(bottom=0)
     for one in (axis, other):
         one.spines['top'].set_visible(False)

@@ -11,6 +11,7 @@ from rich.table import Table
 from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv, write_json
 from . import markup
+from .colours import GREEN, GRID, TEXT, VERMILION
 from .console import number
 from .rounds import percent
 from .terminal_width import table_console
@@ -18,7 +19,7 @@ from .terminal_width import table_console
 COLUMNS = ('trial', 'ratio', 'removed', 'params', 'flops', 'value', 'drop', 'holds')
 SHOWN = ('trial', 'ratio', 'removed', 'parameters', 'metric', 'worse by', '')
 #: A trial's mark in the picture, by whether it holds.
-MARKS = {True: ('#2f855a', 'o', 'holds'), False: ('#c05621', 'x', 'too much')}
+MARKS = {True: (GREEN, 'o', 'holds'), False: (VERMILION, 'x', 'too much')}
 
 
 def write_search(report: Mapping[str, Any], folder: Path) -> None:
@@ -132,19 +133,17 @@ def plot_search(report: Mapping[str, Any], path: Path) -> Path | None:
     if taken:
         axis.scatter(
             [100 * taken['removed']], [taken['value']], s=160, facecolors='none',
-            edgecolors='#1a202c', zorder=3, label=f'taken: {taken["value"]:.4g}',
+            edgecolors=TEXT, zorder=3, label=f'taken: {taken["value"]:.4g}',
         )  # fmt: skip
     for value, style, label in ((dense, '--', 'dense'), (report['limit'], ':', 'limit')):
-        axis.axhline(
-            value, color='#1a202c', linewidth=1, linestyle=style, label=f'{label}: {value:.4g}'
-        )
+        axis.axhline(value, color=TEXT, linewidth=1, linestyle=style, label=f'{label}: {value:.4g}')
     values = [y for _, y in drawn]
     if min(values) > 0 and max(values) > 20 * dense:
         axis.set_yscale('log')
     better = {'max': 'higher', 'min': 'lower'}[report['better']]
     axis.set_title(f'{name} ({better} is better); numbers: trials', loc='left', fontsize=9)
     axis.set_xlabel(f'{report["asked"]["of"]} removed (%)')
-    axis.grid(color='#edf2f7')
+    axis.grid(color=GRID)
     axis.legend(frameon=False, fontsize=8)
     axis.spines[['top', 'right']].set_visible(False)
     with atomic_write(path, 'wb') as file:
