@@ -35,7 +35,7 @@ from .settings import LR_SCHEDULES, RecoverySettings
 #: Hooks added to every training that the tools run.
 TRAINING_HOOKS = (
     'EpochSeedHook', 'FiniteGradientsHook', 'LatestCheckpointHook', 'ModelMetaHook',
-    'FinishedTrainingHook',
+    'FinishedTrainingHook', 'PruningScalarsHook',
 )  # fmt: skip
 #: Sub-directory of the work directory for each mode.
 FOLDERS = {'fine_tune': 'fine_tuned', 'retrain': 'retrained'}

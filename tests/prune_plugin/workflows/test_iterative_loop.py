@@ -137,6 +137,14 @@ def test_the_cut_model_is_the_masked_one(tmp_path):
     assert torch.allclose(slim(x), masked(x), atol=1e-6)
     rows = json.loads((tmp_path / 'states.json').read_text())
     assert [row['state'] for row in rows] == [0, 1, 2]
+    (drawn,) = tmp_path.rglob('scalars.json')
+    lines = [json.loads(line) for line in drawn.read_text().splitlines()]
+    rounds = [line for line in lines if 'pruning/round' in line]
+    assert [line['pruning/round'] for line in rounds] == [0, 1, 2]
+    assert (
+        rounds[-1]['pruning/kept/mlp'] == 8 / 16
+        and rounds[-1]['pruning/params'] == rows[2]['params']
+    )
     accuracy = 100 * float((slim(x).argmax(1) == toy.ToyData().labels).float().mean())
     assert rows[-1]['after_removal']['accuracy/top1'] == pytest.approx(accuracy)
     assert rows[-1]['before_removal'] == rows[-1]['after_removal']

@@ -12,6 +12,7 @@ from .mask_hook import MaskHook
 from .model_meta_hook import ModelMetaHook
 from .penalty_hook import PenaltyHook
 from .prune_state_hook import PruneStateHook
+from .pruning_scalars_hook import PruningScalarsHook
 
 __all__ = [
     'CarryOverHook',
@@ -25,5 +26,6 @@ __all__ = [
     'ModelMetaHook',
     'PenaltyHook',
     'PruneStateHook',
+    'PruningScalarsHook',
     'AtomicCheckpointHook',
 ]

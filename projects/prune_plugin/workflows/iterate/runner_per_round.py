@@ -8,13 +8,15 @@ import gc
 import os
 import shutil
 from collections.abc import Callable
-from copy import copy
-from dataclasses import replace
+from copy import copy, deepcopy
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from mmengine import dist
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import VISUALIZERS
+from mmengine.visualization import Visualizer
 from torch import nn
 
 from ...checkpoints.checkpoint_file import load_file, newest_checkpoint, save_file
@@ -30,6 +32,7 @@ from ...methods.pruners import Pruner
 from ...methods.pruners.layer_progress import LayerProgress
 from ...methods.schedules import Round
 from ...training.hooks.mask_hook import zero_share
+from ...training.hooks.pruning_scalars_hook import log_round
 from ...training.settings import RecoverySettings
 from ..options import PruneOptions, PruneResult
 from ..prune import check_config, data_factory, progress_key, renew_batch_norms
@@ -108,6 +111,7 @@ class RunnerPerRound:
         self.seconds: dict[str, float] = {}
         self.data = data_factory(cfg, pruner)
         self.loaded: Loaded | None = None
+        self.visualizer: Visualizer | None = None
 
     def run(self) -> PruneResult:
         """See :func:`prune_in_rounds`."""
@@ -183,6 +187,17 @@ class RunnerPerRound:
         if dist.is_main_process():
             record.save(self.folder / 'history.json')
             write_history(record, self.folder)
+            if record.rows and record.rows[-1].complete:
+                self.log(record.rows[-1])
+
+    def log(self, row: Row) -> None:
+        """Draw a round with the config's visualizer, if it has one, in a folder beside the rounds'."""
+        if self.visualizer is None and self.cfg.get('visualizer'):
+            settings = deepcopy(self.cfg.visualizer.to_dict())
+            settings |= dict(name=f'rounds of {self.folder}', save_dir=str(self.folder / 'rounds'))
+            self.visualizer = VISUALIZERS.build(settings)
+        if self.visualizer is not None:
+            log_round(self.visualizer, {**asdict(row), 'kept': row.kept}, row.round)
 
     def trained_model(self) -> nn.Module:
         """See :class:`Trainer`."""

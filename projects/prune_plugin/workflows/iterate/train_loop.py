@@ -27,6 +27,7 @@ from ...methods.pruners import Pruner, build_pruner
 from ...methods.schedules import Round
 from ...training.hooks.mask_hook import MaskHook
 from ...training.hooks.penalty_hook import PenaltyHook
+from ...training.hooks.pruning_scalars_hook import log_round
 from ..prune import data_factory
 from ..reports.rounds import write_states
 from ..round_record import Record, Row
@@ -214,8 +215,10 @@ class IterativePruneLoop(EpochBasedTrainLoop):
 
     def save(self, record: Record) -> None:
         """See :class:`Trainer`: the record itself is in the checkpoints."""
-        if dist.is_main_process() and record.rows[-1].complete:
+        row = record.rows[-1]
+        if dist.is_main_process() and row.complete:
             write_states(record, Path(self.runner.work_dir))
+            log_round(self.runner.visualizer, {**asdict(row), 'kept': row.kept}, self.runner.iter)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
