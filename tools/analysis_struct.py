@@ -148,7 +148,7 @@ def check_dry_run(parser: Parser, args: argparse.Namespace) -> None:
         parser.error('--dry-run trains nothing; leave out --fine-tune')
     if args.resume:
         parser.error('--dry-run leaves nothing to resume; leave out --resume')
-    for name in ('save_hf', 'save_onnx', 'save_exported'):
+    for name in ('save_hf', 'save_onnx', 'save_exported', 'save_gguf'):
         if getattr(args, name):
             parser.error(f'--dry-run writes no model; leave out {flag(name)}')
 
@@ -157,7 +157,15 @@ def check_meta(parser: Parser, args: argparse.Namespace) -> None:
     """End with what doesn't go with ``--meta``."""
     if not args.meta:
         return
-    for name in ('checkpoint', 'fine_tune', 'save_hf', 'save_onnx', 'save_exported', 'resume'):
+    for name in (
+        'checkpoint',
+        'fine_tune',
+        'save_hf',
+        'save_onnx',
+        'save_exported',
+        'save_gguf',
+        'resume',
+    ):
         if getattr(args, name):
             given = name.upper() if name == 'checkpoint' else flag(name)
             parser.error(f'--meta plans without weights; leave out {given}')
@@ -171,7 +179,7 @@ def check_sensitivity(parser: Parser, args: argparse.Namespace) -> None:
         return
     for name in (
         'pruning_ratio', 'fine_tune', 'resume', 'dry_run', 'meta', 'save_table', 'save_hf',
-        'save_onnx', 'save_exported',
+        'save_onnx', 'save_exported', 'save_gguf',
     ):  # fmt: skip
         if getattr(args, name) not in (None, False):
             parser.error(
@@ -254,7 +262,9 @@ def main(args: argparse.Namespace) -> None:
     pruner = pruner_from_config(cfg, args.pruning_ratio)
     folder, tables = Path(args.output_dir), (args.save_table, args.from_table)
     plan_only = args.dry_run or args.meta
-    exports = Exports(args.save_hf, args.save_onnx, args.save_exported)
+    exports = Exports(
+        args.save_hf, args.save_onnx, args.save_exported, args.save_gguf, args.gguf_type or 'f16'
+    )
     options = PruneOptions(args.checkpoint, folder, plan_only, *tables, args.resume)
     written = None
     if args.sensitivity is not None:

@@ -30,7 +30,9 @@ STARTED_BY = {
     'mpi': 'mpirun -np N python ... --launcher mpi',
 }
 #: Flags that save a traced forward pass, and how the files' names end.
-ENDINGS = {'--save-onnx': '.onnx', '--save-exported': '.pt2'}
+ENDINGS = {'--save-onnx': '.onnx', '--save-exported': '.pt2', '--save-gguf': '.gguf'}
+#: Types of the weights of a GGUF file.
+GGUF_TYPES = ('f32', 'f16', 'bf16', 'q8_0', 'q4_0')
 
 Parse = Callable[[Sequence[str] | None], argparse.Namespace]
 
@@ -234,6 +236,14 @@ def add_export_arguments(parser: argparse.ArgumentParser, model: str) -> None:
     parser.add_argument(
         '--save-hf', metavar='DIR', help=f'save {model} as a Hugging Face folder, too'
     )
+    parser.add_argument(
+        '--save-gguf', metavar='FILE.gguf', help=f'save {model} as a file for llama.cpp, too'
+    )
+    parser.add_argument(
+        '--gguf-type',
+        choices=GGUF_TYPES,
+        help='type of its weights; q8_0 and q4_0 take widths of multiples of 32; default: f16',
+    )
     forward = (
         "its forward(mode='tensor') alone, which takes what the data preprocessor gives, such as "
         'normalised images, and returns raw outputs, such as logits; the batch size stays open'
@@ -323,7 +333,13 @@ def check_exports(parser: Parser, args: argparse.Namespace) -> None:
     folder = args.save_hf and Path(args.save_hf)
     if folder and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         parser.error(f'--save-hf {folder} already exists; name a new or an empty folder')
-    for flag, path in (('--save-onnx', args.save_onnx), ('--save-exported', args.save_exported)):
+    if args.gguf_type and not args.save_gguf:
+        parser.error('--gguf-type goes with --save-gguf')
+    for flag, path in (
+        ('--save-onnx', args.save_onnx),
+        ('--save-exported', args.save_exported),
+        ('--save-gguf', args.save_gguf),
+    ):
         if path is not None:
             check_export_file(parser, flag, Path(path))
 

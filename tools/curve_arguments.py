@@ -10,7 +10,7 @@ OF_CURVES = ('criteria', 'allocators', 'baselines', 'keep')
 #: What goes with one pruning, not with several.
 OF_ONE = (
     'pruning_ratio', 'fine_tune', 'resume', 'dry_run', 'meta', 'save_table', 'save_hf', 'save_onnx',
-    'save_exported',
+    'save_exported', 'save_gguf',
 )  # fmt: skip
 
 

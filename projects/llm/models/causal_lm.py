@@ -158,6 +158,19 @@ class HFCausalLM(BaseModel):
 
         save_with_tokenizer(self, folder)
 
+    @staticmethod
+    def check_gguf(model: Mapping[str, Any], kind: str) -> None:
+        """Raise :class:`UserError` if a model config is of an architecture that no GGUF file can hold."""
+        from ..gguf_export import check_gguf
+
+        check_gguf(model, kind)
+
+    def save_gguf(self, path: str, kind: str = 'f16') -> None:
+        """Write model and tokenizer as a GGUF file: see :mod:`projects.llm.gguf_export`."""
+        from ..gguf_export import save_gguf
+
+        save_gguf(self.lm, path, kind, self.path)
+
     def checkpoint_meta(self) -> dict[str, Any]:
         """Where tokenizer and dense weights came from."""
         return {'causal_lm': {'path': self.path, 'model_type': self.lm.config.model_type}}

@@ -67,6 +67,13 @@ class ModelOffers(Protocol):
     def save_hf(self, folder: str) -> None:
         """Write the model as a Hugging Face folder, for ``--save-hf``."""
 
+    def save_gguf(self, path: str, kind: str) -> None:
+        """Write the model as a file for llama.cpp, for ``--save-gguf``."""
+
+    @staticmethod
+    def check_gguf(model: Mapping[str, Any], kind: str) -> None:
+        """Raise ``UserError`` if the config ``model`` can't be written so."""
+
 
 class SlimModelHas(Protocol):
     """What ``SlimModel`` sets on the model that it has cut."""
@@ -168,6 +175,11 @@ def evaluators_of(model: Any) -> Mapping[str, Any]:
 def offers_save_hf(model: Any) -> bool:
     """Whether a model, or its class, can be saved as a Hugging Face folder."""
     return hasattr(model, 'save_hf')
+
+
+def offers_save_gguf(model: Any) -> bool:
+    """Whether a model, or its class, can be saved as a file for llama.cpp."""
+    return hasattr(model, 'save_gguf')
 
 
 def prune_state_on(model: Any) -> Any:

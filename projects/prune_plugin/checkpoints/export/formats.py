@@ -1,4 +1,4 @@
-"""``--save-hf``, ``--save-onnx``, ``--save-exported``: exporting a checkpoint for other programs."""
+"""``--save-hf``, ``--save-gguf``, ``--save-onnx``, ``--save-exported``: checkpoints for other programs."""
 
 import os
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from torch import nn
 from ...common.distributed import on_rank_0
 from ...common.errors import UserError
 from ...common.model_argument import check_model
-from ...common.model_interface import offers_dummy_inputs, offers_save_hf
+from ...common.model_interface import offers_dummy_inputs, offers_save_gguf, offers_save_hf
 from ..model_loading import load_model
 from .onnx_export import check_packages, save_onnx
 from .torch_export import save_exported
@@ -29,17 +29,23 @@ class Exports:
         save_hf: A new or an empty folder, for Hugging Face.
         save_onnx: A file ``*.onnx``.
         save_exported: A file ``*.pt2`` of torch.export.
+        save_gguf: A file ``*.gguf``, for llama.cpp.
+        gguf_type: Of its weights.
     """
 
     save_hf: str | None = None
     save_onnx: str | None = None
     save_exported: str | None = None
+    save_gguf: str | None = None
+    gguf_type: str = 'f16'
 
 
 def check(cfg: Config, exports: Exports) -> None:
     """Raise :class:`UserError` if the config's model can't be written so, before any work."""
     if exports.save_hf:
         check_save_hf(cfg)
+    if exports.save_gguf:
+        check_save_gguf(cfg, exports.gguf_type)
     if exports.save_onnx:
         check_packages()
         check_example(cfg, '--save-onnx')
@@ -69,6 +75,8 @@ def save(
     steps: list[Callable[[nn.Module], Any]] = []
     if exports.save_hf:
         steps.append(methodcaller('save_hf', exports.save_hf))
+    if exports.save_gguf:
+        steps.append(methodcaller('save_gguf', exports.save_gguf, exports.gguf_type))
     if exports.save_onnx:
         steps.append(partial(save_onnx, path=exports.save_onnx, input_shape=shape))
     if exports.save_exported:
@@ -84,14 +92,29 @@ def save(
         on_rank_0(write)
 
 
-def model_class(cfg: Config) -> tuple[str | None, Any]:
-    """Name and class of the config's model inside ``SlimModel`` and ``LoraModel``; None if unknown."""
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
+def inner_model(cfg: Config) -> dict[str, Any]:
+    """The config's model inside ``SlimModel`` and ``LoraModel``."""
     model = cfg.get('model') or {}
     while model.get('type') in ('SlimModel', 'LoraModel'):
         model = model['model']
-    kind = model.get('type')
+    return model
+
+
+def model_class(cfg: Config) -> tuple[str | None, Any]:
+    """Name and class of the config's model inside ``SlimModel`` and ``LoraModel``; None if unknown."""
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    kind = inner_model(cfg).get('type')
     return kind, MODELS.get(kind) if isinstance(kind, str) else kind
+
+
+def check_save_gguf(cfg: Config, gguf_type: str) -> None:
+    """Raise :class:`UserError` unless the config's model can be written for llama.cpp."""
+    kind, cls = model_class(cfg)
+    if not offers_save_gguf(cls):
+        raise UserError(
+            f'--save-gguf: {kind} is not a language model of this project; leave the flag out'
+        )
+    cls.check_gguf(inner_model(cfg), gguf_type)
 
 
 def check_save_hf(cfg: Config) -> None:
