@@ -42,7 +42,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--curves', nargs='+', metavar='FILE',
-        help='instead: draw these curve.json of tools/analysis_struct.py --ratios into one picture',
+        help='instead: draw these curve.json, which tools/analysis_struct.py has left, into one picture',
     )  # fmt: skip
     parser.add_argument(
         '--labels', nargs='+', metavar='LABEL',
