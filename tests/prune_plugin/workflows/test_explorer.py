@@ -11,9 +11,11 @@ from mmengine.config import Config
 
 from projects.prune_plugin import InfeasibleBudgetError, build_pruner
 from projects.prune_plugin.workflows.explorer_data import explorer_data
-from projects.prune_plugin.workflows.options import PruneOptions
+from projects.prune_plugin.workflows.options import PruneOptions, PruneResult
 from projects.prune_plugin.workflows.prune import prune, pruner_from_config
 from projects.prune_plugin.workflows.reports import read_explorer
+from projects.prune_plugin.workflows.reports.explorer import explorer_section
+from projects.prune_plugin.workflows.save_results import read_report, write_report
 
 ROOT = Path(__file__).resolve().parents[3]
 ARTEFACTS = Path(os.environ.get('TEST_ARTEFACTS', ROOT / 'work_dirs' / 'test_artefacts'))
@@ -132,6 +134,12 @@ def test_what_is_predicted_is_what_the_run_counted(folder, page):
     left = page.run(f'explorer.predicted({counts})')
     assert left['params'] == report['pruned']['params']
     assert left['flops'] == pytest.approx(report['pruned']['flops'])
+    assert left['between'] == pytest.approx(report['pruned']['latency_ms'])
+    middle = page.run(f'explorer.predicted({planned(page, ratio=0.2)["counts"]})')
+    ends = sorted(report[stage]['latency_ms'] for stage in ('dense', 'pruned'))
+    assert ends[0] <= middle['between'] <= ends[1]
+    more = page.run(f'explorer.predicted({planned(page, ratio=0.7)["counts"]})')
+    assert 'between' not in more  # beyond what was measured
 
 
 @in_browser
@@ -187,9 +195,6 @@ def test_half_a_million_units(tmp_path):
 
 def test_a_page_written_again_keeps_its_explorer(folder, tmp_path):
     """As after a recovery that is gone on with, when the plan is not at hand."""
-    from projects.prune_plugin.workflows.options import PruneResult
-    from projects.prune_plugin.workflows.save_results import read_report, write_report
-
     copy = tmp_path / 'copy'
     shutil.copytree(folder, copy)
     data = read_explorer(copy / 'report.html')
@@ -198,6 +203,13 @@ def test_a_page_written_again_keeps_its_explorer(folder, tmp_path):
     assert read_explorer(copy / 'report.html') == data
     (copy / 'report.html').write_text('nothing')
     assert read_explorer(copy / 'report.html') is None
+
+
+def test_names_are_no_html(folder):
+    report, data = read_report(folder), read_explorer(folder / 'report.html')
+    data['groups'][0]['name'] = report.config = '</script><script>alert(1)</script>'
+    section = explorer_section(report, data)
+    assert '<script>alert' not in section and section.count('</script>') == 2
 
 
 def test_no_explorer_where_the_arithmetic_is_another():

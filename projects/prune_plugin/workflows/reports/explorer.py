@@ -48,19 +48,33 @@ def explorer_section(
 
 
 def points(report: RunReport, curve: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Models that were measured, each with parameters and metrics."""
+    """Models that were measured: parameters, FLOPs, milliseconds and metrics, as far as known."""
     found = [
-        dict(label=label, params=stage.params, metrics=stage.metrics, trained=label == 'recovered')
+        dict(
+            label=label,
+            params=stage.params,
+            flops=stage.flops,
+            latency=stage.latency_ms,
+            metrics=stage.metrics,
+            trained=label == 'recovered',
+        )
         for label, stage in report.stages().items()
-        if stage.metrics
     ]
-    series = curve['series'][0] if curve else None
+    series, dense = (curve['series'][0] if curve else None), report.dense.latency_ms
     for row in curve['rows'] if curve else ():
-        if row['series'] == series and row['metrics']:
-            label = f'{series} at {row["ratio"]:g}'
-            found.append(
-                dict(label=label, params=row['params'], metrics=row['metrics'], trained=False)
+        if row['series'] != series or not row['params']:
+            continue
+        own, timed = row['latency_ms'], row['dense_latency_ms']
+        found.append(
+            dict(
+                label=f'{series} at {row["ratio"]:g}',
+                params=row['params'],
+                flops=row['flops'],
+                latency=dense * own / timed if dense and own and timed else None,
+                metrics=row['metrics'],
+                trained=False,
             )
+        )
     return found
 
 

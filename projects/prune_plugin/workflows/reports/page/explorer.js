@@ -206,16 +206,31 @@ class Explorer {
 
   // What would be left of each quantity, in its unit.
   predicted(counts) {
-    return Object.fromEntries(Object.entries(this.models).map(([name, cost]) => {
+    const found = Object.fromEntries(Object.entries(this.models).map(([name, cost]) => {
       const dense = this.dense[name], whole = cost.total(this.sizes)
       return [name, dense && whole ? dense * cost.total(counts) / whole : cost.total(counts)]
     }))
+    const latency = this.models.latency ? null : this.betweenMeasured(found.flops)
+    return latency === null ? found : { ...found, between: latency }
+  }
+
+  // The time of so many FLOPs, on the line between the two models measured next to it; null outside.
+  betweenMeasured(flops) {
+    const known = this.points.filter(point => point.flops && point.latency)
+    known.sort((a, b) => a.flops - b.flops)
+    const right = known.findIndex(point => point.flops >= flops)
+    if (right < 0 || (!right && known[0].flops > flops)) return null
+    const [a, b] = [known[Math.max(right - 1, 0)], known[right]]
+    const share = a === b ? 1 : (flops - a.flops) / (b.flops - a.flops)
+    return a.latency + share * (b.latency - a.latency)
   }
 }
 
 // The page
 
-const NAMES = { params: 'parameters', flops: 'FLOPs', latency: 'latency, ms' }
+const NAMES = {
+  params: 'parameters', flops: 'FLOPs', latency: 'latency, ms', between: 'latency, ms, on the line between measured models',
+}
 const MOST_LAYERS = 200, BINS = 64, FIRST = 8
 const SVG = 'http://www.w3.org/2000/svg'
 
@@ -310,7 +325,8 @@ class Page {
   sizes(counts) {
     const { dense } = this.explorer
     const rows = Object.entries(this.explorer.predicted(counts)).map(([name, left]) => {
-      const whole = dense[name] || this.explorer.models[name].total(this.explorer.sizes)
+      const known = name === 'between' ? dense.latency : dense[name]
+      const whole = known || this.explorer.models[name].total(this.explorer.sizes)
       return [NAMES[name], number(whole), number(left), percent(1 - left / whole)]
     })
     this.show('x-sizes', table(['predicted', 'dense', 'left', 'removed'], rows))
