@@ -67,6 +67,12 @@ class ModelOffers(Protocol):
     def save_hf(self, folder: str) -> None:
         """Write the model as a Hugging Face folder, for ``--save-hf``."""
 
+    def export_view(self) -> Any:
+        """A module that computes the same from tensors alone, for ``--save-onnx`` and ``--save-exported``.
+
+        It has ``export_example(seed)``, the keyword arguments of a call, all of one size.
+        """
+
     def save_gguf(self, path: str, kind: str) -> None:
         """Write the model as a file for llama.cpp, for ``--save-gguf``."""
 
@@ -180,6 +186,17 @@ def offers_save_hf(model: Any) -> bool:
 def offers_save_gguf(model: Any) -> bool:
     """Whether a model, or its class, can be saved as a file for llama.cpp."""
     return hasattr(model, 'save_gguf')
+
+
+def export_view_of(model: Any) -> Any:
+    """What to trace in the place of a model: what its ``export_view`` gives, or the model itself."""
+    view = getattr(model, 'export_view', None)
+    return model if view is None else view()
+
+
+def offers_export_view(model: Any) -> bool:
+    """Whether a model, or its class, has something else than itself to trace."""
+    return hasattr(model, 'export_view')
 
 
 def prune_state_on(model: Any) -> Any:

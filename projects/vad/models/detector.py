@@ -156,6 +156,12 @@ class VAD(BaseModel):
         """Arguments of ``forward``: grey images of a made-up rig, without a history."""
         return dummy_inputs(batch_size, self.input_shape)
 
+    def export_view(self) -> nn.Module:
+        """One frame as a function of tensors, for other programs: see :mod:`projects.vad.export`."""
+        from ..export import FrameGraph
+
+        return FrameGraph(self)
+
     def extract_feat(self, images: Tensor, masked: bool = False) -> list[Tensor]:
         """Feature levels ``(B, cameras, C, h, w)`` of images ``(B, cameras, 3, H, W)``."""
         flat = images.flatten(0, 1)

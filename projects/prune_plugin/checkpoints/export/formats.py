@@ -15,7 +15,12 @@ from torch import nn
 from ...common.distributed import on_rank_0
 from ...common.errors import UserError
 from ...common.model_argument import check_model
-from ...common.model_interface import offers_dummy_inputs, offers_save_gguf, offers_save_hf
+from ...common.model_interface import (
+    offers_dummy_inputs,
+    offers_export_view,
+    offers_save_gguf,
+    offers_save_hf,
+)
 from ..model_loading import load_model
 from .onnx_export import check_packages, save_onnx
 from .torch_export import save_exported
@@ -138,6 +143,8 @@ def check_example(cfg: Config, flag: str) -> None:
         flag: What needs them.
     """
     kind, cls = model_class(cfg)
+    if offers_export_view(cls):
+        return
     if not offers_dummy_inputs(cls) and sample_shape(cfg) is None:
         raise UserError(
             f'{flag} needs an example input, and {kind} has no dummy_inputs: set '

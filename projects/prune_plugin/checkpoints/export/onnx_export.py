@@ -113,6 +113,7 @@ def to_onnx(traced: Traced) -> bytes:
     """
     count = len(traced.cases[0][1])
     names = ['output'] if count == 1 else [f'output_{i}' for i in range(count)]
+    names = traced.output_names or names
     try:
         exported = torch.onnx.export(
             traced.program, dynamic_shapes=traced.batch_dims, output_names=names, verbose=False

@@ -12,6 +12,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ...common.errors import UserError, first_line
+from ...common.model_interface import export_view_of
 from ...evaluation.example_inputs import Example, require_example_input
 
 #: Batch size of the traced example, and those of the comparisons. The graph's batch size is dynamic.
@@ -30,12 +31,14 @@ class Traced:
         program: The graph, with a dynamic batch size.
         batch_dims: ``{dimension: 'batch'}`` for each tensor, in the structure of the arguments.
         cases: Random arguments, one for each batch size in ``COMPARED``, and the model's outputs for them.
+        output_names: Names of the outputs, where the model gives a dict.
     """
 
     name: str
     program: ExportedProgram
     batch_dims: Any
     cases: list[tuple[Example, list[Tensor]]]
+    output_names: list[str] | None = None
 
 
 def tensors_of(value: Any) -> list[Tensor]:
@@ -64,13 +67,12 @@ def trace(
     name = type(model).__name__
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):
         model.float()
-    example, *others = (
-        random_example(model, size, input_shape, flag) for size in (TRACED, *COMPARED)
-    )
+    model = export_view_of(model)
+    example, *others = examples_of(model, input_shape, flag)
     neither = 'neither --save-onnx nor --save-exported can write it; leave the flag out'
     with torch.no_grad(), plain_attention():
         try:
-            cases = [(case, tensors_of(model(*case[0], **case[1]))) for case in others]
+            outputs = [model(*case[0], **case[1]) for case in others]
         except Exception as error:  # the model's own code may raise anything
             raise UserError(
                 f"{flag}: forward(mode='tensor') of {name} fails on its example input "
@@ -83,7 +85,17 @@ def trace(
                 f'{flag}: torch.export cannot trace the forward pass of {name} ({describe_error(error)}), '
                 f'so {neither}'
             ) from error
-    return Traced(name, program, dims, cases)
+    cases = [(case, tensors_of(output)) for case, output in zip(others, outputs, strict=True)]
+    names = list(outputs[0]) if isinstance(outputs[0], dict) else None
+    return Traced(name, program, dims, cases, names)
+
+
+def examples_of(model: nn.Module, input_shape: Sequence[int] | None, flag: str) -> list[Example]:
+    """Arguments to trace a model with, and two more to compare with."""
+    sizes = (TRACED, *COMPARED)
+    if hasattr(model, 'export_example'):
+        return [((), model.export_example(seed)) for seed in range(len(sizes))]
+    return [random_example(model, size, input_shape, flag) for size in sizes]
 
 
 def random_example(

@@ -79,7 +79,10 @@ class HeadAttention(nn.Module):
             bias = bias.to(q.dtype).expand(q.shape[0], self.num_heads, q.shape[2], k.shape[2])
         dropout = self.dropout if self.training else 0.0
         out = attend(q, k, v, bias, dropout)
-        return self.out_proj(out.transpose(1, 2).flatten(2))
+        merged = out.transpose(1, 2)
+        if torch.compiler.is_compiling():  # what stands in for the attention lays it out otherwise
+            merged = merged.clone(memory_format=torch.contiguous_format)
+        return self.out_proj(merged.flatten(2))
 
 
 def attend(

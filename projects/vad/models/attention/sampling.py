@@ -66,7 +66,8 @@ def deformable_sampling(
     exact = torch.promote_types(value.dtype, torch.float32)  # sums of many terms: no half floats
     with torch.autocast(value.device.type, enabled=False):
         tensors = (x.to(exact) for x in (value, locations, weights))
-        use_mmcv = torch.is_grad_enabled() or has_operator(value.device.type)
+        exported = torch.compiler.is_compiling()  # as grid_sample, which other programs know
+        use_mmcv = exported or torch.is_grad_enabled() or has_operator(value.device.type)
         sample = by_mmcv if use_mmcv else by_table
         return sample(*tensors, shapes, rows).to(value.dtype)
 
