@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ...common.errors import UserError, first_line
 from ...common.model_interface import export_view_of
 from ...evaluation.example_inputs import Example, require_example_input
+from .one_image import as_one_image
 
 #: Batch size of the traced example, and those of the comparisons. The graph's batch size is dynamic.
 TRACED, COMPARED = 2, (1, 3)
@@ -67,7 +68,7 @@ def trace(
     name = type(model).__name__
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):
         model.float()
-    model = export_view_of(model)
+    model = as_one_image(export_view_of(model), input_shape)
     example, *others = examples_of(model, input_shape, flag)
     neither = 'neither --save-onnx nor --save-exported can write it; leave the flag out'
     with torch.no_grad(), plain_attention():
