@@ -263,7 +263,12 @@ def main(args: argparse.Namespace) -> None:
     folder, tables = Path(args.output_dir), (args.save_table, args.from_table)
     plan_only = args.dry_run or args.meta
     exports = Exports(
-        args.save_hf, args.save_onnx, args.save_exported, args.save_gguf, args.gguf_type or 'f16'
+        args.save_hf,
+        args.save_onnx,
+        args.save_exported,
+        args.save_gguf,
+        args.gguf_type or 'f16',
+        args.int8,
     )
     options = PruneOptions(args.checkpoint, folder, plan_only, *tables, args.resume)
     written = None

@@ -252,6 +252,11 @@ def add_export_arguments(parser: argparse.ArgumentParser, model: str) -> None:
         '--save-onnx', metavar='FILE.onnx', help=f'save {model} as an ONNX file, too: {forward}'
     )
     parser.add_argument(
+        '--int8',
+        action='store_true',
+        help="with --save-onnx: in 8 bits, the ranges of activations taken from the config's data",
+    )
+    parser.add_argument(
         '--save-exported',
         metavar='FILE.pt2',
         help='the same as a file of torch.export, for what ONNX cannot say',
@@ -333,6 +338,8 @@ def check_exports(parser: Parser, args: argparse.Namespace) -> None:
     folder = args.save_hf and Path(args.save_hf)
     if folder and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         parser.error(f'--save-hf {folder} already exists; name a new or an empty folder')
+    if args.int8 and not args.save_onnx:
+        parser.error('--int8 goes with --save-onnx')
     if args.gguf_type and not args.save_gguf:
         parser.error('--gguf-type goes with --save-gguf')
     for flag, path in (

@@ -77,7 +77,12 @@ def main(args: argparse.Namespace) -> None:
     if args.amp:
         train.use_amp(cfg)
     exports = formats.Exports(
-        args.save_hf, args.save_onnx, args.save_exported, args.save_gguf, args.gguf_type or 'f16'
+        args.save_hf,
+        args.save_onnx,
+        args.save_exported,
+        args.save_gguf,
+        args.gguf_type or 'f16',
+        args.int8,
     )
     formats.check(cfg, exports)
     cli.start_processes(cfg, args.launcher)

@@ -1,12 +1,14 @@
 """``--save-onnx`` and ``--save-exported`` of the tools: files that compute what the checkpoint does."""
 
+import json
+import re
 import sys
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from tool_runs import CONFIG, ROOT, options
+from tool_runs import CONFIG, ROOT, VAD_CONFIG, options
 
 from projects.prune_plugin.checkpoints.model_loading import load_model
 
@@ -106,3 +108,70 @@ def test_runs_without_a_model_take_no_such_flag(call_tool, flag, file, tmp_path)
         ended = call_tool('analysis_struct', CONFIG, other, flag, tmp_path / file)
         assert ended.code == 2 and flag in ended.errors[-1]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope='module')
+def files(run_tool, checkpoint, tmp_path_factory):
+    """ONNX files of one checkpoint, in 32 and in 8 bits, and what the evaluation before said."""
+    for package in ('onnx', 'onnxscript', 'onnxruntime'):
+        pytest.importorskip(package)
+    folder, ended = tmp_path_factory.mktemp('engines'), []
+    for name, more in (('float', ()), ('int8', ('--int8',))):
+        ended.append(run_tool('test', CONFIG, checkpoint, '--save-onnx', folder / f'{name}.onnx', *more,
+                              '--work-dir', folder / 'work', *options()))  # fmt: skip
+    return folder, top1(ended[0])
+
+
+def top1(ended) -> float:
+    return float(re.findall(r'accuracy/top1: ([\d.]+)', ended.out)[-1])
+
+
+def test_files_are_evaluated_as_checkpoints_are(files, call_tool, tmp_path):
+    folder, expected = files
+    found = {}
+    for name in ('float', 'int8'):
+        ended = call_tool(
+            'test', CONFIG, folder / f'{name}.onnx', '--work-dir', tmp_path, *options()
+        )
+        assert ended.code == 0, ended.out
+        found[name] = top1(ended)
+    assert found['float'] == pytest.approx(expected, abs=1e-3)
+    assert found['int8'] == pytest.approx(expected, abs=8)  # of 128 digits
+    sizes = [(folder / f'{name}.onnx').stat().st_size for name in found]
+    assert sizes[1] < 0.5 * sizes[0]
+
+
+def test_files_stand_beside_checkpoints(files, checkpoint, call_tool, tmp_path):
+    folder, expected = files
+    names = [checkpoint, folder / 'float.onnx', folder / 'int8.onnx']
+    ended = call_tool('compare', CONFIG, *names, '--out', tmp_path, '--seconds', 0.2, *options())
+    assert ended.code == 0, ended.out
+    dense, single, eight = json.loads((tmp_path / 'compare.json').read_text())['models']
+    assert [row['structure'] for row in (dense, single, eight)] == ['dense', 'onnx', 'onnx']
+    assert single['metrics']['accuracy/top1'] == pytest.approx(expected, abs=1e-3)
+    assert abs(single['params'] - dense['params']) < 100 and eight['params'] < 1.1 * dense['params']
+    assert single['latency_ms'] > 0 and single['flops'] is None
+    assert eight['weight_bytes'] < 0.4 * single['weight_bytes']
+
+
+@pytest.mark.parametrize(
+    ('config', 'file', 'more', 'said'),
+    [
+        (CONFIG, 'noise.onnx', (), 'noise.onnx is no ONNX file'),
+        (CONFIG, 'float.onnx', ('model.model_kwargs.in_chans=3',), 'another model'),
+        (CONFIG, 'float.onnx', ('model.num_classes=7',), 'where the model gives [(1, 7)]'),
+        (VAD_CONFIG, 'float.onnx', (), 'a VAD cannot be evaluated from an ONNX file'),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be_evaluated(files, call_tool, tmp_path, config, file, more, said):
+    folder, _ = files
+    (folder / 'noise.onnx').write_bytes(b'noise' * 100)
+    words = () if config == VAD_CONFIG else options(*more)
+    ended = call_tool('test', config, folder / file, '--work-dir', tmp_path / 'work', *words)
+    assert ended.code == 2 and said in ended.out, ended.out
+
+
+def test_int8_goes_with_onnx_and_data(call_tool, checkpoint, tmp_path):
+    out = ('--save-onnx', tmp_path / 'a.onnx', '--int8')
+    ended = call_tool('test', CONFIG, checkpoint, *out, *options('train_dataloader=None'))
+    assert ended.code == 2 and 'the config has no train_dataloader' in ended.out

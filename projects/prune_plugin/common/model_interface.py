@@ -73,6 +73,9 @@ class ModelOffers(Protocol):
         It has ``export_example(seed)``, the keyword arguments of a call, all of one size.
         """
 
+    def use_network(self, network: Any) -> None:
+        """Have a module that another engine runs compute the raw outputs, for evaluating exported files."""
+
     def save_gguf(self, path: str, kind: str) -> None:
         """Write the model as a file for llama.cpp, for ``--save-gguf``."""
 
@@ -197,6 +200,11 @@ def export_view_of(model: Any) -> Any:
 def offers_export_view(model: Any) -> bool:
     """Whether a model, or its class, has something else than itself to trace."""
     return hasattr(model, 'export_view')
+
+
+def offers_engines(model: Any) -> bool:
+    """Whether a model can be evaluated with a network that another engine runs."""
+    return hasattr(model, 'use_network')
 
 
 def prune_state_on(model: Any) -> Any:

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+from ..checkpoints.engines import OnnxNetwork, is_engine_file, load_engine
 from ..checkpoints.model_loading import Loaded, load_model
 from ..common.device import best_device
 from ..common.distributed import on_rank_0
@@ -26,7 +27,8 @@ from ..structure.prunable_weights import prunable_weights, stacked_weights
 #: What a report's notes say about its figures, beside how latency and metrics were taken.
 NOTES = {
     'reference': 'the first model; changes are relative to it',
-    'structure': 'dense; slim: units are removed; masked: dense shapes, single weights set to zero',
+    'structure': 'dense; slim: units are removed; masked: dense shapes, single weights set to zero; onnx: '
+    'a file that onnxruntime runs on the CPU',
     'params': 'as built, zeros included; tied ones counted once',
     'zeros': 'fraction of the linear, convolution and attention weights that are exactly zero; '
     'zeros bring no speed-up by themselves',
@@ -125,11 +127,14 @@ def compare(
         cfg.test_evaluator = select_metrics(cfg.get('test_evaluator'), metrics)
     models, rows = [], []
     for name, path in zip(names, checkpoints, strict=True):
-        loaded = load_model(cfg, path, best_device())
+        engine = is_engine_file(path)
+        threads = settings.num_threads
+        loaded = load_engine(cfg, path, threads) if engine else load_model(cfg, path, best_device())
         rows.append({'label': name, 'checkpoint': str(path), **describe(loaded, path)})
         models.append(loaded.model)
     for row, measured in zip(rows, on_rank_0(lambda: profile(models, settings)), strict=True):
-        row.update(measured, metrics=None)
+        known = {} if row['structure'] != 'onnx' else dict(params=row['params'], flops=None)
+        row.update({**measured, **known}, metrics=None)
     chosen, said = {}, 'not asked for'
     if evaluate:
         test_set = TestSet(cfg)
@@ -154,6 +159,15 @@ def compare(
 
 def describe(loaded: Loaded, path: str) -> dict[str, Any]:
     """What a file and its weights tell without running the model."""
+    if 'engine' in loaded.checkpoint:
+        networks = [m for m in loaded.model.modules() if isinstance(m, OnnxNetwork)]
+        return {
+            'structure': 'onnx',
+            'zeros': None,
+            'params': networks[0].params,
+            'file_bytes': os.path.getsize(path),
+            'weight_bytes': networks[0].weight_bytes,
+        }
     structure = 'masked' if loaded.checkpoint.get('masks') else 'dense'
     tensors = {
         (t.untyped_storage().data_ptr(), t.storage_offset(), t.shape): t  # tied ones count once

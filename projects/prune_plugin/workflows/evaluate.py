@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
+from ..checkpoints.engines import is_engine_file, load_engine
 from ..checkpoints.model_loading import Loaded, load_model
 from ..common.errors import UserError
 from ..common.model_interface import weights_source_of
@@ -54,7 +55,8 @@ def evaluated(
     """The metrics, see :func:`evaluate`, and the model, where the evaluation has left it."""
     metrics, evaluators = split_names(names)
     cfg = evaluation_config(cfg, metrics, evaluators)
-    loaded = load_model(cfg, checkpoint)
+    engine = is_engine_file(checkpoint)
+    loaded = load_engine(cfg, checkpoint) if engine else load_model(cfg, checkpoint)
     # Everything is checked before the Runner writes its first file.
     check_weights(cfg, checkpoint, loaded.model)
     check_evaluators(loaded.model, evaluators)

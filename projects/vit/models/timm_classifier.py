@@ -96,6 +96,10 @@ class TimmClassifier(BaseModel):
             load_pretrained(self.backbone, self.pretrained, self.arch)
         self._is_init = True
 
+    def use_network(self, network: torch.nn.Module) -> None:
+        """Have another module give the logits: an exported file's, for evaluation."""
+        self.backbone = network
+
     def dummy_inputs(self, batch_size: int = 1) -> dict[str, Tensor]:
         """Return what ``forward`` takes: ``inputs`` of zeros, ``(batch_size, C, H, W)``."""
         return {'inputs': torch.zeros(batch_size, *self.input_shape)}

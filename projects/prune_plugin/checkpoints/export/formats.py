@@ -22,6 +22,7 @@ from ...common.model_interface import (
     offers_save_hf,
 )
 from ..model_loading import load_model
+from .int8 import calibration_inputs, check_int8
 from .onnx_export import check_packages, save_onnx
 from .torch_export import save_exported
 
@@ -36,6 +37,7 @@ class Exports:
         save_exported: A file ``*.pt2`` of torch.export.
         save_gguf: A file ``*.gguf``, for llama.cpp.
         gguf_type: Of its weights.
+        int8: Whether the ONNX file is one in 8 bits, calibrated on the config's data.
     """
 
     save_hf: str | None = None
@@ -43,6 +45,7 @@ class Exports:
     save_exported: str | None = None
     save_gguf: str | None = None
     gguf_type: str = 'f16'
+    int8: bool = False
 
 
 def check(cfg: Config, exports: Exports) -> None:
@@ -54,6 +57,8 @@ def check(cfg: Config, exports: Exports) -> None:
     if exports.save_onnx:
         check_packages()
         check_example(cfg, '--save-onnx')
+        if exports.int8:
+            check_int8(cfg)
     if exports.save_exported:
         check_example(cfg, '--save-exported')
 
@@ -83,7 +88,7 @@ def save(
     if exports.save_gguf:
         steps.append(methodcaller('save_gguf', exports.save_gguf, exports.gguf_type))
     if exports.save_onnx:
-        steps.append(partial(save_onnx, path=exports.save_onnx, input_shape=shape))
+        steps.append(partial(write_onnx, cfg, exports=exports, shape=shape))
     if exports.save_exported:
         steps.append(partial(save_exported, path=exports.save_exported, input_shape=shape))
 
@@ -95,6 +100,15 @@ def save(
 
     if steps:
         on_rank_0(write)
+
+
+def write_onnx(
+    cfg: Config, model: nn.Module, exports: Exports, shape: tuple[int, ...] | None
+) -> None:
+    """Write the ONNX file, in 8 bits if asked."""
+    assert exports.save_onnx is not None
+    batches = calibration_inputs(cfg, model) if exports.int8 else None
+    save_onnx(model, exports.save_onnx, shape, batches)
 
 
 def inner_model(cfg: Config) -> dict[str, Any]:

@@ -25,6 +25,7 @@ MEANINGS = {
     'dense': 'dense',
     'slim': 'slim: units removed',
     'masked': 'masked: single weights set to zero',
+    'onnx': 'a file that onnxruntime runs',
 }
 BETTER = {'max': 'higher is better', 'min': 'lower is better'}
 
