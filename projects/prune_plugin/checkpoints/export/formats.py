@@ -108,7 +108,7 @@ def write_onnx(
     """Write the ONNX file, in 8 bits if asked."""
     assert exports.save_onnx is not None
     batches = calibration_inputs(cfg, model) if exports.int8 else None
-    save_onnx(model, exports.save_onnx, shape, batches)
+    save_onnx(model, path=exports.save_onnx, input_shape=shape, batches=batches)
 
 
 def inner_model(cfg: Config) -> dict[str, Any]:
