@@ -60,14 +60,14 @@ def main() -> None:
     )  # fmt: skip
     once(
         folders['pictures'], anew,
-        'tools/visualize.py', DENSE, retrained, '--out', str(folders['pictures']),
-        '--video', 'gif',
+        'tools/visualize.py', DENSE, dense, slim, retrained, '--labels', 'dense', 'pruned', 'retrained',
+        '--out', str(folders['pictures']), '--video', 'gif',
     )  # fmt: skip
     print(
         f'\nreport and plots:    {folders["pruned"]}/report.json, kept_share.png, metrics_params.png'
     )
     print(f'dense/pruned/retrained: {folders["compare"]}/compare.csv, compare.png')
-    print(f'what the slim model sees: {folders["pictures"]}')
+    print(f'what they see, and the truth: {folders["pictures"]}')
     print(f'done in {time.perf_counter() - start:.0f} s')
 
 

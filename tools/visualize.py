@@ -1,4 +1,4 @@
-"""Draw what a model sees, or the truth alone: six cameras and the bird's-eye view, frame by frame."""
+"""Draw what a model sees, or several side by side, or the truth alone: cameras and bird's-eye view."""
 
 import argparse
 import os
@@ -43,8 +43,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument('config', help='config file; the dense one also for slim checkpoints')
     parser.add_argument(
-        'checkpoint', nargs='?', help='checkpoint, dense or slim; not needed for the truth alone'
-    )
+        'checkpoints', nargs='*', metavar='checkpoint',
+        help='checkpoint, dense or slim, or several to be drawn side by side; not needed for the truth '
+        'alone',
+    )  # fmt: skip
+    parser.add_argument(
+        '--labels', nargs='+', metavar='LABEL',
+        help='with several checkpoints, a name for each; default: its folder and stem',
+    )  # fmt: skip
     parser.add_argument('--out', required=True, help='folder for frame_0000.png ... and the video')
     parser.add_argument('--gt-only', action='store_true', help='draw the truth alone')
     parser.add_argument(
@@ -73,10 +79,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_common_arguments(parser)
     args = parser.parse_args(argv)
-    args.gt_only = args.gt_only or bool(args.frame and not args.checkpoint)
-    if not args.checkpoint and not args.gt_only:
+    args.gt_only = args.gt_only or bool(args.frame and not args.checkpoints)
+    if not args.checkpoints and not args.gt_only:
         parser.error('checkpoint is missing; name one, or draw the truth alone with --gt-only')
-    check_inputs(parser, args, None if args.gt_only else args.checkpoint)
+    if args.labels and len(args.labels) != len(args.checkpoints):
+        count = len(args.checkpoints)
+        parser.error(
+            f'--labels has {len(args.labels)} names for {count} checkpoints; give one for each'
+        )
+    if args.frame and len(args.checkpoints) > 1:
+        parser.error('--frame takes one checkpoint; several are drawn on frames of the data set')
+    check_inputs(parser, args, *([] if args.gt_only else args.checkpoints))
     if args.frame and not os.path.exists(args.frame):
         frame = Path(args.frame)
         parser.error(f'--frame {frame} does not exist; name a folder with a YAML file, or one')
@@ -104,6 +117,7 @@ def draw(args: argparse.Namespace, cfg) -> None:
     from projects.prune_plugin.common.device import best_device
     from projects.prune_plugin.common.errors import UserError
     from projects.prune_plugin.common.fileio import output_directory
+    from projects.prune_plugin.workflows.compare import path_labels
 
     try:
         from projects.vad import visualization
@@ -114,24 +128,32 @@ def draw(args: argparse.Namespace, cfg) -> None:
             'pictures need matplotlib, which is not installed: pip install -e ".[plots]"'
         ) from error
 
-    def model():
-        if args.gt_only:
-            return None
-        return load_model(cfg, args.checkpoint, best_device()).model
-
+    paths = [] if args.gt_only else args.checkpoints
+    models = [load_model(cfg, path, best_device()).model for path in paths] or [None]
     scores = dict(score=args.score, map_score=args.map_score)
     if args.frame:
-        views, count = [visualization.single_view(cfg, args.frame, model(), **scores)], 1
+        views, count = [visualization.single_view(cfg, args.frame, models[0], **scores)], 1
     else:
         dataset = visualization.build_dataset(cfg, args.split)
         indices = visualization.scene_frames(dataset, args.scene)
         numbers = visualization.chosen(len(indices), args.frames)
-        views = visualization.drive_views(dataset, indices, numbers, model(), **scores)
-        count = numbers.stop
+        drives = [
+            visualization.drive_views(dataset, indices, numbers, model, **scores)
+            for model in models
+        ]
+        views, count = drives[0], numbers.stop
+    draw = visualization.draw_frame
+    if len(models) > 1:
+        labels = args.labels or path_labels(paths)
+        views = (None if None in seen else seen for seen in zip(*drives, strict=True))
+
+        def draw(seen):
+            return visualization.draw_side_by_side(seen, labels)
+
     with output_directory(args.out, '--out') as folder:
         bar = track(views, 'drawing', total=count)
         video = None if args.video == 'none' else args.video
-        files = visualization.write_pictures(bar, folder, video)
+        files = visualization.write_pictures(bar, folder, video, draw)
     print(f'{len(files)} files in {folder}, from {files[0].name} to {files[-1].name}')
 
 

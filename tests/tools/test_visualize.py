@@ -67,6 +67,22 @@ def test_predictions_of_a_scene(run_tool, toy_root, tmp_path, weights):
     np.testing.assert_array_equal(*pictures)
 
 
+def test_models_side_by_side(call_tool, toy_root, tmp_path, weights):
+    """A column for the truth and one for each model: the columns of one model twice are the same."""
+    words = (CONFIG, weights, weights, '--labels', 'one', 'two', '--score', '0', '--map-score', '0')
+    ended = call_tool('visualize', *words, '--frames', ':2', '--video', 'gif', '--out', tmp_path,
+                      *data(toy_root, *SMALL))  # fmt: skip
+    assert ended.code == 0, ended.out
+    assert Image.open(tmp_path / 'video.gif').n_frames == 2
+    picture = cv2.imread(str(tmp_path / 'frame_0001.png')).astype(int)
+    height, width = picture.shape[:2]
+    step = (width - 2 * 16 + 16) // 3
+    truth, first, second = (
+        picture[height - 500 : height - 100, 50 + i * step : 40 + i * step + 240] for i in range(3)
+    )
+    assert abs(first - second).mean() < 1 < 3 * abs(first - truth).mean()
+
+
 def test_scenes_by_token(call_tool, toy_root, tmp_path):
     from projects.vad.datasets.infos import load_infos
 
@@ -108,6 +124,8 @@ def test_one_frame(call_tool, toy_root, tmp_path, weights):
 ROWS = [
     ('', (), 'checkpoint is missing'),
     ('{out}/gone.pth', (), 'gone.pth does not exist'),
+    ('a.pth b.pth --labels x', (), '--labels has 1 names for 2 checkpoints'),
+    ('a.pth b.pth --frame {out}', (), '--frame takes one checkpoint'),
     ('--gt-only --scene 9', (), '--scene 9 fits 0 scenes; 0 to 0, or the beginning of a token'),
     ('--gt-only --frames 3', (), "'3' is not of the form START:STOP"),
     ('--gt-only --frames 5:5', (), '--frames 5:5 holds none of the 8 frames'),

@@ -2,9 +2,12 @@
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from .frame import draw_frame, write_png
 from .video import whole_video
@@ -14,7 +17,10 @@ PNG = 'frame_{:04d}.png'
 
 
 def write_pictures(
-    views: Iterable[View | None], folder: Path, video: str | None = None
+    views: Iterable[View | Any | None],
+    folder: Path,
+    video: str | None = None,
+    draw: Callable[[Any], np.ndarray] = draw_frame,
 ) -> list[Path]:
     """Write ``frame_0000.png`` and so on, numbered by the place in ``views``, and ``video.*``.
 
@@ -24,6 +30,7 @@ def write_pictures(
         views: What to draw; None is counted and left out.
         folder: Where to; it exists.
         video: Kind of video, see ``video.KINDS``; None for no video.
+        draw: Makes a picture of an item of ``views``.
 
     Returns:
         The files written.
@@ -35,7 +42,7 @@ def write_pictures(
             for number, view in enumerate(views):
                 if view is None:
                     continue
-                picture = draw_frame(view)
+                picture = draw(view)
                 names.append(PNG.format(number))
                 write_png(picture, Path(stage, names[-1]))
                 if film is not None:
