@@ -112,7 +112,7 @@ def test_vad():
 
     assert fulfils(VAD, interface.ModelOffers) == {
         'dummy_inputs', 'checkpoint_meta', 'adapt_checkpoint', 'init_weights', 'profile_batch_size',
-        'loss_task', 'distill_targets', 'distill_shared',
+        'loss_task', 'distill_targets', 'distill_shared', 'export_view',
     }  # fmt: skip
     assert fulfils(VADHead, interface.ModuleOffers) == {'unit_usage'}
 
@@ -122,7 +122,7 @@ def test_vit():
     from projects.vit.models import TimmClassifier
 
     assert fulfils(TimmClassifier, interface.ModelOffers) == {
-        'dummy_inputs', 'init_weights', 'weights_source', 'distill_targets',
+        'dummy_inputs', 'init_weights', 'weights_source', 'distill_targets', 'use_network',
     }  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def test_llm():
 
     assert fulfils(HFCausalLM, interface.ModelOffers) == {
         'dummy_inputs', 'checkpoint_meta', 'init_weights', 'weights_source', 'profile_batch_size',
-        'distill_targets', 'evaluators', 'save_hf',
+        'distill_targets', 'evaluators', 'save_hf', 'save_gguf',
     }  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def memory(model: nn.Module) -> dict:
     buffers = {k: v if v is None else v.clone() for k, v in model._buffers.items()}
     kept = own.pop('kept').clone()
     return dict(
-        own={k: repr(v) for k, v in own.items()}, kept=kept.tolist(),
+        own={k: repr(sorted(v) if isinstance(v, set) else v) for k, v in own.items()}, kept=kept.tolist(),
         buffers={k: repr(v) for k, v in buffers.items()},
     )  # fmt: skip
 

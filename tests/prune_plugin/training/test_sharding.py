@@ -164,7 +164,7 @@ def test_others_resume_what_was_sharded(folder, alone):
 @pytest.mark.parametrize('name', ['ddp_distilled', 'fsdp_distilled', 'fsdp_lora'])
 def test_the_dense_model_teaches(name, folder):
     (log,) = (folder / name).glob('*/vis_data/scalars.json')
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = [line for line in map(json.loads, log.read_text().splitlines()) if 'loss' in line]
     losses = [line['loss_distill_logits'] for line in lines]
     assert len(losses) == 6 and min(losses) > 0
 

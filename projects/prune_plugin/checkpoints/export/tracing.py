@@ -32,7 +32,7 @@ class Traced:
         program: The graph, with a dynamic batch size.
         batch_dims: ``{dimension: 'batch'}`` for each tensor, in the structure of the arguments.
         cases: Random arguments, one for each batch size in ``COMPARED``, and the model's outputs for them.
-        output_names: Names of the outputs, where the model gives a dict.
+        output_names: Names of the outputs, where a view of the model gives a dict.
     """
 
     name: str
@@ -87,7 +87,8 @@ def trace(
                 f'so {neither}'
             ) from error
     cases = [(case, tensors_of(output)) for case, output in zip(others, outputs, strict=True)]
-    names = list(outputs[0]) if isinstance(outputs[0], dict) else None
+    named = hasattr(model, 'export_example') and isinstance(outputs[0], dict)
+    names = list(outputs[0]) if named else None
     return Traced(name, program, dims, cases, names)
 
 
