@@ -147,7 +147,7 @@ ROWS = [
     ('{config} {ckpt} --batch-size 0', "'0' is not a whole number of at least 1"),
     ('{config} {ckpt} --num-threads two', "'two' is not a whole number"),
     ('{folder}/gone.py {ckpt}', 'gone.py does not exist'),
-    ('{config}', 'the following arguments are required: checkpoint'),
+    ('{config}', 'what to compare is missing: checkpoints of the config'),
 ]
 
 
