@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from llm_common import in_fresh_process, watch  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-#: The small VAD after vad_toy.py.
-TRAINED_TOY = ROOT / 'work_dirs' / 'bench_vad' / 'dense' / 'latest.pth'
+#: The small VAD that tools/train_nano.py made.
+TRAINED_TOY = ROOT / 'ckpts' / 'vad_nano_toy.pth'
 #: Where the class of each task is; nothing heavy is imported here, see llm_common.
 TASKS = dict(
     vit=('sides.tasks', 'Vit'),
@@ -78,7 +78,7 @@ def main() -> None:
     found = {}
     for name in args.tasks or TASKS:
         if name == 'vad_toy' and not TRAINED_TOY.is_file() and not args.tasks:
-            print(f'vad_toy left out: no {TRAINED_TOY.relative_to(ROOT)}; vad_toy.py trains it')
+            print(f'vad_toy left out: no {TRAINED_TOY.relative_to(ROOT)}')
             continue
         with tempfile.TemporaryDirectory() as folder:
             found[name] = compare(name, Path(folder))

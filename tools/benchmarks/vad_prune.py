@@ -90,6 +90,9 @@ def picked(metrics: dict) -> dict:
         plan_l2_3s=l2[2],
         collisions_3s=metrics['planning/plan_obj_box_col_3s'],
         map_ap=metrics['NuscMap_chamfer/mAP'],
+        car_ap=metrics['pts_bbox_NuScenes/car_AP_dist_2.0'],
+        nds=metrics['pts_bbox_NuScenes/NDS'],
+        epa_car=metrics['motion/EPA_car'],
         divider_ap=metrics['NuscMap_chamfer/divider_AP'],
         detection_ap=metrics['pts_bbox_NuScenes/mAP'],
     )
@@ -98,7 +101,7 @@ def picked(metrics: dict) -> dict:
 def main() -> None:
     """Run what is missing and save all figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--checkpoint', default='work_dirs/bench_vad/dense/latest.pth')
+    parser.add_argument('--checkpoint', default='ckpts/vad_nano_toy.pth')
     parser.add_argument('--folder', default=str(ROOT / 'work_dirs/bench_vad_prune'))
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS)[:3])
     parser.add_argument('--ratios', nargs='+', type=float, default=[0.3, 0.5])

@@ -1,4 +1,4 @@
-"""Train, prune and retrain VAD_nano_toy on the toy drive as `make demo` does, and keep the figures."""
+"""Prune and retrain VAD_nano_toy on the toy drive as `make demo` does, and keep the figures."""
 
 import argparse
 import json

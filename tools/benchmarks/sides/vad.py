@@ -121,7 +121,7 @@ class VadToy(VadTask):
     """VAD_nano_toy as vad_toy.py has trained it: the planned path and the map right after pruning."""
 
     config = 'VAD_nano_toy'
-    checkpoint = ROOT / 'work_dirs' / 'bench_vad' / 'dense' / 'latest.pth'
+    checkpoint = ROOT / 'ckpts' / 'vad_nano_toy.pth'
     latency_seconds = 20.0
     methods = (
         'here', 'here_taylor', 'here_taylor_flops', 'here_uniform', 'here_random', 'peer', 'peer_images',
