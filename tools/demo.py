@@ -7,8 +7,12 @@ from arguments import Parser, check_directory
 from demo_steps import ROOT, call, once
 
 DENSE = 'projects/configs/VAD/VAD_nano_toy.py'
-PRUNED = 'projects/configs/VAD/VAD_nano_toy_prune0.3.py'
 TRAINED = 'ckpts/vad_nano_toy.pth'
+#: Config and epochs of the retraining: of what was trained for long, and of what the demo has trained.
+OF_TRAINED = ('projects/configs/VAD/VAD_nano_toy_trained_prune0.3.py', '2')
+OF_OWN = ('projects/configs/VAD/VAD_nano_toy_prune0.3.py', '6')
+#: A drive to retrain on, as the first of these configs names it.
+DRIVE = ('--seed', '13', '--scenes', '10', '--frames', '20', '--image-size', '320', '180')
 
 
 def main() -> None:
@@ -35,8 +39,11 @@ def main() -> None:
     retrained = str(folders['pruned'] / 'retrained' / 'latest.pth')
 
     call('tools/create_data.py', 'toy', '--out', 'data/toy_nuscenes')
+    config, epochs = OF_OWN if args.train else OF_TRAINED
     anew = args.anew
-    if args.train:
+    if not args.train:
+        call('tools/create_data.py', 'toy', '--out', 'data/toy_nuscenes_train/13', *DRIVE)
+    else:
         # --resume: of a demo that was broken off; a finished training has nothing to do.
         resume = [] if anew else ['--resume']
         anew = once(
@@ -45,8 +52,8 @@ def main() -> None:
         )  # fmt: skip
     anew = once(
         folders['pruned'], anew,
-        'tools/analysis_struct.py', PRUNED, dense, '--output-dir', str(folders['pruned']),
-        '--fine-tune', '--retrain', '--fine-tune-epochs', '6', '--amp',
+        'tools/analysis_struct.py', config, dense, '--output-dir', str(folders['pruned']),
+        '--fine-tune', '--retrain', '--fine-tune-epochs', epochs, '--amp',
     )  # fmt: skip
     # The dense config from here on: a checkpoint itself says how slim its model is.
     once(
