@@ -1,5 +1,5 @@
-# The trained small VAD (ckpts/vad_nano_toy.pth) without 30 % of its parameters, retrained on a drive that it
-# has not seen: tools/create_data.py toy --out data/toy_nuscenes_train/13 --seed 13 --scenes 10
+# The trained small VAD (ckpts/vad_nano_toy.pth) without 30 % of its parameters, retrained on a drive
+# that it has not seen: tools/create_data.py toy --out data/toy_nuscenes_train/13 --seed 13 --scenes 10
 # --image-size 320 180. Four scenes, as in VAD_nano_toy_prune0.3.py, are too few: it would forget.
 _base_ = ['./VAD_nano_toy_train.py', '../_base_/prune/vad.py']
 load_from = 'ckpts/vad_nano_toy.pth'
@@ -20,8 +20,8 @@ train_dataloader = dict(
         ],
     ),
 )
-# The planning losses of a trained model are small beside the others; without the weight its modules go first
-# (error of the plan right after pruning: 3.20 m, with it 1.06 m, dense 1.15 m).
+# The planning losses of a trained model are small beside the others; without the weight its modules go
+# first (error of the plan right after pruning: 3.20 m, with it 1.06 m, dense 1.15 m; one seed).
 prune_cfg = dict(
     budget=dict(ratio=0.3),
     calibration=dict(num_samples=64, recalibrate_bn=32, loss_weights=dict(planning=10.0)),
