@@ -55,8 +55,10 @@ def evaluated(
     """The metrics, see :func:`evaluate`, and the model, where the evaluation has left it."""
     metrics, evaluators = split_names(names)
     cfg = evaluation_config(cfg, metrics, evaluators)
-    engine = is_engine_file(checkpoint)
-    loaded = load_engine(cfg, checkpoint) if engine else load_model(cfg, checkpoint)
+    if checkpoint is not None and is_engine_file(checkpoint):
+        loaded = load_engine(cfg, checkpoint)
+    else:
+        loaded = load_model(cfg, checkpoint)
     # Everything is checked before the Runner writes its first file.
     check_weights(cfg, checkpoint, loaded.model)
     check_evaluators(loaded.model, evaluators)
