@@ -94,9 +94,9 @@ def vad_toy() -> str:
     took = f' The whole demo took {r["seconds"] / 60:.1f} minutes.' if r['seconds'] else ''
     return f"""## VAD_nano_toy on the toy drive, pruned by 30 %
 
-`make demo`: the dense model of `ckpts/`, retrained for two epochs on 200 frames of ten scenes that it
-hasn't seen, tested on 40 frames of two others; one seed.{took} L2 is the error of the planned trajectory in metres, mean over the steps
-up to 1, 2, 3 s.
+`make demo`: the dense model of `ckpts/`, retrained for two epochs on 200 frames of ten scenes that
+it hasn't seen, tested on 40 frames of two others; one seed.{took} L2 is the error of the planned
+trajectory in metres, mean over the steps up to 1, 2, 3 s.
 
 {table(header, rows)}
 """
