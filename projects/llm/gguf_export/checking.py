@@ -69,6 +69,9 @@ def completed(path: str | os.PathLike, prompt: str | list[int], tokens: int, **m
     settings.n_ctx = more.pop('context', 512)
     settings.warmup = False
     settings.n_parallel = 1
+    exact = xllamacpp.ggml_type.GGML_TYPE_F32  # not the file's precision, but that of running it
+    settings.cache_type_k = settings.cache_type_v = exact
+    settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     settings.cpuparams.n_threads = torch.get_num_threads()
     with silent():
         try:
