@@ -262,14 +262,7 @@ def main(args: argparse.Namespace) -> None:
     pruner = pruner_from_config(cfg, args.pruning_ratio)
     folder, tables = Path(args.output_dir), (args.save_table, args.from_table)
     plan_only = args.dry_run or args.meta
-    exports = Exports(
-        args.save_hf,
-        args.save_onnx,
-        args.save_exported,
-        args.save_gguf,
-        args.gguf_type or 'f16',
-        args.int8,
-    )
+    exports = Exports.of(args)
     options = PruneOptions(args.checkpoint, folder, plan_only, *tables, args.resume)
     written = None
     if args.sensitivity is not None:

@@ -61,14 +61,7 @@ def main(args: argparse.Namespace) -> None:
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.amp:
         cfg.test_cfg = dict(cfg.get('test_cfg') or {}, fp16=True)
-    exports = formats.Exports(
-        args.save_hf,
-        args.save_onnx,
-        args.save_exported,
-        args.save_gguf,
-        args.gguf_type or 'f16',
-        args.int8,
-    )
+    exports = formats.Exports.of(args)
     formats.check(cfg, exports)
     cli.start_processes(cfg, args.launcher)
     with output_directory(cfg.work_dir, '--work-dir'):

@@ -76,14 +76,7 @@ def main(args: argparse.Namespace) -> None:
         cfg.resume_path = None if args.resume == 'auto' else args.resume
     if args.amp:
         train.use_amp(cfg)
-    exports = formats.Exports(
-        args.save_hf,
-        args.save_onnx,
-        args.save_exported,
-        args.save_gguf,
-        args.gguf_type or 'f16',
-        args.int8,
-    )
+    exports = formats.Exports.of(args)
     formats.check(cfg, exports)
     cli.start_processes(cfg, args.launcher)
     with output_directory(cfg.work_dir, '--work-dir'), locked(cfg.work_dir, '--work-dir'):

@@ -1,5 +1,6 @@
 """Files of other engines in the place of checkpoints: a config's model around a network that they run."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from ..common.model_interface import dummy_inputs_of, offers_dummy_inputs, offers_engines
+from .export.formats import inner_model
 from .export.onnx_export import open_session
 from .export.tracing import describe_error, tensors_of
 from .model_loading import Loaded
@@ -39,10 +41,7 @@ def load_engine(cfg: Config, path: str | os.PathLike, threads: int | None = None
             model's class can't be evaluated so.
     """
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    config = cfg.get('model') or {}
-    while config.get('type') in ('SlimModel', 'LoraModel'):
-        config = config['model']
-    model = MODELS.build(config).eval()
+    model = MODELS.build(inner_model(cfg)).eval()
     if not offers_engines(model):
         raise UserError(
             f'checkpoint {path}: a {type(model).__name__} cannot be evaluated from an ONNX file; give a '
@@ -107,7 +106,7 @@ class OnnxNetwork(nn.Module):
                 f'checkpoint {path} is no ONNX file: {describe_error(error)}'
             ) from error
         weights = [t for t in graph.initializer if not t.name.endswith(SCALES)]
-        self.params = sum(element_count(tensor) for tensor in weights)
+        self.params = sum(math.prod(tensor.dims) for tensor in weights)
         self.weight_bytes = sum(len(tensor.raw_data) for tensor in graph.initializer)
         self.session = open_session(data, str(path), threads)
         self.inputs = [node.name for node in self.session.get_inputs()]
@@ -124,11 +123,3 @@ class OnnxNetwork(nn.Module):
     def __deepcopy__(self, memo: dict) -> 'OnnxNetwork':
         """Itself: a session can't be copied, and nothing changes it."""
         return self
-
-
-def element_count(tensor: Any) -> int:
-    """Numbers in a tensor of an ONNX file."""
-    count = 1
-    for size in tensor.dims:
-        count *= size
-    return count

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from operator import methodcaller
 from typing import Any
@@ -46,6 +46,12 @@ class Exports:
     save_gguf: str | None = None
     gguf_type: str = 'f16'
     int8: bool = False
+
+    @classmethod
+    def of(cls, args: Any) -> 'Exports':
+        """What a tool's command line asks for; a flag that isn't given keeps its default."""
+        given = {field.name: getattr(args, field.name) for field in fields(cls)}
+        return cls(**{name: value for name, value in given.items() if value})
 
 
 def check(cfg: Config, exports: Exports) -> None:
