@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..common.errors import UserError
 from ..common.model_interface import dummy_inputs_of, offers_dummy_inputs, offers_engines
-from .export.formats import inner_model
+from .export.formats import inner_model, model_class
 from .export.onnx_export import open_session
 from .export.tracing import describe_error, tensors_of
 from .model_loading import Loaded
@@ -40,13 +40,8 @@ def load_engine(cfg: Config, path: str | os.PathLike, threads: int | None = None
         UserError: onnxruntime isn't installed or can't read the file; the file is of another model; or the
             model's class can't be evaluated so.
     """
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    check_engine(cfg, path)
     model = MODELS.build(inner_model(cfg)).eval()
-    if not offers_engines(model):
-        raise UserError(
-            f'checkpoint {path}: a {type(model).__name__} cannot be evaluated from an ONNX file; give a '
-            '.pth file'
-        )
     expected = shapes_of(model)
     model.use_network(OnnxNetwork(path, threads))
     try:
@@ -57,6 +52,15 @@ def load_engine(cfg: Config, path: str | os.PathLike, threads: int | None = None
         raise another(cfg, path, f'it gives {found} where the model gives {expected}')
     content = {'meta': {}, 'state_dict': {}, 'engine': 'onnxruntime'}
     return Loaded(model, content, None)
+
+
+def check_engine(cfg: Config, path: str | os.PathLike) -> None:
+    """Raise :class:`UserError` if the config's model can't be evaluated so; builds and reads nothing."""
+    kind, of_model = model_class(cfg)
+    if of_model is not None and not offers_engines(of_model):
+        raise UserError(
+            f'checkpoint {path}: a {kind} cannot be evaluated from an ONNX file; give a .pth file'
+        )
 
 
 def another(cfg: Config, path: str | os.PathLike, why: str) -> UserError:

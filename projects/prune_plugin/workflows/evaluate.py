@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from ..checkpoints.engines import is_engine_file, load_engine
+from ..checkpoints.engines import check_engine, is_engine_file, load_engine
 from ..checkpoints.model_loading import Loaded, load_model
 from ..common.errors import UserError
 from ..common.model_interface import weights_source_of
@@ -54,11 +54,11 @@ def evaluated(
 ) -> tuple[dict[str, Any], nn.Module]:
     """The metrics, see :func:`evaluate`, and the model, where the evaluation has left it."""
     metrics, evaluators = split_names(names)
+    engine = checkpoint if is_engine_file(checkpoint) else None
+    if engine:
+        check_engine(cfg, engine)
     cfg = evaluation_config(cfg, metrics, evaluators)
-    if checkpoint is not None and is_engine_file(checkpoint):
-        loaded = load_engine(cfg, checkpoint)
-    else:
-        loaded = load_model(cfg, checkpoint)
+    loaded = load_engine(cfg, engine) if engine else load_model(cfg, checkpoint)
     # Everything is checked before the Runner writes its first file.
     check_weights(cfg, checkpoint, loaded.model)
     check_evaluators(loaded.model, evaluators)
