@@ -155,3 +155,17 @@ def forward_calls(
         loss(model, batch)
 
     return [partial(call, number, batch) for number, _, batch in data]
+
+
+def first_share(
+    calls: list[Callable[[], Any]], share: float, batches: int
+) -> list[Callable[[], Any]]:
+    """Of this rank's calls those of the first batches over all ranks.
+
+    Args:
+        calls: From :func:`forward_calls`.
+        share: Fraction of the batches, in (0, 1]; at least one batch.
+        batches: Number of batches over all ranks.
+    """
+    rank, world = dist.get_dist_info()
+    return calls[: len(range(rank, max(1, round(share * batches)), world))]

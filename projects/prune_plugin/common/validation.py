@@ -43,6 +43,12 @@ def check_number(name: str, value: Any, low: float, high: float, least: bool = F
         )
 
 
+def check_fraction(name: str, value: Any) -> None:
+    """Raise :class:`UserError` unless a value is a number in [0, 1]."""
+    if not is_number(value) or not 0 <= value <= 1:
+        raise UserError(f'{name} is {value!r}; it must be a number in [0, 1]')
+
+
 def one_of(key: str, value: Any, valid: Iterable[str]) -> str:
     """Return ``value``; raise :class:`UserError` if it isn't among ``valid``."""
     valid = list(valid)  # looking up an unhashable value in a dict would raise

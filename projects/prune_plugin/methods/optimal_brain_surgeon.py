@@ -13,6 +13,8 @@ from ..common.precision import without_tf32
 
 #: How often a Hessian that isn't positive definite is retried with ten times the damping.
 RETRIES = 3
+#: Least damping of conjugate gradients, which need no factorisation.
+EPSILON = 1e-6
 
 
 @without_tf32()
@@ -98,3 +100,46 @@ def toward_dense(
     factor = damped_factor(gram, damping, name, of_inverse=False)
     change = torch.cholesky_solve((stacked @ drift).T, factor).T
     return list(stacked.add_(change, alpha=strength).split([len(weight) for weight in weights]))
+
+
+@without_tf32()
+def refit_kept(
+    weights: Tensor, targets: Tensor, gram: Tensor, keep: Tensor, damping: float, steps: int
+) -> Tensor:
+    """Kept weights nearer to those whose outputs are closest to the targets', for a mask that stays.
+
+    Every row is its own least-squares problem over its kept inputs; all rows take steps of conjugate
+    gradients together, each a product with the Hessian, preconditioned by its diagonal.
+
+    Args:
+        weights: To begin with, float32 (outputs, inputs).
+        targets: The dense weights, of the same shape.
+        gram: Gram matrix of the inputs, ``X.T @ X`` or a multiple, (inputs, inputs).
+        keep: Bool, of the weights' shape, True where kept.
+        damping: Fraction of the mean diagonal to add to the diagonal.
+        steps: Number of steps; the error never increases from one to the next.
+
+    Returns:
+        New weights, float32 (outputs, inputs), zero where removed.
+
+    Source: Meng et al., "ALPS", arXiv 2406.07831, its second stage.
+    """
+    hessian = gram.clone()
+    mean = gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
+    hessian.diagonal().add_(max(damping, EPSILON) * mean)
+    hessian.diagonal()[gram.diagonal() == 0] = 1
+    preconditioner = hessian.diagonal().reciprocal()
+    tiny = torch.finfo(gram.dtype).tiny
+    new = weights * keep
+    residual = ((targets - new) @ hessian).mul_(keep)
+    direction = residual * preconditioner
+    product = (residual * direction).sum(1, keepdim=True)
+    for _ in range(steps):
+        step = (direction @ hessian).mul_(keep)
+        length = product / (direction * step).sum(1, keepdim=True).clamp_min(tiny)
+        new.addcmul_(length, direction)
+        residual.addcmul_(length, step, value=-1)
+        scaled = residual * preconditioner
+        previous, product = product, (residual * scaled).sum(1, keepdim=True)
+        direction.mul_(product / previous.clamp_min(tiny)).add_(scaled)
+    return new

@@ -1,4 +1,7 @@
-"""Least squares against a plain loop, for every family; and what stays untouched."""
+"""Least squares against a plain loop, for every family; and what stays untouched.
+
+Targets are here the layers' own dense outputs; for those of the stream see test_stream_targets.py.
+"""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -38,7 +41,7 @@ def run(model: nn.Module, batch) -> torch.Tensor:
 def refitted(case, state, data=None, damping: float = 0.1):
     """The compensated model, not yet cut, and the names of what has changed."""
     model = case.dense()
-    changed = LeastSquares(damping).apply(
+    changed = LeastSquares(damping, dense_targets=0).apply(
         model, state, data_of(case) if data is None else data, run
     )
     return model, changed
@@ -105,12 +108,12 @@ FAMILIES = [
 class Watched(LeastSquares):
     """Notes how far each reader's output is off, by plain removal and after refitting."""
 
-    def refit_layers(self, model, layers, inputs, kept):
+    def refit_layers(self, model, layers, inputs, kept, shifts):
         modules = {path: model.get_submodule(path) for path in layers}
         rows = torch.cat([input_rows(modules[layers[0]], x) for x in inputs])
         before = {p: (weight_matrix(m).clone(), m.bias) for p, m in modules.items()}
         before = {p: (w, 0 if b is None else b.clone()) for p, (w, b) in before.items()}
-        count = super().refit_layers(model, layers, inputs, kept)
+        count = super().refit_layers(model, layers, inputs, kept, shifts)
         for path, module in modules.items():
             old, bias = before[path]
             target = rows @ old.T + bias
@@ -122,7 +125,7 @@ class Watched(LeastSquares):
 
 
 def errors_of(model, state, data, loss=run) -> dict[str, tuple[float, float]]:
-    method = Watched(0.01)
+    method = Watched(0.01, dense_targets=0)
     method.errors = {}
     method.apply(model, state, data, loss)
     return method.errors
@@ -208,9 +211,9 @@ def first_hidden_states(model, state, data, path) -> list[torch.Tensor]:
     seen = {}
 
     class Noting(LeastSquares):
-        def refit_layers(self, model, layers, inputs, kept):
+        def refit_layers(self, model, layers, inputs, kept, shifts):
             seen.update({p: [x.clone() for x in inputs] for p in layers})
-            return super().refit_layers(model, layers, inputs, kept)
+            return super().refit_layers(model, layers, inputs, kept, shifts)
 
     Noting().apply(model, state, data, run)
     return seen[path]

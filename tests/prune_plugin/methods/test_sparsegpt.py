@@ -2,6 +2,7 @@
 
 import logging
 import re
+from functools import partial
 
 import pytest
 import textbook
@@ -17,6 +18,8 @@ from projects.prune_plugin.methods.sparsifiers import Magnitude, SparseGPT, Wand
 from projects.prune_plugin.methods.sparsifiers.sparsegpt import sparsegpt
 
 WIDTH = 40
+#: Without the refinement of kept weights, which is not the paper's.
+Paper = partial(SparseGPT, refinement=0)
 
 
 def correlated(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -56,7 +59,7 @@ def alike(found, expected):
     ],
 )  # fmt: skip
 def test_blocks_as_in_the_textbook(block_size, mask_block_size):
-    method = SparseGPT(block_size=block_size, mask_block_size=mask_block_size)
+    method = Paper(block_size=block_size, mask_block_size=mask_block_size)
     inputs, layer = [correlated(3, 30, WIDTH), correlated(2, 30, WIDTH, seed=1)], linear()
     hessian = textbook.hessian_of(inputs)
     for ratio in (0.5, 0.83):
@@ -68,7 +71,7 @@ def test_blocks_as_in_the_textbook(block_size, mask_block_size):
 @pytest.mark.parametrize('blocks', [1, 2, 5, 20])
 def test_patterns_as_in_the_textbook(pattern, blocks):
     n, m = map(int, pattern.split(':'))
-    method = SparseGPT(pattern, block_size=m * blocks, mask_block_size=m)
+    method = Paper(pattern, block_size=m * blocks, mask_block_size=m)
     inputs, layer = [correlated(90, WIDTH)], linear()
     expected = textbook.sparsegpt(
         layer.weight.data, textbook.hessian_of(inputs), pattern=(n, m)
@@ -95,7 +98,7 @@ def test_stacked_layers_are_pruned_as_alone():
     inputs = [correlated(4, 20, WIDTH)]
     layers = {'q': linear(24, seed=1), 'k': linear(8, seed=2), 'v': linear(9, seed=3)}
     ratios = {'q': 0.5, 'k': 0.7, 'v': 0.25}
-    for method in (SparseGPT(), SparseGPT(mask_block_size=8), Wanda()):
+    for method in (Paper(), Paper(mask_block_size=8), Wanda()):
         together = pruned(method, layers, inputs, ratios)
         for name, layer in layers.items():
             weight, keep = pruned(method, {name: layer}, inputs, ratios[name])[name]
@@ -118,7 +121,7 @@ def test_unused_inputs_go_first():
     x = correlated(60, WIDTH)
     x[:, [3, 17, 39]] = 0
     layer = linear()
-    weight, keep = pruned(SparseGPT(), {'a': layer}, [x])['a']
+    weight, keep = pruned(Paper(), {'a': layer}, [x])['a']
     assert not keep[:, [3, 17, 39]].any() and int((~keep).sum()) == keep.numel() // 2
     bare = layer.weight.detach().clone()
     bare[:, [3, 17, 39]] = 0
@@ -226,7 +229,7 @@ def test_damping_gives_up_after_three_times(warnings):
 def test_fewer_rows_than_inputs_need_damping_only():
     layer, x = linear(), correlated(5, WIDTH)
     alike(
-        pruned(SparseGPT(), {'a': layer}, [x])['a'],
+        pruned(Paper(), {'a': layer}, [x])['a'],
         textbook.sparsegpt(layer.weight.data, textbook.hessian_of([x])),
     )
 
@@ -282,3 +285,49 @@ def test_a_later_round_removes_exactly_its_share(seed):
         ]
         assert int((~keep).sum()) == count
         assert not (keep & ~before).any()
+
+
+# Refinement of the kept weights
+
+
+def error_of(weight, target, hessian) -> float:
+    lost = (weight - target).double()
+    return float((lost @ hessian * lost).sum())
+
+
+@pytest.mark.parametrize('pattern', [None, '2:4'])
+def test_refined_weights_are_each_rows_least_squares(pattern):
+    """With as many steps as inputs, conjugate gradients end at the solution; masks stay the paper's."""
+    inputs, layer = [correlated(120, WIDTH)], linear()
+    weight, keep = pruned(Paper(pattern), {'a': layer}, inputs)['a']
+    refined, same = pruned(SparseGPT(pattern, refinement=2 * WIDTH), {'a': layer}, inputs)['a']
+    assert torch.equal(keep, same) and (refined[~keep] == 0).all()
+    hessian = textbook.hessian_of(inputs).double()
+    target = layer.weight.detach().double()
+    for row, dense, kept in zip(refined, target, keep, strict=True):
+        solution = torch.linalg.solve(hessian[kept][:, kept], hessian[kept] @ dense)
+        torch.testing.assert_close(row[kept].double(), solution, rtol=2e-3, atol=2e-3)
+    assert error_of(refined, target, hessian) < 0.98 * error_of(weight, target, hessian)
+
+
+def test_every_step_of_refinement_comes_nearer():
+    inputs, layer = [correlated(120, WIDTH)], linear()
+    hessian = textbook.hessian_of(inputs).double()
+    errors = []
+    for steps in (0, 1, 2, 4, 8, 16):
+        weight, _ = pruned(SparseGPT(refinement=steps), {'a': layer}, inputs, 0.8)['a']
+        errors.append(error_of(weight, layer.weight.detach(), hessian))
+    for before, after in zip(errors, errors[1:], strict=False):
+        assert after <= before * (1 + 1e-6)
+    assert errors[-1] < 0.95 * errors[0]
+
+
+def test_refinement_of_inputs_that_say_nothing():
+    for inputs in ([torch.zeros(5, WIDTH)], [torch.ones(3, WIDTH)]):
+        weight, keep = pruned(SparseGPT(), {'a': linear()}, inputs, 0.9)['a']
+        assert torch.isfinite(weight).all() and (weight[~keep] == 0).all()
+
+
+def test_refinement_must_be_a_count():
+    with pytest.raises(UserError, match='refinement is -1; it must be a whole number >= 0'):
+        SparseGPT(refinement=-1)

@@ -34,11 +34,11 @@ def data(settings=None) -> CalibrationData:
 class Watched(LeastSquares):
     """Notes how far each reader's output is off, by plain removal and after refitting."""
 
-    def refit_layers(self, model, layers, inputs, kept):
+    def refit_layers(self, model, layers, inputs, kept, shifts):
         modules = {path: model.get_submodule(path) for path in layers}
         rows = torch.cat([input_rows(modules[layers[0]], x) for x in inputs])
         old = {path: deepcopy(module) for path, module in modules.items()}
-        count = super().refit_layers(model, layers, inputs, kept)
+        count = super().refit_layers(model, layers, inputs, kept, shifts)
         for path, module in modules.items():
             lost = rows @ (weight_matrix(old[path]) * ~kept[path]).T
             left = rows @ (weight_matrix(old[path]) - weight_matrix(module)).T

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from mmengine import dist
@@ -12,16 +13,24 @@ from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
 from ...calibration.collect import observable
-from ...calibration.data import forward_calls
+from ...calibration.data import first_share, forward_calls
 from ...calibration.layer_inputs import add_gram, input_rows, mirror, over_ranks, weight_matrix
 from ...calibration.loss import guarded
 from ...calibration.mask_gradients import input_cuts
-from ...calibration.sequential import SharedInput, group_by_input, run_layer_by_layer
+from ...calibration.residual_streams import Stream, StreamReads, find_streams
+from ...calibration.sequential import (
+    Call,
+    SharedInput,
+    group_by_input,
+    layers_that_run_later,
+    run_layer_by_layer,
+)
+from ...calibration.stream_shift import Shift, stream_shift
 from ...common.distributed import assert_ranks_agree, tensors_from_rank_0, weights_digest
 from ...common.eval_mode import inference
 from ...common.precision import without_tf32
 from ...common.registry import COMPENSATIONS
-from ...common.validation import check_number
+from ...common.validation import check_fraction, check_number
 from ...structure.prune_state import PruneState
 from ...structure.slimming import mask, without_removed_layers
 from ...structure.unit_group import UnitGroup
@@ -30,12 +39,19 @@ from .base import Compensation
 
 
 @without_tf32()
-def refit(weight: Tensor, gram: Tensor, keep: Tensor, damping: float, name: str) -> Tensor:
+def refit(
+    weight: Tensor,
+    gram: Tensor,
+    keep: Tensor,
+    damping: float,
+    name: str,
+    shift: Tensor | None = None,
+) -> Tensor:
     """Weights on the kept inputs that best reproduce the output of the weights on all inputs.
 
-    Minimises ``||X W.T - X_S V.T||^2 + d ||V - W_S||^2`` over V, where S are the kept inputs and d is
-    ``damping`` times the mean diagonal of their Gram matrix. This is the optimal brain surgeon update
-    for the removal of many inputs at once.
+    Minimises ``||X W.T + E - X_S V.T||^2 + d ||V - W_S||^2`` over V, where S are the kept inputs, d is
+    ``damping`` times the mean diagonal of their Gram matrix, and E, zero by default, what the outputs shall
+    differ by. This is the optimal brain surgeon update for the removal of many inputs at once.
 
     Args:
         weight: W, (outputs, inputs).
@@ -43,6 +59,7 @@ def refit(weight: Tensor, gram: Tensor, keep: Tensor, damping: float, name: str)
         keep: Bool (inputs,), True where kept.
         damping: Fraction of the mean diagonal.
         name: The layer, for messages.
+        shift: ``E.T @ X``, (outputs, inputs), to the scale of ``gram``.
 
     Returns:
         V, float32 (outputs, inputs), with zero columns for removed inputs.
@@ -54,9 +71,12 @@ def refit(weight: Tensor, gram: Tensor, keep: Tensor, damping: float, name: str)
     if not keep.any():
         return new
     factor = damped_factor(gram[keep][:, keep], damping, name, of_inverse=False)
-    # V (H_SS + d) = W H_:S + d W_S, so V - W_S = W_R H_RS (H_SS + d)^-1, where R are the removed inputs.
-    removed_part = weight[:, ~keep].float() @ gram[~keep][:, keep]
-    new[:, keep] = weight[:, keep].float() + torch.cholesky_solve(removed_part.T, factor).T
+    # V (H_SS + d) = W H_:S + E_S + d W_S, so V - W_S = (W_R H_RS + E_S) (H_SS + d)^-1, where R are the
+    # removed inputs.
+    missing = weight[:, ~keep].float() @ gram[~keep][:, keep]
+    if shift is not None:
+        missing += shift[:, keep]
+    new[:, keep] = weight[:, keep].float() + torch.cholesky_solve(missing.T, factor).T
     return new
 
 
@@ -154,20 +174,34 @@ class LeastSquares(Compensation):
     with a reader that is neither a linear layer nor an ungrouped 2-D convolution, units under a layer norm
     over them, tokens and whole layers.
 
+    With ``dense_targets``, readers whose output is added to a residual stream also make up for a part of
+    what that stream has lost in the layers before them, which takes a second pass beside the first one, of
+    the dense model. All of it would be too much: inputs that differ from the dense model's say little about
+    the part of the loss that they don't explain, and the fit shrinks.
+
     Args:
         damping: Ridge penalty on the change of the weights, as a fraction of the mean diagonal of the
             inputs' Gram matrix (of their covariance, for layers with a bias).
+        dense_targets: The fraction of the stream's loss to make up for, in [0, 1]; 0: none, and no second
+            pass.
+        dense_share: Fraction of the calibration batches that also run through the dense model for that, in
+            [0, 1].
 
     Source: the optimal brain surgeon update for groups, Hassibi & Stork 1993; as in Kwon et al., "A Fast
     Post-Training Pruning Framework for Transformers", arXiv 2204.09656 (mask tuning), but of all weights.
+    Dense targets: after Li et al., "GPTAQ", arXiv 2504.02692, for the residual stream.
 
     Example:
         >>> prune_cfg = dict(criterion=dict(type='Fisher'), compensation=dict(type='LeastSquares'))
     """
 
-    def __init__(self, damping: float = 0.01):
+    def __init__(self, damping: float = 0.01, dense_targets: float = 0.5, dense_share: float = 1.0):
         check_number('damping', damping, 0, math.inf)
+        for name, value in (('dense_targets', dense_targets), ('dense_share', dense_share)):
+            check_fraction(name, value)
         self.damping = float(damping)
+        self.dense_targets = float(dense_targets)
+        self.dense_share = float(dense_share) if dense_targets else 0.0
 
     def apply(self, model, state, data, loss):
         """See :meth:`Compensation.apply`."""
@@ -181,15 +215,35 @@ class LeastSquares(Compensation):
             Bar(disable=not dist.is_main_process()) as bar,
         ):
             calls = forward_calls(model, data, loss)
-            steps = group_by_input(
-                model, list(kept), partial(guarded(loss), model, data.first_sample())
-            )
+            first_call = partial(guarded(loss), model, data.first_sample())
+            steps = group_by_input(model, list(kept), first_call)
+            streams: dict[str, Stream] = {}
+            dense_calls: list[Call] = []
+            later: set[str] = set()
+            if self.dense_share:
+                linear = [n for n in kept if isinstance(model.get_submodule(n), nn.Linear)]
+                streams = find_streams(model, linear, first_call)
+            if streams:
+                dense_calls = first_share(calls, self.dense_share, len(data.batches))
+                later = layers_that_run_later(model, steps, first_call)
             mask_uncompensated(model, state)
             task = bar.add_task('refitting layers', total=len(steps))
             underdetermined: list[str] = []
+            reads = StreamReads(model, streams)
 
-            def visit(layers: SharedInput, inputs: list[Tensor], _: list[Tensor]) -> None:
-                rows = self.refit_layers(model, layers, inputs, kept)
+            def visit(layers: SharedInput, inputs: list[Tensor], dense: list[Tensor]) -> None:
+                shifts = {
+                    path: stream_shift(
+                        model.get_submodule(path),
+                        streams[path],
+                        inputs,
+                        dense,
+                        reads.take(path, len(dense), len(inputs)),
+                    )
+                    for path in layers
+                    if path in streams
+                }
+                rows = self.refit_layers(model, layers, inputs, kept, shifts)
                 underdetermined.extend(
                     f'{path} ({rows} rows, {int(kept[path].sum())} inputs)'
                     for path in layers
@@ -197,7 +251,8 @@ class LeastSquares(Compensation):
                 )
                 bar.advance(task)
 
-            run_layer_by_layer(model, calls, steps, visit)
+            with reads.watched():
+                run_layer_by_layer(model, calls, steps, visit, dense_calls, later)
         if underdetermined:
             print_log(
                 f'LeastSquares had fewer rows than inputs for {len(underdetermined)} layers, such as '
@@ -221,6 +276,7 @@ class LeastSquares(Compensation):
         layers: SharedInput,
         inputs: list[Tensor],
         kept: Mapping[str, Tensor],
+        shifts: Mapping[str, Shift] = MappingProxyType({}),
     ) -> int:
         """Refit layers that share an input, in place.
 
@@ -231,6 +287,7 @@ class LeastSquares(Compensation):
             layers: Names of the layers.
             inputs: Their input, one tensor per batch.
             kept: From :func:`kept_inputs`.
+            shifts: From :func:`.stream_shift`, of layers whose outputs shall differ.
 
         Returns:
             Number of input rows on all ranks.
@@ -245,7 +302,7 @@ class LeastSquares(Compensation):
             mean = input_mean(first, inputs) if biased else None
             gram, rows = mean_gram(first, inputs, mean)
             parameters = [p for m in members.values() for p in (m.weight, m.bias) if p is not None]
-            solve = partial(self.solve, members, gram, mean, kept)
+            solve = partial(self.solve, members, gram, mean, kept, shifts)
             for parameter, new in zip(
                 parameters, tensors_from_rank_0(solve, parameters), strict=True
             ):
@@ -258,6 +315,7 @@ class LeastSquares(Compensation):
         gram: Tensor,
         mean: Tensor | None,
         kept: Mapping[str, Tensor],
+        shifts: Mapping[str, Shift] = MappingProxyType({}),
     ) -> list[Tensor]:
         """New values of each module's parameters.
 
@@ -266,6 +324,7 @@ class LeastSquares(Compensation):
             gram: From :func:`mean_gram`.
             mean: Of each input feature; for layers with a bias.
             kept: From :func:`kept_inputs`.
+            shifts: As for :meth:`refit_layers`.
 
         Returns:
             Of each module the weight and, if there is one, the bias.
@@ -273,8 +332,14 @@ class LeastSquares(Compensation):
         found = []
         for path, module in modules.items():
             old, keep = weight_matrix(module).float(), kept[path].to(gram.device)
-            new = refit(old, gram, keep, self.damping, path)
+            shift, lift = None, 0.0
+            if path in shifts:
+                shift = self.dense_targets * shifts[path].product
+                lift = self.dense_targets * shifts[path].mean
+                if mean is not None:
+                    shift -= lift[:, None] * mean
+            new = refit(old, gram, keep, self.damping, path, shift)
             found.append(new.view(module.weight.shape).to(module.weight.dtype))
             if mean is not None:
-                found.append((module.bias + (old - new) @ mean).to(module.bias.dtype))
+                found.append((module.bias + (old - new) @ mean + lift).to(module.bias.dtype))
         return found

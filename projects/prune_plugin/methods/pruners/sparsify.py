@@ -10,7 +10,7 @@ from mmengine import dist
 from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
-from ...calibration.data import CalibrationData, forward_calls
+from ...calibration.data import CalibrationData, first_share, forward_calls
 from ...calibration.layer_inputs import check_layer, from_matrix, to_matrix, weight_matrix
 from ...calibration.loss import LossFunction, guarded
 from ...calibration.sequential import (
@@ -229,9 +229,7 @@ class SparsifierRun:
         dense: list[Call] = []
         later: Collection[str] = ()
         if self.sparsifier.dense_share:
-            rank, world = dist.get_dist_info()
-            number = max(1, round(self.sparsifier.dense_share * len(self.data.batches)))
-            dense = calls[: len(range(rank, number, world))]
+            dense = first_share(calls, self.sparsifier.dense_share, len(self.data.batches))
             later = layers_that_run_later(self.model, inputs, self.first_call)
         with Bar(disable=not dist.is_main_process()) as bar:
             task = bar.add_task('pruning layers', total=len(inputs))

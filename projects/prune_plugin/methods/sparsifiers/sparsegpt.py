@@ -10,8 +10,8 @@ from ...calibration.layer_inputs import input_drift, input_gram
 from ...common.errors import UserError
 from ...common.precision import without_tf32
 from ...common.registry import SPARSIFIERS
-from ...common.validation import at_least, check_number, is_number
-from ..optimal_brain_surgeon import damped_factor, toward_dense
+from ...common.validation import at_least, check_fraction, check_number
+from ..optimal_brain_surgeon import damped_factor, refit_kept, toward_dense
 from .base import Sparsifier
 
 #: Columns whose errors are propagated one by one; a matrix product propagates them further right.
@@ -137,10 +137,13 @@ class SparseGPT(Sparsifier):
             pruned model's inputs, 1 that on the dense model's inputs.
         dense_share: Fraction of the calibration batches that also run through the dense model for that, in
             [0, 1]; 0 is the same as ``dense_targets=0``.
+        refinement: Steps of conjugate gradients on the kept weights once all are chosen: each row's least
+            squares over what it keeps, which the update column by column only approaches; 0: none.
 
     Source: Frantar & Alistarh, "SparseGPT: Massive Language Models Can be Accurately Pruned in
     One-Shot", arXiv 2301.00774. Dense targets: as in Li et al., "GPTAQ", arXiv 2504.02692, for
-    quantization; here before the pruning, in closed form.
+    quantization; here before the pruning, in closed form. Refinement: Meng et al., "ALPS", arXiv
+    2406.07831.
 
     Example:
         >>> prune_cfg = dict(type='WeightPruner', sparsifier=dict(type='SparseGPT'),
@@ -157,6 +160,7 @@ class SparseGPT(Sparsifier):
         damping: float = 0.01,
         dense_targets: float = 0.75,
         dense_share: float = 0.4,
+        refinement: int = 15,
     ):
         super().__init__(pattern)
         at_least('block_size', block_size, 1)
@@ -168,14 +172,15 @@ class SparseGPT(Sparsifier):
             )
         check_number('damping', damping, 0, inf)
         for name, value in (('dense_targets', dense_targets), ('dense_share', dense_share)):
-            if not is_number(value) or not 0 <= value <= 1:
-                raise UserError(f'{name} is {value!r}; it must be a number in [0, 1]')
+            check_fraction(name, value)
         if self.pattern and block_size % self.pattern[1]:
             raise UserError(
                 f'block_size is {block_size}; with a pattern it must be a multiple of '
                 f'{self.pattern[1]}'
             )
+        at_least('refinement', refinement, 0)
         self.block_size, self.mask_block_size = block_size, mask_block_size
+        self.refinement = refinement
         self.damping = float(damping)
         self.dense_targets = float(dense_targets)
         self.dense_share = float(dense_share) if dense_targets else 0.0
@@ -215,7 +220,10 @@ class SparseGPT(Sparsifier):
             self.mask_block_size,
             None if previous_masks is None else [previous_masks[name] for name in weights],
         )
-        return {
-            name: (new.to(weight.dtype), keep)
-            for (name, weight), (new, keep) in zip(weights.items(), pruned, strict=True)
-        }
+        rows = [len(weight) for weight in targets]
+        new, keep = (torch.cat(parts) for parts in zip(*pruned, strict=True))
+        if self.refinement:
+            dense = torch.cat(targets)
+            new = refit_kept(new, dense, gram, keep, self.damping, self.refinement)
+        parts = zip(weights.items(), new.split(rows), keep.split(rows), strict=True)
+        return {name: (part.to(weight.dtype), kept) for (name, weight), part, kept in parts}
