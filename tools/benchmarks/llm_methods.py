@@ -147,7 +147,8 @@ METHODS: dict[str, Method] = dict(
     plain_sparsegpt=plain_sparsegpt,
     reference_sparsegpt=reference_sparsegpt,
     ours_sparsegpt=ours('SparseGPT'),
-    ours_sparsegpt_paper=ours('SparseGPT', dense_targets=0),
+    ours_sparsegpt_paper=ours('SparseGPT', dense_targets=0, refinement=0),
+    ours_sparsegpt_unrefined=ours('SparseGPT', refinement=0),
     ours_sparsegpt_full=ours('SparseGPT', dense_share=1),
     ours_magnitude=ours('Magnitude'),
 )
