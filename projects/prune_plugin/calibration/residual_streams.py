@@ -71,7 +71,7 @@ def find_streams(
 
     Args:
         model: The model, in evaluation mode.
-        names: The layers; the last dimension of their output is its channels.
+        names: The layers; the last dimension of their output, or of its first tensor, is its channels.
         call: Runs the model on a small batch.
 
     Returns:
@@ -96,7 +96,8 @@ def find_streams(
         reads.append(Read(name, x, x._version, x.detach().clone()))
 
     def ran(module: nn.Module, args: tuple, output: Any, name: str) -> None:
-        if name in found or name in waiting or not isinstance(output, Tensor):
+        output = first_tensor((output,), {})
+        if name in found or name in waiting or output is None:
             return
         streams = [r for r in reversed(reads) if alike(r.value, output)]
         unchanged = [r for r in streams if r.tensor._version == r.version]
@@ -121,6 +122,37 @@ def alike(first: Tensor, second: Tensor) -> bool:
     if not first.dim() or first.device != second.device:
         return False
     return first.numel() == second.numel() and first.shape[-1:] == second.shape[-1:]
+
+
+def find_sublayers(model: nn.Module, call: Callable[[], Any]) -> dict[str, Stream]:
+    """The modules whose output is added to a residual stream, such as attentions and MLPs, as they run.
+
+    Of modules inside one another it is the outermost.
+
+    Args:
+        model: The model, in evaluation mode.
+        call: Runs the model on a small batch.
+    """
+    order: list[str] = []
+
+    def ran(module: nn.Module, args: tuple, output: Any, name: str) -> None:
+        if name not in order:
+            order.append(name)
+
+    named = {name: module for name, module in model.named_modules() if name}
+    handles = [m.register_forward_hook(partial(ran, name=n)) for n, m in named.items()]
+    try:
+        streams = find_streams(model, list(named), call)
+    finally:
+        for handle in handles:
+            handle.remove()
+    with_weights = {n: s for n, s in streams.items() if any(True for _ in named[n].parameters())}
+    outermost = {
+        name
+        for name in with_weights
+        if not any(name.startswith(f'{other}.') for other in with_weights)
+    }
+    return {name: with_weights[name] for name in order if name in outermost}
 
 
 def added_to(waiting: Waiting, total: Tensor) -> Stream | None:

@@ -11,6 +11,7 @@ through the unchanged layers.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -32,15 +33,15 @@ class _ForwardDone(BaseException):
 
 
 @contextmanager
-def input_hooks(
-    modules: Mapping[str, nn.Module], hook: Callable[[str, Tensor], None]
+def argument_hooks(
+    modules: Mapping[str, nn.Module], hook: Callable[[str, tuple, dict], None]
 ) -> Iterator[None]:
-    """Call ``hook(name, input)`` every time before one of the modules runs."""
+    """Call ``hook(name, args, kwargs)`` every time before one of the modules runs."""
     handles = []
     for name, module in modules.items():
 
         def pre_hook(module: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
-            hook(name, args[0] if args else kwargs['input'])
+            hook(name, args, kwargs)
 
         handles.append(module.register_forward_pre_hook(pre_hook, with_kwargs=True))
     try:
@@ -48,6 +49,20 @@ def input_hooks(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def input_hooks(
+    modules: Mapping[str, nn.Module], hook: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    """Call ``hook(name, input)`` every time before one of the modules runs."""
+    with argument_hooks(modules, lambda name, args, kwargs: hook(name, layer_input(args, kwargs))):
+        yield
+
+
+def layer_input(args: tuple, kwargs: Mapping[str, Any]) -> Any:
+    """The input among the arguments of a layer that has one."""
+    return args[0] if args else kwargs['input']
 
 
 @contextmanager
@@ -151,22 +166,22 @@ def layers_that_run_later(model: nn.Module, steps: Sequence[SharedInput], call: 
     numbers = {name: number for number, layers in enumerate(steps) for name in layers}
     run_later, reached = set(), 0
 
-    def hook(name: str, x: Tensor) -> None:
+    def hook(name: str, args: tuple, kwargs: dict) -> None:
         nonlocal reached
         if numbers[name] < reached:
             run_later.add(name)
         reached = max(reached, numbers[name])
 
-    with input_hooks({name: model.get_submodule(name) for name in numbers}, hook):
+    with argument_hooks({name: model.get_submodule(name) for name in numbers}, hook):
         call()
     return run_later
 
 
-def advance(runs: Sequence[Any], layers: SharedInput) -> list[Tensor]:
+def advance(runs: Sequence[Any], layers: SharedInput) -> list[Any]:
     """Continue all runs, one after the other, until each pauses at ``layers``.
 
     Returns:
-        The input of these layers in each run.
+        What these layers are given in each run.
 
     Raises:
         UserError: a run pauses at another layer, or has ended.
@@ -205,9 +220,11 @@ def run_layer_by_layer(
     model: nn.Module,
     calls: Sequence[Call],
     steps: Sequence[SharedInput],
-    visit: Callable[[SharedInput, list[Tensor], list[Tensor]], None],
+    visit: Callable[[SharedInput, list[Any], list[Any]], None],
     dense_calls: Sequence[Call] = (),
     run_later: Collection[str] = (),
+    arguments: bool = False,
+    dense_parameters: Mapping[nn.Parameter, Tensor] = MappingProxyType({}),
 ) -> None:
     """Run all calls in step, and ``visit`` the layers of every step once with their inputs in all calls.
 
@@ -225,6 +242,8 @@ def run_layer_by_layer(
         dense_calls: These run the layers with the parameters from before their visit.
         run_later: From :func:`layers_that_run_later`: the previous parameters of these layers are kept in
             memory until the end, those of all others for one step. Ignored without dense calls.
+        arguments: Pass ``(args, kwargs)`` of a step's module to ``visit`` instead of a layer's input.
+        dense_parameters: Values of parameters in the dense calls that differ from those before the visit.
 
     Raises:
         UserError: the calls don't reach the layers in the order of the steps, a dense call runs a layer
@@ -239,12 +258,14 @@ def run_layer_by_layer(
         ) from error
 
     main = getcurrent()
+    device = next(model.parameters()).device.type
     visited: set[str] = set()
 
-    def pause(name: str, x: Tensor) -> None:
+    def pause(name: str, args: tuple, kwargs: dict) -> None:
         if name not in visited:
-            with thread_state_restored(x.device.type):
-                main.switch((name, x))
+            given = (args, kwargs) if arguments else layer_input(args, kwargs)
+            with thread_state_restored(device):
+                main.switch((name, given))
         elif getcurrent() in dense_runs and name not in current and name not in run_later:
             raise UserError(
                 f'{name} runs again in some calibration batches only, so its inputs in the dense model '
@@ -269,7 +290,7 @@ def run_layer_by_layer(
     dense_values: dict[str, dict[nn.Parameter, Tensor]] = {}
     current: SharedInput = ()
     try:
-        with input_hooks(hooked, pause):
+        with argument_hooks(hooked, pause):
             for layers in steps:
                 with temporary_values(
                     {p: v for values in dense_values.values() for p, v in values.items()}
@@ -280,7 +301,10 @@ def run_layer_by_layer(
                 dense_values = {n: values for n, values in dense_values.items() if n in run_later}
                 for name in layers if dense_runs else ():
                     parameters = model.get_submodule(name).parameters()
-                    dense_values[name] = {p: p.detach().clone() for p in parameters}
+                    dense_values[name] = {
+                        p: dense_parameters[p] if p in dense_parameters else p.detach().clone()
+                        for p in parameters
+                    }
                 visit(layers, inputs, dense_inputs)
                 visited.update(layers)
                 inputs.clear()

@@ -26,6 +26,15 @@ class Shift(NamedTuple):
     mean: Tensor
 
 
+def inverse_scale(stream: Stream, device: torch.device) -> Tensor | float:
+    """What turns a change of a stream into one of the output: a factor, or one per channel."""
+    if stream.scale is None:
+        return 1.0
+    scale = stream.scale.to(device)
+    seen = scale.abs() > LEAST_SCALE * scale.abs().max()
+    return torch.where(seen, 1 / scale, 0)
+
+
 @without_tf32()
 def stream_shift(
     module: nn.Linear,
@@ -49,17 +58,11 @@ def stream_shift(
     weight = weight_matrix(module).float()
     product = weight.new_zeros(weight.shape, dtype=torch.float64)
     mean = weight.new_zeros(len(weight), dtype=torch.float64)
-    inverse = None
-    if stream.scale is not None:
-        scale = stream.scale.to(weight.device)
-        seen = scale.abs() > LEAST_SCALE * scale.abs().max()
-        inverse = torch.where(seen, 1 / scale, 0)
+    inverse = inverse_scale(stream, weight.device)
     count: float = 0
     for x, dense_x, (dense_h, h) in zip(inputs, dense_inputs, streams, strict=False):
         rows = input_rows(module, x)
-        lacking = (dense_h.float() - h.float()).reshape(-1, len(weight))
-        if inverse is not None:
-            lacking *= inverse
+        lacking = (dense_h.float() - h.float()).reshape(-1, len(weight)) * inverse
         lacking += (input_rows(module, dense_x) - rows) @ weight.T
         product += lacking.T @ rows
         mean += lacking.sum(0)

@@ -19,6 +19,7 @@ ALLOCATORS = Registry('allocator', scope='mmengine')
 SCHEDULES = Registry('schedule', scope='mmengine')
 SPARSIFIERS = Registry('sparsifier', scope='mmengine')
 COMPENSATIONS = Registry('compensation', scope='mmengine')
+RECONSTRUCTIONS = Registry('reconstruction', scope='mmengine')
 PENALTIES = Registry('penalty', scope='mmengine')
 PRUNERS = Registry('pruner', scope='mmengine')
 
@@ -27,6 +28,11 @@ def accepted_keys(cls: Callable) -> list[str]:
     """Names of the keyword arguments that ``cls(...)`` accepts from a config, in their order."""
     parameters = inspect.signature(cls).parameters.values()
     return [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def build_optional(registry: Registry, cfg: Mapping | None, key: str) -> Any:
+    """As :func:`build`; None for None."""
+    return None if cfg is None else build(registry, cfg, key)
 
 
 def build(registry: Registry, cfg: Mapping, key: str) -> Any:

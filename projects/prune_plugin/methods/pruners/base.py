@@ -1,9 +1,8 @@
 """What both pruners have in common."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from inspect import signature
 from typing import Any, Self
 
@@ -17,37 +16,21 @@ from ...common.errors import UserError
 from ...common.json_csv import plain
 from ...common.model_argument import check_model
 from ...common.patterns import patterns_of, some_patterns
-from ...common.registry import BUDGETS, SCHEDULES, build
+from ...common.registry import BUDGETS, RECONSTRUCTIONS, SCHEDULES, build, build_optional
 from ...common.settings import read_settings
 from ...evaluation.settings import ProfileSettings
 from ...structure.unit_group import UnitGroup
 from ...training.settings import RecoverySettings
 from ..budgets import Budget, MetricBudget
 from ..penalties import Penalty
+from ..reconstruction import Reconstruction
 from ..schedules import OneShot, Round, Schedule
 from .budget_block import is_searched, with_ratio
+from .data_source import DataSource, DataUser
 from .layer_progress import LayerProgress
 from .plan import Plan, Pruned, ScoredUnits
 from .selection import Selection
 from .unit_discovery import FoundUnits
-
-#: Gives the calibration batches when, and only when, a method needs them.
-DataFactory = Callable[[CalibrationSettings], CalibrationData]
-#: The same, or the batches themselves.
-DataSource = DataFactory | Iterable[Any]
-
-
-@dataclass(frozen=True)
-class DataUser:
-    """A method that needs calibration data.
-
-    Attributes:
-        what: Its key and name.
-        instead: What to do without data.
-    """
-
-    what: str
-    instead: str
 
 
 class Pruner:
@@ -72,6 +55,8 @@ class Pruner:
     removes_units = False
     #: Fewest units that a group keeps, and of what the number of kept units is a multiple.
     min_keep, round_to = 0, 1
+    #: Trains the pruned model, part by part, on the dense one's activations; None: not.
+    reconstruction: Reconstruction | None = None
     #: Regularizes units that are scheduled for removal; None: what is chosen is removed at once.
     penalty: Penalty | None = None
     #: The arguments that it was made from, and its registered ``type``; see :meth:`to_dict`.
@@ -253,7 +238,7 @@ class Pruner:
     @property
     def layer_by_layer(self) -> bool:
         """Whether finished layers of a killed pruning can be used again."""
-        return False
+        return self.reconstruction is not None
 
     def data_users(self, scored: bool = False) -> list[DataUser]:
         """The methods that need calibration data.
@@ -262,6 +247,24 @@ class Pruner:
             scored: Whether scores are given, so that none are computed.
         """
         raise NotImplementedError
+
+    def _set_reconstruction(self, cfg: Mapping | None) -> None:
+        """Build the ``reconstruction`` block."""
+        key = 'prune_cfg.reconstruction'
+        self.reconstruction = build_optional(RECONSTRUCTIONS, cfg, key)
+        if self.reconstruction is not None and self.in_rounds:
+            raise UserError(
+                f'{key} does not go with rounds of pruning and training, which '
+                f'prune_cfg.schedule.type {type(self.schedule).__name__!r} asks for; take OneShot'
+            )
+
+    @property
+    def reconstruction_users(self) -> list[DataUser]:
+        """The reconstruction, if there is one, as a method that needs calibration data."""
+        if self.reconstruction is None:
+            return []
+        what = f'prune_cfg.reconstruction {type(self.reconstruction).__name__}'
+        return [DataUser(what, 'leave it out')]
 
     def batches(self, data: DataSource | None, user: DataUser) -> CalibrationData:
         """The calibration batches for one of :meth:`data_users`.
@@ -275,6 +278,10 @@ class Pruner:
             )
         given = data(self.calibration) if callable(data) else data
         return as_calibration_data(given, self.calibration.seed)
+
+    def last_batches(self, data: DataSource | None) -> CalibrationData:
+        """The calibration batches for the last of :meth:`data_users`."""
+        return self.batches(data, self.data_users()[-1])
 
     def check(
         self, model: nn.Module, data: DataSource | None = None, loss: LossFunction = mmengine_loss

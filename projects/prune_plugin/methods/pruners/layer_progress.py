@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ class LayerProgress:
     ):
         keys = [json.dumps(form, sort_keys=True, default=str) for form in (key, *older)]
         self.folder, self.key, self.accepted = folder, keys[0], keys
+
+    def below(self, name: str) -> 'LayerProgress':
+        """That of another step of the same run, in a folder in this one."""
+        other = copy(self)
+        other.folder = self.folder / name
+        return other
 
     def load(self, number: int) -> dict[str, dict[str, Tensor]] | None:
         """``{layer: dict(weight=..., keep=...)}`` of the ``number``-th input; None if they aren't done."""
@@ -68,7 +75,8 @@ class LayerProgress:
     def clear(self) -> None:
         """Remove the folder's files (on rank 0)."""
         if dist.is_main_process() and self.folder.is_dir():
-            for path in self.folder.glob('*.pth'):
+            for path in self.folder.rglob('*.pth'):
                 path.unlink()
-            if not any(self.folder.iterdir()):
-                os.rmdir(self.folder)
+            for folder in (*self.folder.glob('*/'), self.folder):
+                if not any(folder.iterdir()):
+                    os.rmdir(folder)

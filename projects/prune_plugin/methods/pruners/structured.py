@@ -21,12 +21,13 @@ from ...common.registry import (
     PENALTIES,
     PRUNERS,
     build,
+    build_optional,
 )
 from ...common.timing import timed
 from ...common.validation import at_least, check_number
 from ...structure.prunable_weights import prunable_weights, select_weights
 from ...structure.prune_state import PruneState
-from ...structure.slimming import slim
+from ...structure.slimming import mask, slim
 from ...structure.unit_group import UnitGroup, named_tensors
 from ..allocators.base import fill_back
 from ..budgets.base import BudgetResult
@@ -35,8 +36,9 @@ from ..constraint import Cost, counts, least_counts, sizes
 from ..criteria import Random
 from ..criteria.base import checked
 from ..sparsifiers import Magnitude
-from .base import DataSource, DataUser, Pruner
+from .base import Pruner
 from .budget_block import other_budgets
+from .data_source import DataSource, DataUser
 from .layer_depth import (
     check_range,
     depth_cost,
@@ -46,6 +48,7 @@ from .layer_depth import (
 )
 from .layer_progress import LayerProgress
 from .plan import Pruned, ScoredUnits, UnitPlan
+from .reconstructing import changed_by, reconstructing, unit_masks
 from .sparsify import sparsify_by_weight
 from .unit_discovery import FoundUnits, as_call, built_finders, example_call, find_units
 from .unit_selection import UnitSelection
@@ -75,6 +78,7 @@ class StructuredPruner(Pruner):
         remove_empty_layers: Remove whole pre-norm layers once all their units are gone, if that
             changes no output. Needs ``min_keep=0``.
         compensation: Makes up for what goes with the weights that stay; None: nothing.
+        reconstruction: Trains the pruned model, part by part, on the dense one's activations; None: not.
         weight_level: Whether a second checkpoint, ``<name>_pruned.pth``, is written for comparison: of
             the same ratio, but single weights, by their magnitude.
         calibration: See :class:`Pruner`.
@@ -111,6 +115,7 @@ class StructuredPruner(Pruner):
         layer_end: int | None = None,
         remove_empty_layers: bool = False,
         compensation: Mapping | None = None,
+        reconstruction: Mapping | None = None,
         weight_level: bool = True,
         calibration: Mapping = {},  # noqa: B006
         recovery: Mapping = {},  # noqa: B006
@@ -118,8 +123,7 @@ class StructuredPruner(Pruner):
         name: str | None = None,
     ):
         super().__init__(budget, schedule, include, exclude, calibration, recovery, profile, name)
-        if penalty is not None:
-            self.penalty = build(PENALTIES, penalty, 'prune_cfg.penalty')
+        self.penalty = build_optional(PENALTIES, penalty, 'prune_cfg.penalty')
         check_number('prune_cfg.fillback_rate', fillback_rate, 0, 1, least=True)
         self.fillback_rate = float(fillback_rate)
         self.finders = built_finders(units)
@@ -160,9 +164,10 @@ class StructuredPruner(Pruner):
         if not isinstance(weight_level, bool):
             raise UserError(f'prune_cfg.weight_level is {weight_level!r}; it must be True or False')
         self.weight_level = weight_level
-        self.compensation: Compensation | None = None
-        if compensation is not None:
-            self.compensation = build(COMPENSATIONS, compensation, 'prune_cfg.compensation')
+        self.compensation: Compensation | None = build_optional(
+            COMPENSATIONS, compensation, 'prune_cfg.compensation'
+        )
+        self._set_reconstruction(reconstruction)
 
     @property
     def method(self) -> str:
@@ -186,7 +191,7 @@ class StructuredPruner(Pruner):
         if self.compensation is not None:
             what = f'prune_cfg.compensation {type(self.compensation).__name__}'
             users.append(DataUser(what, 'leave it out'))
-        return users
+        return users + self.reconstruction_users
 
     def without_weights(self, scored: bool) -> tuple[Pruner, str]:
         """See :meth:`Pruner.without_weights`: a criterion gives way to ``Random``."""
@@ -308,10 +313,15 @@ class StructuredPruner(Pruner):
     ) -> Pruned:
         """See :meth:`Pruner.apply`."""
         seconds = {} if seconds is None else seconds
-        if self.compensation is not None and compensate:
-            with timed(seconds, 'compensate'):
-                batches = self.batches(data, self.data_users()[-1])
-                self.compensation.apply(model, plan.state, batches, loss)
+        how = self.reconstruction if compensate else None
+        batches = partial(self.last_batches, data)
+        names = changed_by(model, plan.state) if how else ()
+        with reconstructing(how, model, names, batches, loss, seconds, progress) as train:
+            if self.compensation is not None and compensate:
+                with timed(seconds, 'compensate'):
+                    self.compensation.apply(model, plan.state, batches(), loss)
+            if how:
+                train(unit_masks(mask(model, plan.state), plan.state))
         with timed(seconds, 'slim'):
             return Pruned(slim(model, plan.state), plan.state)
 

@@ -9,6 +9,7 @@ from ...common.errors import UserError
 from ...structure.prune_state import PruneState
 from ...structure.slimming import slim
 from .plan import Pruned
+from .reconstructing import unit_masks
 from .selection import Selection
 
 #: Kept indices by unit group.
@@ -78,18 +79,7 @@ class UnitSelection(Selection):
 
     def masks(self, model):
         """See :meth:`Selection.masks`."""
-        parameters = dict(model.named_parameters())
-        masks: dict[str, Tensor] = {}
-        state = self.state()
-        for group in state.reduced:
-            removed = state.removed(group.name)
-            for cut in group.cuts:
-                if cut.name not in parameters:
-                    continue
-                whole = torch.ones(parameters[cut.name].shape, dtype=torch.bool)
-                mask = masks.setdefault(cut.name, whole)
-                mask.index_fill_(cut.dim, cut.indices(group.size)[removed].flatten(), False)
-        return masks
+        return unit_masks(model, self.state())
 
     def counts(self):
         """See :meth:`Selection.counts`."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mmengine.logging import print_log
@@ -22,10 +23,12 @@ from ...structure.prunable_weights import (
     select_weights,
     stacked_weights,
 )
-from .base import DataSource, DataUser, Pruner
+from .base import Pruner
 from .budget_block import is_searched
+from .data_source import DataSource, DataUser
 from .layer_progress import LayerProgress
 from .plan import Pruned, ScoredUnits, WeightPlan
+from .reconstructing import reconstructing
 from .sparsify import SparsifierRun, sparsify_by_weight, with_zeros
 from .weight_selection import WeightSelection
 
@@ -40,6 +43,7 @@ class WeightPruner(Pruner):
         sparsifier: The method.
         layer_ratios: Fractions to remove of single layers, by regular expressions on their names,
             instead of the budget's ratio, which the others keep.
+        reconstruction: See :class:`StructuredPruner`.
         budget: ``dict(type='weights', ratio=R)``: the fraction of those weights to remove.
         schedule: See :class:`Pruner`.
         include: See :class:`Pruner`; matched against names of parameters and modules around them.
@@ -64,12 +68,15 @@ class WeightPruner(Pruner):
     @property
     def layer_by_layer(self) -> bool:
         """See :class:`Pruner`."""
-        return self.sparsifier.reads_inputs and self.sparsifier.sequential
+        return super().layer_by_layer or (
+            self.sparsifier.reads_inputs and self.sparsifier.sequential
+        )
 
     def __init__(
         self,
         sparsifier: Mapping = {'type': 'Magnitude'},  # noqa: B006  read, never changed
         layer_ratios: Mapping = {},  # noqa: B006
+        reconstruction: Mapping | None = None,
         budget: Mapping = {'type': 'weights'},  # noqa: B006
         schedule: Mapping = {'type': 'OneShot'},  # noqa: B006
         include: Sequence[str] = ('.*',),
@@ -92,6 +99,7 @@ class WeightPruner(Pruner):
         key, quantity = self.limited
         if quantity != 'weights':
             raise UserError(f"{key} is {quantity!r}; a WeightPruner's is 'weights'")
+        self._set_reconstruction(reconstruction)
         if not isinstance(layer_ratios, Mapping):
             raise UserError(f'prune_cfg.layer_ratios is {layer_ratios!r}; it must be a dict')
         if self.in_rounds and self.sparsifier.pattern:
@@ -176,7 +184,8 @@ class WeightPruner(Pruner):
     def data_users(self, scored: bool = False) -> list[DataUser]:
         """See :meth:`Pruner.data_users`."""
         what = f'prune_cfg.sparsifier {type(self.sparsifier).__name__}'
-        return [DataUser(what, 'use Magnitude')] if self.sparsifier.reads_inputs else []
+        users = [DataUser(what, 'use Magnitude')] if self.sparsifier.reads_inputs else []
+        return users + self.reconstruction_users
 
     def check(
         self, model: nn.Module, data: DataSource | None = None, loss: LossFunction = mmengine_loss
@@ -232,8 +241,15 @@ class WeightPruner(Pruner):
         compensate: bool = True,
     ) -> Pruned:
         """See :meth:`Pruner.apply`."""
-        with timed({} if seconds is None else seconds, 'sparsify'):
-            masks = self.set_to_zero(model, plan.ratios, data, loss, progress, None, plan.scored)
+        seconds = {} if seconds is None else seconds
+        how = self.reconstruction if compensate else None
+        batches = partial(self.last_batches, data)
+        with reconstructing(how, model, plan.ratios, batches, loss, seconds, progress) as train:
+            with timed(seconds, 'sparsify'):
+                masks = self.set_to_zero(
+                    model, plan.ratios, data, loss, progress, None, plan.scored
+                )
+            train(masks)
         total = sum(mask.numel() for mask in masks.values())
         kept = sum(int(mask.sum()) for mask in masks.values())
         return Pruned(model, masks=masks, result=self.budget.achieved(total, kept))

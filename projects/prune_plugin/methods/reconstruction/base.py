@@ -1,0 +1,39 @@
+"""Base class of the reconstructions."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from ...calibration.data import CalibrationData
+
+if TYPE_CHECKING:
+    from ..pruners.layer_progress import LayerProgress
+
+
+class Reconstruction:
+    """Base of the reconstructions: trains a pruned model on the dense one's activations, without labels."""
+
+    def apply(
+        self,
+        model: nn.Module,
+        dense: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        data: CalibrationData,
+        loss: Callable[[nn.Module, Any], Tensor],
+        progress: 'LayerProgress | None' = None,
+    ) -> list[str]:
+        """Train a model's kept weights, in place; what is removed stays zero.
+
+        Args:
+            model: The pruned model, in the dense model's shapes.
+            dense: The dense model's parameters, by name: all that pruning has changed.
+            masks: Which weights are kept, bool by parameter name; others are kept as a whole.
+            data: Calibration batches.
+            loss: Runs the model on a batch.
+            progress: Where finished parts are kept, so that a killed run can go on.
+
+        Returns:
+            Names of the parameters that were trained.
+        """
+        raise NotImplementedError
