@@ -69,4 +69,4 @@ def stream_shift(
         count += len(rows)
     product, _ = over_ranks(product, 0)
     mean, count = over_ranks(mean, count)
-    return Shift((product / max(count, 1)).float(), (mean / max(count, 1)).float())
+    return Shift(*((total / max(count, 1)).float() for total in (product, mean)))

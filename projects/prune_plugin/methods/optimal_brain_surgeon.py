@@ -1,7 +1,6 @@
 """Optimal brain surgeon: linear algebra on the Hessian of a layer's squared output error."""
 
 import logging
-from collections.abc import Sequence
 
 import torch
 from mmengine.logging import print_log
@@ -68,38 +67,37 @@ def damped_factor(gram: Tensor, damping: float, name: str, of_inverse: bool) -> 
 
 @without_tf32()
 def toward_dense(
-    weights: Sequence[Tensor],
+    weights: Tensor,
     gram: Tensor,
-    drift: Tensor,
+    shift: Tensor,
     strength: float,
     damping: float,
     name: str,
-) -> list[Tensor]:
-    """Move weights toward those that reproduce the dense model's outputs on the pruned model's inputs.
+) -> Tensor:
+    """Move weights toward those whose outputs differ by what the dense model's do.
 
     That corrects the accumulated error of the pruned layers before. The result is
-    ``W + strength * (V - W)`` where V minimises ``||X V.T - X' W.T||^2 / n + d ||V - W||^2``, X and X' are
-    n input rows in the pruned and in the dense model, and d is ``damping`` times the mean diagonal of
+    ``W + strength * (V - W)`` where V minimises ``||X V.T - X W.T - E||^2 / n + d ||V - W||^2``, X are n
+    input rows in the pruned model, E what the outputs lack, and d is ``damping`` times the mean diagonal of
     ``gram``.
 
     Args:
-        weights: W of layers that share an input, float32 (outputs, inputs) each.
+        weights: W of layers that share an input, stacked, float32 (outputs, inputs).
         gram: ``X.T @ X / n``, (inputs, inputs).
-        drift: ``(X' - X).T @ X / n``, (inputs, inputs).
+        shift: ``E.T @ X / n``, (outputs, inputs); ``W @ (X' - X).T @ X / n`` for the dense outputs
+            of inputs X'.
         strength: In [0, 1].
         damping: Fraction of the mean diagonal.
         name: The layers, for messages.
 
     Returns:
-        New weights, float32 (outputs, inputs) each.
+        New weights, float32 (outputs, inputs).
 
     Raises:
         UserError: see :func:`damped_factor`.
     """
-    stacked = torch.cat(list(weights))
     factor = damped_factor(gram, damping, name, of_inverse=False)
-    change = torch.cholesky_solve((stacked @ drift).T, factor).T
-    return list(stacked.add_(change, alpha=strength).split([len(weight) for weight in weights]))
+    return weights + strength * torch.cholesky_solve(shift.T, factor).T
 
 
 @without_tf32()

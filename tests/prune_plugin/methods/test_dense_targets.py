@@ -231,10 +231,12 @@ def drift(family, model):
     return total / of
 
 
-@pytest.mark.parametrize('family', ['llama-gqa', 'vit'])
-def test_a_model_stays_closer_to_the_dense_one(family):
+@pytest.mark.parametrize(
+    ('family', 'targets'), [('llama-gqa', 'layer'), ('vit', 'layer'), ('llama-gqa', 'stream')]
+)
+def test_a_model_stays_closer_to_the_dense_one(family, targets):
     plain, masks = prune(family, dense_targets=0)
-    better, own = prune(family, dense_targets=1.0, dense_share=1.0)
+    better, own = prune(family, dense_targets=1.0, dense_share=1.0, targets=targets)
     assert drift(family, better) < drift(family, plain)
     for name, keep in own.items():
         assert int((~keep).sum()) == int((~masks[name]).sum())

@@ -7,7 +7,7 @@ prune_cfg = dict(
     criterion=dict(type='Fisher'),
     allocator=dict(type='Knapsack'),
     budget=dict(type='params', ratio=0.25),
-    compensation=dict(type='LeastSquares'),
+    compensation=dict(type='LeastSquares', dense_targets=0.5),
     weight_level=False,
     calibration=dict(num_samples=128, batch_size=1),
     recovery=dict(mode='fine_tune', epochs=1, lr=1e-5),

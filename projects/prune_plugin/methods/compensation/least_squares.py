@@ -183,7 +183,7 @@ class LeastSquares(Compensation):
         damping: Ridge penalty on the change of the weights, as a fraction of the mean diagonal of the
             inputs' Gram matrix (of their covariance, for layers with a bias).
         dense_targets: The fraction of the stream's loss to make up for, in [0, 1]; 0: none, and no second
-            pass.
+            pass. For language models a half is best.
         dense_share: Fraction of the calibration batches that also run through the dense model for that, in
             [0, 1].
 
@@ -195,7 +195,7 @@ class LeastSquares(Compensation):
         >>> prune_cfg = dict(criterion=dict(type='Fisher'), compensation=dict(type='LeastSquares'))
     """
 
-    def __init__(self, damping: float = 0.01, dense_targets: float = 0.5, dense_share: float = 1.0):
+    def __init__(self, damping: float = 0.01, dense_targets: float = 0.0, dense_share: float = 1.0):
         check_number('damping', damping, 0, math.inf)
         for name, value in (('dense_targets', dense_targets), ('dense_share', dense_share)):
             check_fraction(name, value)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...calibration.data import CalibrationData, first_share, forward_calls
 from ...calibration.layer_inputs import check_layer, from_matrix, to_matrix, weight_matrix
 from ...calibration.loss import LossFunction, guarded
+from ...calibration.residual_streams import Stream, StreamReads, find_streams
 from ...calibration.sequential import (
     Call,
     SharedInput,
@@ -21,6 +22,7 @@ from ...calibration.sequential import (
     observe,
     run_layer_by_layer,
 )
+from ...calibration.stream_shift import stream_shift
 from ...common.distributed import assert_ranks_agree, tensors_from_rank_0, weights_digest
 from ...common.eval_mode import inference
 from ..sparsifiers.base import Sparsifier
@@ -228,22 +230,35 @@ class SparsifierRun:
         calls = self.calls()
         dense: list[Call] = []
         later: Collection[str] = ()
+        streams: dict[str, Stream] = {}
         if self.sparsifier.dense_share:
             dense = first_share(calls, self.sparsifier.dense_share, len(self.data.batches))
             later = layers_that_run_later(self.model, inputs, self.first_call)
+            if self.sparsifier.reads_streams:
+                linear = [n for n, m in self.modules.items() if isinstance(m, nn.Linear)]
+                streams = find_streams(self.model, linear, self.first_call)
+        reads = StreamReads(self.model, streams)
         with Bar(disable=not dist.is_main_process()) as bar:
             task = bar.add_task('pruning layers', total=len(inputs))
 
             def visit(layers: SharedInput, read: list[Tensor], read_densely: list[Tensor]) -> None:
                 finished = progress.load(numbers[layers]) if progress else None
+                first = layers[0]
+                pairs = reads.take(first, len(read_densely), len(read)) if first in streams else []
                 if finished is not None:
                     for name, layer in finished.items():
                         install(name, layer['weight'], layer['keep'])
                 else:
-                    module = self.modules[layers[0]]
-                    pruned = prune(layers, self.sparsifier.statistic(module, read, read_densely))
+                    module, more = self.modules[first], {}
+                    if first in streams and len(layers) == 1:
+                        more['shift'] = stream_shift(
+                            module, streams[first], read, read_densely, pairs
+                        )
+                    statistic = self.sparsifier.statistic(module, read, read_densely, **more)
+                    pruned = prune(layers, statistic)
                     if progress:
                         progress.save(numbers[layers], pruned)
                 bar.advance(task)
 
-            run_layer_by_layer(self.model, calls, inputs, visit, dense, later)
+            with reads.watched():
+                run_layer_by_layer(self.model, calls, inputs, visit, dense, later)

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...calibration.stream_shift import Shift
 from ...common.errors import UserError
 from ..weight_masks import parse_pattern
 
@@ -34,6 +35,9 @@ class Sparsifier:
     #: Fraction of the calibration batches for which :meth:`statistic` also needs the layer's inputs in the
     #: dense model.
     dense_share = 0.0
+
+    #: Whether :meth:`statistic` takes ``shift``.
+    reads_streams = False
 
     def __init__(self, pattern: str | None = None):
         self.pattern = parse_pattern(pattern)
@@ -77,7 +81,11 @@ class Sparsifier:
         raise NotImplementedError
 
     def statistic(
-        self, module: nn.Module, inputs: Sequence[Tensor], dense: Sequence[Tensor] = ()
+        self,
+        module: nn.Module,
+        inputs: Sequence[Tensor],
+        dense: Sequence[Tensor] = (),
+        shift: Shift | None = None,
     ) -> Any:
         """The statistic of a layer's inputs, over all ranks, that :meth:`prune` needs.
 
@@ -85,6 +93,8 @@ class Sparsifier:
             module: The layer.
             inputs: Its inputs, one tensor per batch.
             dense: Its inputs in the dense model, for the first of these batches (``dense_share``).
+            shift: For ``reads_streams``, by what its outputs would restore the residual stream that they
+                are added to; None: they are added to none.
         """
         total = self.begin(module)
         for x in inputs:

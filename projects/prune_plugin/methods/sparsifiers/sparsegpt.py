@@ -1,23 +1,19 @@
 """SparseGPT: pruning with the optimal brain surgeon update of the kept weights."""
 
 from collections.abc import Sequence
-from math import inf
 
 import torch
 from torch import Tensor
 
-from ...calibration.layer_inputs import input_drift, input_gram
 from ...common.errors import UserError
 from ...common.precision import without_tf32
 from ...common.registry import SPARSIFIERS
-from ...common.validation import at_least, check_fraction, check_number
-from ..optimal_brain_surgeon import damped_factor, refit_kept, toward_dense
-from .base import Sparsifier
+from ...common.validation import at_least
+from ..optimal_brain_surgeon import damped_factor
+from .layer_fit import LayerFit
 
 #: Columns whose errors are propagated one by one; a matrix product propagates them further right.
 STEP = 16
-#: Damping for dense targets relative to the Hessian's: they have fewer samples, and fit all weights.
-DENSE_DAMPING = 30.0
 
 
 @without_tf32()
@@ -117,7 +113,7 @@ def sparsegpt(
 
 
 @SPARSIFIERS.register_module()
-class SparseGPT(Sparsifier):
+class SparseGPT(LayerFit):
     """Remove weights by their optimal brain surgeon score, and update the kept ones to compensate.
 
     One forward pass over the calibration data, layer by layer. Layers that share an input (query, key and
@@ -137,6 +133,8 @@ class SparseGPT(Sparsifier):
             pruned model's inputs, 1 that on the dense model's inputs.
         dense_share: Fraction of the calibration batches that also run through the dense model for that, in
             [0, 1]; 0 is the same as ``dense_targets=0``.
+        targets: What ``dense_targets`` refers to: ``'layer'``, the layer's own output; or ``'stream'``,
+            where a layer's output is added to a residual stream, what makes that stream the dense model's.
         refinement: Steps of conjugate gradients on the kept weights once all are chosen: each row's least
             squares over what it keeps, which the update column by column only approaches; 0: none.
 
@@ -150,8 +148,6 @@ class SparseGPT(Sparsifier):
         ...     budget=dict(ratio=0.5), calibration=dict(num_samples=128))
     """
 
-    reads_inputs = True
-
     def __init__(
         self,
         pattern: str | None = None,
@@ -160,9 +156,10 @@ class SparseGPT(Sparsifier):
         damping: float = 0.01,
         dense_targets: float = 0.75,
         dense_share: float = 0.4,
+        targets: str = 'layer',
         refinement: int = 15,
     ):
-        super().__init__(pattern)
+        super().__init__(pattern, damping, dense_targets, dense_share, targets, refinement)
         at_least('block_size', block_size, 1)
         at_least('mask_block_size', mask_block_size, 1)
         if max(block_size, mask_block_size) % min(block_size, mask_block_size):
@@ -170,60 +167,17 @@ class SparseGPT(Sparsifier):
                 f'mask_block_size is {mask_block_size}; it must divide block_size {block_size} or be '
                 'a multiple of it'
             )
-        check_number('damping', damping, 0, inf)
-        for name, value in (('dense_targets', dense_targets), ('dense_share', dense_share)):
-            check_fraction(name, value)
         if self.pattern and block_size % self.pattern[1]:
             raise UserError(
                 f'block_size is {block_size}; with a pattern it must be a multiple of '
                 f'{self.pattern[1]}'
             )
-        at_least('refinement', refinement, 0)
         self.block_size, self.mask_block_size = block_size, mask_block_size
-        self.refinement = refinement
-        self.damping = float(damping)
-        self.dense_targets = float(dense_targets)
-        self.dense_share = float(dense_share) if dense_targets else 0.0
 
-    def statistic(self, module, inputs, dense=()):
-        """Mean Gram matrices of the layer's inputs, float32 (inputs, inputs) each.
-
-        Returns:
-            ``X.T @ X / n`` over all batches; the same over the batches with dense inputs X'; and
-            ``(X' - X).T @ X / n`` over these. The last two are None without ``dense_targets``.
-        """
-        if not self.dense_share:
-            gram, rows = input_gram(module, inputs)
-            return gram.div_(max(rows, 1)), None, None
-        paired, rest = inputs[: len(dense)], inputs[len(dense) :]
-        (paired_gram, rows), (others, count) = input_gram(module, paired), input_gram(module, rest)
-        drift = input_drift(module, paired, dense).div_(max(rows, 1))
-        gram = others.add_(paired_gram).div_(max(rows + count, 1))
-        return gram, paired_gram.div_(max(rows, 1)), drift
-
-    def prune(self, weights, statistic, ratios, previous_masks=None):
-        """See :meth:`Sparsifier.prune`."""
-        gram, paired_gram, drift = statistic
-        names = ', '.join(weights)
-        unused = gram.diagonal() == 0
-        targets = [weight.float().masked_fill(unused, 0) for weight in weights.values()]
-        if drift is not None:
-            damping = DENSE_DAMPING * self.damping
-            targets = toward_dense(targets, paired_gram, drift, self.dense_targets, damping, names)
-        factor = damped_factor(gram, self.damping, names, of_inverse=True)
-        pruned = sparsegpt(
-            targets,
-            factor,
-            [ratios[name] for name in weights],
-            self.pattern,
-            self.block_size,
-            self.mask_block_size,
-            None if previous_masks is None else [previous_masks[name] for name in weights],
-        )
-        rows = [len(weight) for weight in targets]
-        new, keep = (torch.cat(parts) for parts in zip(*pruned, strict=True))
-        if self.refinement:
-            dense = torch.cat(targets)
-            new = refit_kept(new, dense, gram, keep, self.damping, self.refinement)
-        parts = zip(weights.items(), new.split(rows), keep.split(rows), strict=True)
-        return {name: (part.to(weight.dtype), kept) for (name, weight), part, kept in parts}
+    def choose(self, targets, gram, ratios, previous_masks, name):
+        """See :meth:`LayerFit.choose`."""
+        factor = damped_factor(gram, self.damping, name, of_inverse=True)
+        blocks = self.block_size, self.mask_block_size
+        pruned = sparsegpt(targets, factor, ratios, self.pattern, *blocks, previous_masks)
+        new, keep = zip(*pruned, strict=True)
+        return list(new), list(keep)
