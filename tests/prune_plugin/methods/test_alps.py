@@ -4,8 +4,11 @@ import pytest
 import textbook
 import torch
 from test_sparsegpt import WIDTH, correlated, error_of, linear, pruned
+from torch import nn
 
 from projects.prune_plugin import UserError
+from projects.prune_plugin.calibration.data import GivenBatches
+from projects.prune_plugin.calibration.output_gradients import output_gradients
 from projects.prune_plugin.methods.sparsifiers import ALPS, SparseGPT
 from projects.prune_plugin.methods.sparsifiers.alps import admm
 from projects.prune_plugin.methods.weight_masks import keep_largest
@@ -97,3 +100,63 @@ def test_bad_values():
             ALPS(**keys)
     with pytest.raises(UserError, match='NaN or infinite'):
         pruned(ALPS(), {'a': linear()}, [torch.full((4, WIDTH), torch.nan)])
+
+
+# Outputs weighed by gradients
+
+
+@pytest.mark.parametrize('method', [SparseGPT, ALPS])
+def test_rows_that_matter_more_keep_more(method):
+    inputs, layer = [correlated(150, WIDTH)], linear()
+    one, statistic = method(), method().statistic(layer, inputs)
+    weights, ratios = {'a': layer.weight.detach()}, {'a': 0.6}
+    scales = torch.ones(24)
+    scales[:6] = 5
+    even = one.prune(weights, statistic, ratios)['a'][1]
+    weight, keep = one.prune(weights, statistic, ratios, output_weights={'a': scales})['a']
+    assert int(keep.sum()) == int(even.sum())
+    assert keep[:6].sum() > 1.3 * even[:6].sum() and keep[6:].sum() < even[6:].sum()
+    # The common factor says nothing, and what is kept is fitted as without weights.
+    again, same = one.prune(weights, statistic, ratios, output_weights={'a': 7 * scales})['a']
+    assert torch.equal(keep, same)
+    torch.testing.assert_close(again, weight, rtol=1e-3, atol=1e-4)
+    hessian = textbook.hessian_of(inputs).double()
+    solution = [
+        torch.linalg.solve(hessian[k][:, k], hessian[k] @ w.double())
+        for w, k in zip(weights['a'], keep, strict=True)
+    ]
+    for row, kept, exact in zip(weight, keep, solution, strict=True):
+        torch.testing.assert_close(row[kept].double(), exact, rtol=0.05, atol=0.05)
+
+
+def test_gradients_of_outputs_by_definition():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Conv1d(3, 3, 1), nn.Linear(7, 2)).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    batches = [torch.randn(2, 3, 5) for _ in range(4)]
+
+    def loss(model, x):
+        return model(x).square().sum()
+
+    found = output_gradients(model, ['0', '3'], GivenBatches(batches, 0), loss, 0.5)
+    sums, rows = {'0': 0, '3': 0}, 0
+    for x in batches[:2]:
+        first = (x @ model[0].weight.T + model[0].bias).requires_grad_()
+        last = model[3](model[2](first.tanh()))
+        last.retain_grad()
+        last.square().sum().backward()
+        sums['0'] += first.grad.flatten(0, 1).square().sum(0)
+        sums['3'] += last.grad.flatten(0, 1).square().sum(0)
+        rows += 6
+    for name, total in sums.items():
+        torch.testing.assert_close(found[name].float(), (total / rows).sqrt())
+    assert not any(p.requires_grad for p in model.parameters())
+    with pytest.raises(UserError, match='does not depend on the outputs of 3'):
+        output_gradients(
+            model,
+            ['0', '3'],
+            GivenBatches(batches, 0),
+            lambda m, x: m[0](x).sum() + 0 * m(x).sum(),
+            1,
+        )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...calibration.data import CalibrationData, first_share, forward_calls
 from ...calibration.layer_inputs import check_layer, from_matrix, to_matrix, weight_matrix
 from ...calibration.loss import LossFunction, guarded
+from ...calibration.output_gradients import output_gradients
 from ...calibration.residual_streams import Stream, StreamReads, find_streams
 from ...calibration.sequential import (
     Call,
@@ -150,6 +151,14 @@ class SparsifierRun:
             observe(model, calls, inputs, add)
             return {name: sparsifier.finish(total) for name, total in totals.items()}
 
+    def output_weights(self) -> dict[str, Tensor]:
+        """What an error in each output counts, by name of the weight; empty if all count alike."""
+        share = self.sparsifier.weigh_outputs
+        if not share or self.sparsifier.pattern:
+            return {}
+        found = output_gradients(self.model, list(self.modules), self.data, self.loss, share)
+        return {self.owners[path]: weights for path, weights in found.items()}
+
     def prune(
         self,
         ratios: Mapping[str, float],
@@ -175,6 +184,7 @@ class SparsifierRun:
         Raises:
             UserError: what :class:`Sparsifier` and :func:`run_layer_by_layer` refuse.
         """
+        scales = self.output_weights()
         packed: dict[str, np.ndarray] = {}  # a byte per weight would be a quarter of the model
 
         def install(name: str, weight: Tensor, keep: Tensor) -> None:
@@ -192,7 +202,8 @@ class SparsifierRun:
             }
 
             def solve() -> list[Tensor]:
-                found = self.sparsifier.prune(weights, statistic, ratios, earlier)
+                more = {'output_weights': scales} if scales else {}
+                found = self.sparsifier.prune(weights, statistic, ratios, earlier, **more)
                 return [tensor for name in weights for tensor in found[name]]
 
             like = [x for w in weights.values() for x in (w, torch.empty_like(w, dtype=torch.bool))]

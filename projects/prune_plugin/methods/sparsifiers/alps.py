@@ -65,8 +65,8 @@ class ALPS(LayerFit):
     """Choose the weights of a layer together by ADMM, and fit the kept ones by conjugate gradients.
 
     SparseGPT decides column by column, and never takes a decision back; here all columns are decided again
-    in every iteration. Data, passes and targets are the same. It takes more time per layer and loses less at
-    high ratios.
+    in every iteration. Data, passes and targets are the same. It takes more time per layer and loses less
+    at high ratios.
 
     Args:
         pattern: See :class:`Sparsifier`.
@@ -77,6 +77,7 @@ class ALPS(LayerFit):
         dense_share: See :class:`SparseGPT`.
         targets: See :class:`SparseGPT`.
         refinement: See :class:`SparseGPT`.
+        weigh_outputs: See :class:`SparseGPT`.
 
     Source: Meng et al., "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large Language
     Models", arXiv 2406.07831.
@@ -95,8 +96,10 @@ class ALPS(LayerFit):
         dense_share: float = 0.4,
         targets: str = 'layer',
         refinement: int = 15,
+        weigh_outputs: float = 0.0,
     ):
-        super().__init__(pattern, damping, dense_targets, dense_share, targets, refinement)
+        fit = damping, dense_targets, dense_share, targets, refinement, weigh_outputs
+        super().__init__(pattern, *fit)
         at_least('iterations', iterations, 1)
         check_number('penalty', penalty, 0, float('inf'))
         self.iterations, self.penalty = iterations, float(penalty)

@@ -38,6 +38,9 @@ class Sparsifier:
 
     #: Whether :meth:`statistic` takes ``shift``.
     reads_streams = False
+    #: Fraction of the calibration batches whose loss's gradients weigh the outputs; if not 0,
+    #: :meth:`prune` also takes ``output_weights``: what an error in each output counts, (outputs,) by name.
+    weigh_outputs = 0.0
 
     def __init__(self, pattern: str | None = None):
         self.pattern = parse_pattern(pattern)

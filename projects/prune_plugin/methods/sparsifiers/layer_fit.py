@@ -1,7 +1,8 @@
 """Base class of the sparsifiers that fit each layer's outputs: targets, choice, refinement."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -14,6 +15,25 @@ from .base import Sparsifier
 
 #: Damping for dense targets relative to the Hessian's: they have fewer samples, and fit all weights.
 DENSE_DAMPING = 30.0
+
+
+#: Output weights where all outputs count alike.
+NONE: Mapping[str, Tensor] = MappingProxyType({})
+#: Least weight of an output, relative to the mean: an output that hardly matters isn't worth nothing.
+LEAST_WEIGHT = 1e-3
+
+
+def row_scale(weights: Mapping[str, Tensor], output_weights: Mapping[str, Tensor]) -> Tensor:
+    """Factors of the rows of stacked weights, float32 (outputs, 1), with a mean of 1 over each layer."""
+    scales = []
+    for name, weight in weights.items():
+        found = output_weights.get(name)
+        if found is None:
+            scales.append(torch.ones(len(weight)))
+            continue
+        found = found.float().cpu() / found.float().mean().clamp_min(1e-30).cpu()
+        scales.append(found.clamp_min(LEAST_WEIGHT))
+    return torch.cat(scales)[:, None]
 
 
 class LayerFit(Sparsifier):
@@ -32,6 +52,8 @@ class LayerFit(Sparsifier):
         targets: What ``dense_targets`` refers to: ``'layer'``, the layer's own output; or ``'stream'``,
             where a layer's output is added to a residual stream, what makes that stream the dense model's.
         refinement: Steps of conjugate gradients on the kept weights once all are chosen; 0: none.
+        weigh_outputs: Fraction of the calibration batches, in [0, 1], over which the gradient of the loss
+            with respect to each output is taken (root mean square); the choice then weighs each row by it.
     """
 
     reads_inputs = True
@@ -44,14 +66,20 @@ class LayerFit(Sparsifier):
         dense_share: float,
         targets: str,
         refinement: int,
+        weigh_outputs: float,
     ):
         super().__init__(pattern)
         check_number('damping', damping, 0, inf)
-        for name, value in (('dense_targets', dense_targets), ('dense_share', dense_share)):
+        for name, value in (
+            ('dense_targets', dense_targets),
+            ('dense_share', dense_share),
+            ('weigh_outputs', weigh_outputs),
+        ):
             check_fraction(name, value)
         at_least('refinement', refinement, 0)
         self.reads_streams = one_of('targets', targets, ('layer', 'stream')) == 'stream'
         self.damping, self.refinement = float(damping), refinement
+        self.weigh_outputs = float(weigh_outputs)
         self.dense_targets = float(dense_targets)
         self.dense_share = float(dense_share) if dense_targets else 0.0
 
@@ -74,7 +102,7 @@ class LayerFit(Sparsifier):
         gram = others.add_(paired_gram).div_(max(rows + count, 1))
         return gram, paired_gram.div_(max(rows, 1)), drift
 
-    def prune(self, weights, statistic, ratios, previous_masks=None):
+    def prune(self, weights, statistic, ratios, previous_masks=None, output_weights=NONE):
         """See :meth:`Sparsifier.prune`."""
         gram, paired_gram, drift = statistic
         names, rows = ', '.join(weights), [len(weight) for weight in weights.values()]
@@ -87,15 +115,20 @@ class LayerFit(Sparsifier):
                 targets, paired_gram, lacking, self.dense_targets, damping, names
             )
         earlier = None if previous_masks is None else [previous_masks[name] for name in weights]
+        # Rows are independent but for the choice: scaling them weighs it, and nothing else.
+        scale = row_scale(weights, output_weights).to(targets.device)
         parts, kept = self.choose(
-            targets.split(rows), gram, [ratios[name] for name in weights], earlier, names
+            (targets * scale).split(rows), gram, [ratios[name] for name in weights], earlier, names
         )
+        new = torch.cat(list(parts)) / scale
         if self.refinement:
-            new = torch.cat(list(parts)), targets, gram, torch.cat(list(kept))
-            parts = refit_kept(*new, self.damping, self.refinement).split(rows)
+            keep = torch.cat(list(kept))
+            new = refit_kept(new, targets, gram, keep, self.damping, self.refinement)
         return {
             name: (part.to(weight.dtype), keep)
-            for (name, weight), part, keep in zip(weights.items(), parts, kept, strict=True)
+            for (name, weight), part, keep in zip(
+                weights.items(), new.split(rows), kept, strict=True
+            )
         }
 
     def choose(

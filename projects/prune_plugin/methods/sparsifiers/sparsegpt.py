@@ -137,11 +137,15 @@ class SparseGPT(LayerFit):
             where a layer's output is added to a residual stream, what makes that stream the dense model's.
         refinement: Steps of conjugate gradients on the kept weights once all are chosen: each row's least
             squares over what it keeps, which the update column by column only approaches; 0: none.
+        weigh_outputs: Fraction of the calibration batches, in [0, 1], that also run backward: the choice
+            then counts each output's error by the root mean square of the loss's gradient there. 0: all
+            outputs of a layer count alike, and nothing runs backward. Patterns choose within rows, where
+            it does nothing.
 
     Source: Frantar & Alistarh, "SparseGPT: Massive Language Models Can be Accurately Pruned in
     One-Shot", arXiv 2301.00774. Dense targets: as in Li et al., "GPTAQ", arXiv 2504.02692, for
     quantization; here before the pruning, in closed form. Refinement: Meng et al., "ALPS", arXiv
-    2406.07831.
+    2406.07831. Weighed outputs: the diagonal of Kim et al., "GuidedQuant", arXiv 2505.07004.
 
     Example:
         >>> prune_cfg = dict(type='WeightPruner', sparsifier=dict(type='SparseGPT'),
@@ -158,8 +162,10 @@ class SparseGPT(LayerFit):
         dense_share: float = 0.4,
         targets: str = 'layer',
         refinement: int = 15,
+        weigh_outputs: float = 0.0,
     ):
-        super().__init__(pattern, damping, dense_targets, dense_share, targets, refinement)
+        fit = damping, dense_targets, dense_share, targets, refinement, weigh_outputs
+        super().__init__(pattern, *fit)
         at_least('block_size', block_size, 1)
         at_least('mask_block_size', mask_block_size, 1)
         if max(block_size, mask_block_size) % min(block_size, mask_block_size):
