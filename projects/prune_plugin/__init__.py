@@ -19,6 +19,7 @@ from .common.registry import (
     CRITERIA,
     PENALTIES,
     PRUNERS,
+    RECONSTRUCTIONS,
     SCHEDULES,
     SPARSIFIERS,
     UNITS,
@@ -32,6 +33,7 @@ from .methods.compensation import Compensation
 from .methods.criteria import Criterion
 from .methods.penalties import Penalty
 from .methods.pruners import StructuredPruner, WeightPruner, build_pruner
+from .methods.reconstruction import Reconstruction
 from .methods.schedules import Schedule
 from .methods.sparsifiers import Sparsifier
 from .methods.weight_masks import keep_largest
@@ -76,6 +78,7 @@ __all__ = [
     'CRITERIA',
     'PENALTIES',
     'PRUNERS',
+    'RECONSTRUCTIONS',
     'SCHEDULES',
     'SPARSIFIERS',
     'UNITS',
@@ -108,6 +111,7 @@ __all__ = [
     'PruneOptions',
     'PruneResult',
     'PruneState',
+    'Reconstruction',
     'RunReport',
     'SamplingPoints',
     'Schedule',

@@ -378,10 +378,14 @@ SPARSIFIER_ROWS = [
     dict(type='Wanda', pattern='2:4'),
     dict(type='SparseGPT'),
     dict(type='SparseGPT', pattern='2:4'),
+    dict(type='ALPS'),
+    dict(type='ALPS', pattern='2:4'),
 ]
 COMPENSATION_ROWS = [
     dict(type='LeastSquares'),
 ]
+#: Tested in test_reconstruction.py.
+RECONSTRUCTIONS = ('LocalReconstruction',)
 SCHEDULE_ROWS = [
     dict(type='OneShot'),
     dict(type='Geometric'),

@@ -10,6 +10,7 @@ from projects.prune_plugin import (
     CRITERIA,
     PENALTIES,
     PRUNERS,
+    RECONSTRUCTIONS,
     SCHEDULES,
     SPARSIFIERS,
     UNITS,
@@ -40,6 +41,7 @@ def unit_types(rows) -> set[str]:
         ),
         (SPARSIFIERS, types(cases.SPARSIFIER_ROWS)),
         (COMPENSATIONS, types(cases.COMPENSATION_ROWS)),
+        (RECONSTRUCTIONS, set(cases.RECONSTRUCTIONS)),
         (SCHEDULES, types(cases.SCHEDULE_ROWS)),
         (PRUNERS, {'StructuredPruner', 'WeightPruner'}),
     ],
@@ -62,7 +64,8 @@ def test_every_converter_is_used_by_a_case():
 
 def test_everything_registered_says_what_it_is():
     for registry in (
-        UNITS, CRITERIA, ALLOCATORS, BUDGETS, SPARSIFIERS, COMPENSATIONS, SCHEDULES, PRUNERS,
+        UNITS, CRITERIA, ALLOCATORS, BUDGETS, SPARSIFIERS, COMPENSATIONS, RECONSTRUCTIONS,
+        SCHEDULES, PRUNERS,
     ):  # fmt: skip
         for name, cls in registry.module_dict.items():
             assert cls.__doc__ and 'Example:' in cls.__doc__, f'{name} has no example'

@@ -24,6 +24,7 @@ from projects.prune_plugin.methods.compensation import Compensation  # noqa: E40
 from projects.prune_plugin.methods.criteria import Criterion  # noqa: E402
 from projects.prune_plugin.methods.penalties import Penalty  # noqa: E402
 from projects.prune_plugin.methods.pruners import Pruner  # noqa: E402
+from projects.prune_plugin.methods.reconstruction import Reconstruction  # noqa: E402
 from projects.prune_plugin.methods.schedules import Schedule  # noqa: E402
 from projects.prune_plugin.methods.sparsifiers import Sparsifier  # noqa: E402
 from projects.prune_plugin.structure.units import UnitFinder  # noqa: E402
@@ -47,6 +48,7 @@ PARTS = (
     ('Schedules', '`prune_cfg.schedule`', plugin.SCHEDULES, Schedule),
     ('Penalties', '`prune_cfg.penalty`', plugin.PENALTIES, Penalty),
     ('Compensations', '`prune_cfg.compensation`', plugin.COMPENSATIONS, Compensation),
+    ('Reconstructions', '`prune_cfg.reconstruction`', plugin.RECONSTRUCTIONS, Reconstruction),
     ('Sparsifiers', '`prune_cfg.sparsifier`', plugin.SPARSIFIERS, Sparsifier),
 )
 #: Blocks of `prune_cfg` without a type.

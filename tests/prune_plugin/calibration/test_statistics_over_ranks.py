@@ -14,7 +14,7 @@ from cases import BY_NAME, HEADS, NEURONS
 from mmengine.config import Config
 from test_criteria import samples_for
 
-from projects.prune_plugin import StructuredPruner, UserError
+from projects.prune_plugin import StructuredPruner, UserError, WeightPruner
 from projects.prune_plugin.calibration.collect import collect
 from projects.prune_plugin.common import distributed
 from projects.prune_plugin.methods.compensation import LeastSquares, least_squares
@@ -78,6 +78,23 @@ def refitted(batch_size: int = 3) -> dict:
     return model.state_dict()
 
 
+def fitted_to_dense_streams() -> list[dict]:
+    """Weights after methods that also run the dense model: refit, single weights, local reconstruction."""
+    case = BY_NAME['vit']
+    refit, other = case.dense(), case.dense()
+    data = brute.calibration_data(samples_for('vit'))
+    LeastSquares(0.1, dense_targets=0.5).apply(refit, case.state('half'), data, brute.loss_of)
+    pruner = WeightPruner(
+        dict(type='ALPS', targets='stream', weigh_outputs=1.0),
+        budget=dict(ratio=0.5),
+        include=[r'blocks\.'],
+        reconstruction=dict(type='LocalReconstruction', epochs=2, lr=1e-4, batches_per_step=2),
+    )
+    plan = pruner.plan(other, data, loss=brute.loss_of)
+    pruner.apply(other, plan, data, brute.loss_of)
+    return [refit.state_dict(), other.state_dict()]
+
+
 def refused() -> str:
     try:
         refitted(batch_size=7)
@@ -101,6 +118,7 @@ def on_one_rank(rank: int, port: str, folder: str) -> None:
     found = dict(backend=torch_dist.get_backend(), statistics=vars(statistics()))
     found['kept'] = [kept_by(criterion) for criterion in CRITERIA]
     found['kept_in_parts'] = kept_by(CRITERIA[0], gradient_memory=1e-4)
+    found['fitted'] = fitted_to_dense_streams()
     if rank:
         del least_squares.refit  # rank 0 alone solves, as two machines could find two results
     found['refitted'], found['refused'] = refitted(), refused()
@@ -234,3 +252,13 @@ def test_weights_digest_sees_every_parameter():
         model = case.dense()
         model.state_dict()[name][0] += 1
         assert distributed.weights_digest(model) != digest
+
+
+def test_dense_streams_and_reconstruction(ranks):
+    for ours, first, second in zip(
+        fitted_to_dense_streams(), ranks[0]['fitted'], ranks[1]['fitted'], strict=True
+    ):
+        for name, tensor in ours.items():
+            assert torch.equal(first[name], second[name]), name
+            scale = float(tensor.abs().max()) or 1.0
+            torch.testing.assert_close(first[name], tensor, rtol=0, atol=1e-3 * scale, msg=name)

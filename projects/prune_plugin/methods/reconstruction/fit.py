@@ -57,6 +57,7 @@ class Fit:
         self.keep = [k.to(p.device) for p, k in trained]
         # In half precision most steps would round to nothing.
         self.masters = [nn.Parameter(p.detach().float().clone()) for p in self.parameters]
+        self.first = [p.detach().clone() for p in self.parameters]
 
     def run(
         self, name: str, given: Sequence[Any], targets: Sequence[Tensor], batches: int, number: int
@@ -71,7 +72,8 @@ class Fit:
             number: Seeds the order, with the settings' seed.
 
         Returns:
-            The squared error relative to the targets' squares, over the first and the last epoch.
+            The squared error relative to the targets' squares, before and after. Where it hasn't fallen,
+            the weights are as before.
 
         Raises:
             UserError: the error isn't finite.
@@ -82,45 +84,58 @@ class Fit:
         optimizer = torch.optim.Adam(self.masters, lr=self.settings.lr, betas=(0.9, 0.95))
         generator = torch.Generator().manual_seed(1_000_003 * self.settings.seed + number)
         steps = self.settings.epochs * math.ceil(batches / self.settings.batches_per_step)
-        errors, step = [], 0
+        before, step = self.error(given, targets) / norm, 0
         asked = [p.requires_grad for p in self.parameters]
         for parameter in self.parameters:
             parameter.requires_grad_(True)
         try:
             for _ in range(self.settings.epochs):
-                error = torch.zeros((), dtype=torch.float64, device=targets[0].device)
                 order = torch.randperm(batches, generator=generator)
                 for chosen in order.split(self.settings.batches_per_step):
                     # The mean of the batches' errors, each relative to the mean target.
                     scale = batches / (len(chosen) * norm)
                     mine = [j // world for j in chosen.tolist() if j % world == rank]
-                    error += sum(self.backward(given[j], targets[j], scale) for j in mine)
+                    for j in mine:
+                        self.backward(given[j], targets[j], scale)
                     self.collect()
                     for group in optimizer.param_groups:
                         group['lr'] = self.settings.rate(step, steps)
                     optimizer.step()
                     self.install()
                     step += 1
-                errors.append(float(sum_over_ranks({'error': error})['error']) / norm)
-                if not math.isfinite(errors[-1]):
-                    raise UserError(
-                        f'prune_cfg.reconstruction: the error of {name} is {errors[-1]} after '
-                        f'{len(errors)} epochs; lower lr, which is {self.settings.lr:g}'
-                    )
         finally:
             for parameter, value in zip(self.parameters, asked, strict=True):
                 parameter.requires_grad_(value)
                 parameter.grad = None
-        return errors[0], errors[-1]
+        after = self.error(given, targets) / norm
+        if not math.isfinite(after):
+            raise UserError(
+                f'prune_cfg.reconstruction: the error of {name} is {after} after training; lower lr, which '
+                f'is {self.settings.lr:g}'
+            )
+        if after >= before:
+            for parameter, value in zip(self.parameters, self.first, strict=True):
+                parameter.data.copy_(value)
+            return before, before
+        return before, after
 
-    def backward(self, given: Any, target: Tensor, scale: float) -> Tensor:
-        """Add the gradients of one batch's error times ``scale``; return the error."""
+    def squared(self, given: Any, target: Tensor) -> Tensor:
+        """The squared error of one batch."""
+        output = first_tensor((self.module(*given.args, **given.kwargs),), {})
+        assert output is not None
+        return (output.float() - target).square().sum()
+
+    @torch.no_grad()
+    def error(self, given: Sequence[Any], targets: Sequence[Tensor]) -> float:
+        """The squared error over all batches and ranks."""
+        pairs = zip(given, targets, strict=True)
+        total = torch.stack([self.squared(*pair).double() for pair in pairs]).sum()
+        return float(sum_over_ranks({'total': total})['total'])
+
+    def backward(self, given: Any, target: Tensor, scale: float) -> None:
+        """Add the gradients of one batch's error times ``scale``."""
         with torch.enable_grad():
-            output = first_tensor((self.module(*given.args, **given.kwargs),), {})
-            assert output is not None
-            error = (output.float() - target).square().sum()
-            (scale * error).backward()
-        return error.detach().double()
+            (scale * self.squared(given, target)).backward()
 
     def collect(self) -> None:
         """Move the gradients, summed over all ranks, to the float32 weights."""

@@ -39,6 +39,14 @@ class Arguments(NamedTuple):
     args: tuple
     kwargs: dict[str, Any]
 
+    @classmethod
+    def of(cls, given: tuple[tuple, dict[str, Any]]) -> 'Arguments':
+        """Those of a call, without a cache of keys and values, which would grow with every call."""
+        args, kwargs = given
+        return cls(
+            args, {n: None if hasattr(v, 'get_seq_length') else v for n, v in kwargs.items()}
+        )
+
 
 @RECONSTRUCTIONS.register_module()
 class LocalReconstruction(Reconstruction):
@@ -108,8 +116,8 @@ class LocalReconstruction(Reconstruction):
                     for parameter, found in finished.items():
                         own[parameter].copy_(found['weight'])
                 else:
-                    arguments = [Arguments(*pair) for pair in given]
-                    dense_arguments = [Arguments(*pair) for pair in dense_given]
+                    arguments = [Arguments.of(pair) for pair in given]
+                    dense_arguments = [Arguments.of(pair) for pair in dense_given]
                     values = {p: changed[p] for p in own.values() if p in changed}
                     targets = self.targets(
                         name, module, streams[name], arguments, dense_arguments, pairs, values
