@@ -33,9 +33,12 @@ from llm_common import (  # noqa: E402
 )
 
 #: The plugin's methods: what their prune_cfg says beside budget and calibration.
-REFIT = dict(compensation=dict(type='LeastSquares'))
+REFIT = dict(compensation=dict(type='LeastSquares', dense_targets=0.5))
+LOCAL = dict(reconstruction=dict(type='LocalReconstruction', epochs=4, lr=3e-4))
 OURS = dict(
     ours=dict(criterion=dict(type='Fisher'), **REFIT),
+    ours_dense_outputs=dict(criterion=dict(type='Fisher'), compensation=dict(type='LeastSquares')),
+    ours_local=dict(criterion=dict(type='Fisher'), **REFIT, **LOCAL),
     ours_without_refit=dict(criterion=dict(type='Fisher')),
     ours_normalised=dict(criterion=dict(type='Fisher', normalize='mean'), **REFIT),
     ours_taylor=dict(criterion=dict(type='Taylor', order=1), **REFIT),
@@ -134,7 +137,7 @@ def ours(name: str) -> Callable:
             own = pruner(ratio)
             plan = own.plan(model, table=scores)
             steps = dict(choose=time.perf_counter() - start)
-            model = own.slim(model, plan.state, data, loss, steps)
+            model = own.apply(model, plan, data, loss, steps).model
             start = time.perf_counter()
             save_model(model)
             return model, dict(steps, save=time.perf_counter() - start)

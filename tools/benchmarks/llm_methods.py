@@ -105,8 +105,14 @@ def reference_wanda(model, sequences, ratio, pattern, args) -> None:
     block_by_block(model, sequences, Adapter, ratio, pattern)
 
 
-def ours(sparsifier: str, **keys) -> Method:
-    """The plugin's method of that name and settings, on the same layers and sequences."""
+def ours(sparsifier: str, local: dict | None = None, **keys) -> Method:
+    """The plugin's method of that name and settings, on the same layers and sequences.
+
+    Args:
+        sparsifier: Its registered name.
+        local: Settings of a local reconstruction after it.
+        keys: Settings of the sparsifier.
+    """
 
     def prune(model, sequences, ratio, pattern, args) -> None:
         from projects.prune_plugin import build_pruner
@@ -121,6 +127,7 @@ def ours(sparsifier: str, **keys) -> Method:
                 sparsifier=method,
                 budget=dict(type='weights', ratio=ratio),
                 include=[r'model\.layers\..*'],
+                reconstruction=local and dict(type='LocalReconstruction', **local),
                 calibration=dict(num_samples=len(sequences), batch_size=args.batch_size),
             )
         )
@@ -128,16 +135,24 @@ def ours(sparsifier: str, **keys) -> Method:
             dataset=[sequence[0] for sequence in sequences],
             collate_fn=dict(type='default_collate'),
         )
+
+        def loss(model, batch):
+            if keys.get('weigh_outputs'):
+                return model(batch, labels=batch).loss
+            return model.model(batch)
+
+        def data(settings):
+            return CalibrationData(loader, **settings.sampling)
+
         with redirect_stdout(sys.stderr):
-            pruner.sparsify(
-                model,
-                lambda settings: CalibrationData(loader, **settings.sampling),
-                loss=lambda model, batch: model.model(batch),
-            )
+            plan = pruner.plan(model, data, loss=loss)
+            pruner.apply(model, plan, data, loss=loss)
 
     return prune
 
 
+#: Of the local reconstructions.
+LOCAL = dict(epochs=4, lr=3e-4)
 METHODS: dict[str, Method] = dict(
     forward=forward,
     magnitude=magnitude,
@@ -150,6 +165,9 @@ METHODS: dict[str, Method] = dict(
     ours_sparsegpt_paper=ours('SparseGPT', dense_targets=0, refinement=0),
     ours_sparsegpt_unrefined=ours('SparseGPT', refinement=0),
     ours_sparsegpt_full=ours('SparseGPT', dense_share=1),
+    ours_sparsegpt_local=ours('SparseGPT', LOCAL, targets='stream'),
+    ours_alps=ours('ALPS', targets='stream', weigh_outputs=0.5),
+    ours_alps_local=ours('ALPS', LOCAL, targets='stream', weigh_outputs=0.5),
     ours_magnitude=ours('Magnitude'),
 )
 #: Need a checkout, whose folder is the option of that name.

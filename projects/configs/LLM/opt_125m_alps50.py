@@ -1,0 +1,1 @@
+_base_ = ['./opt_125m.py', '../_base_/prune/llm_alps.py']
