@@ -263,6 +263,15 @@ class Pruner:
         """
         raise NotImplementedError
 
+    def passes(self, scored: bool = False) -> dict[str, float]:
+        """Forward passes of one sample that steps make, by their name; a backward pass counts as two.
+
+        Args:
+            scored: See :meth:`data_users`.
+        """
+        step = 'sparsify' if self.layer_by_layer else 'calibrate'
+        return {step: float(self.calibration.num_samples)} if self.data_users(scored) else {}
+
     def batches(self, data: DataSource | None, user: DataUser) -> CalibrationData:
         """The calibration batches for one of :meth:`data_users`.
 

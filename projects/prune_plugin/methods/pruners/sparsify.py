@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine import dist
-from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
 from ...calibration.data import CalibrationData, forward_calls
@@ -23,6 +22,7 @@ from ...calibration.sequential import (
 )
 from ...common.distributed import assert_ranks_agree, tensors_from_rank_0, weights_digest
 from ...common.eval_mode import inference
+from ...common.progress import Bar
 from ..sparsifiers.base import Sparsifier
 from .layer_progress import LayerProgress
 
@@ -135,7 +135,7 @@ class SparsifierRun:
         One pass over the data; in memory are one batch, and the statistics of all layers.
         """
         model, sparsifier, modules = self.model, self.sparsifier, self.modules
-        with inference(model), Bar(disable=not dist.is_main_process()) as bar:
+        with inference(model), Bar() as bar:
             inputs, calls = self.inputs, self.calls()
             task = bar.add_task('observing layers', total=len(calls) * len(inputs))
             # Made before the passes: what is made meanwhile and kept cuts the free memory up.
@@ -233,7 +233,7 @@ class SparsifierRun:
             number = max(1, round(self.sparsifier.dense_share * len(self.data.batches)))
             dense = calls[: len(range(rank, number, world))]
             later = layers_that_run_later(self.model, inputs, self.first_call)
-        with Bar(disable=not dist.is_main_process()) as bar:
+        with Bar() as bar:
             task = bar.add_task('pruning layers', total=len(inputs))
 
             def visit(layers: SharedInput, read: list[Tensor], read_densely: list[Tensor]) -> None:

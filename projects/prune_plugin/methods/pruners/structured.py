@@ -14,6 +14,7 @@ from ...calibration.statistics import GRADIENT_STATISTICS
 from ...common.distributed import assert_ranks_agree, on_rank_0
 from ...common.errors import UserError
 from ...common.precision import scoring_precision
+from ...common.progress import expect_more, step
 from ...common.registry import (
     ALLOCATORS,
     COMPENSATIONS,
@@ -188,6 +189,16 @@ class StructuredPruner(Pruner):
             users.append(DataUser(what, 'leave it out'))
         return users
 
+    def passes(self, scored: bool = False) -> dict[str, float]:
+        """See :meth:`Pruner.passes`."""
+        samples, passes = self.calibration.num_samples, {}
+        if self.criterion.needed and not scored:
+            backward = self.criterion.needed & GRADIENT_STATISTICS
+            passes['calibrate'] = samples * (3.0 if backward else 1.0)
+        if self.compensation is not None:
+            passes['compensate'] = float(samples)
+        return passes
+
     def without_weights(self, scored: bool) -> tuple[Pruner, str]:
         """See :meth:`Pruner.without_weights`: a criterion gives way to ``Random``."""
         if self.searched:
@@ -283,12 +294,15 @@ class StructuredPruner(Pruner):
                 return checked(score(groups, named_tensors(model)), self.criterion)
         if self.calibration.loss_weights and loss is mmengine_loss:
             loss = partial(mmengine_loss, weights=self.calibration.loss_weights)
-        with timed(seconds, 'calibrate'):
+        with step('read calibration data'), timed(seconds, 'calibrate'):
             batches = self.batches(data, self.data_users()[0])
         scores: list[Tensor] = []
         # All groups are observable in every pass, so that all passes compute the same.
         with scoring_precision(model, self.calibration.precision), observable(model, groups):
-            for part in within_memory(model, groups, kinds, self.calibration.gradient_memory):
+            parts = within_memory(model, groups, kinds, self.calibration.gradient_memory)
+            for name in ('calibrate', 'score'):
+                expect_more(name, len(parts) - 1)
+            for part in parts:
                 with timed(seconds, 'calibrate'):
                     statistics = collect(model, part, kinds, batches, loss)
                 with timed(seconds, 'score'):
