@@ -54,10 +54,9 @@ def per_work(steps: Sequence[Step]) -> float | None:
 def per_pass(steps: Sequence[Step]) -> float | None:
     """Seconds for one forward pass of one sample, whatever the steps; getting ready doesn't count."""
     known = [(s.passes, s.pace) for s in steps if s.passes and s.pace is not None]
-    if known:
-        return sum(pace for _, pace in known) / sum(passes for passes, _ in known)
-    begun = [s for s in steps if s.passes and s.done > 0]
-    return sum(s.spent for s in begun) / sum(s.passes * s.done for s in begun) if begun else None
+    if not known:
+        return None
+    return sum(pace for _, pace in known) / sum(passes for passes, _ in known)
 
 
 def expected_seconds(step: Step, steps: Sequence[Step]) -> float | None:

@@ -7,6 +7,7 @@ from mmengine import dist
 from torch import nn
 
 from ..common.bisection import trials_at_most
+from ..common.model_interface import offers_dummy_inputs, profile_batch_size_of
 from ..common.time_left import Step
 from ..evaluation.test_set import TestSet
 from ..methods.pruners import Pruner
@@ -63,13 +64,25 @@ def applying_steps(pruner: Pruner) -> Iterator[Step]:
     yield guessed('slim')
 
 
+def profile_step(pruner: Pruner, model: nn.Module, timed: bool) -> Step:
+    """Counting FLOPs and timing: so long as asked for, and some passes that it takes at least."""
+    settings = pruner.profile
+    if settings.input_shape is None and not offers_dummy_inputs(model):
+        return guessed('profile')
+    models = 2 if pruner.removes_units else 1
+    if not timed:
+        return Step('profile', float(models), seconds=0.1)
+    batch = settings.batch_size or profile_batch_size_of(model)
+    return Step('profile', models * (1.0 + 2 * batch), seconds=settings.seconds)
+
+
 def evaluation_step(test_set: TestSet, name: str = 'evaluate') -> list[Step]:
     """Evaluating a model, where there is data."""
     return [] if test_set.missing else [Step(name, test_set.samples)]
 
 
 def pruning_steps(
-    pruner: Pruner, test_set: TestSet | None, searched: bool, stored: float
+    pruner: Pruner, test_set: TestSet | None, searched: bool, model: nn.Module
 ) -> Iterator[Step]:
     """All that follows the scoring.
 
@@ -77,14 +90,14 @@ def pruning_steps(
         pruner: The pruner.
         test_set: What to evaluate on; None: nothing is evaluated or written.
         searched: Whether trials on the same data have evaluated the models.
-        stored: Bytes of the model's weights.
+        model: The dense model.
     """
     evaluations = [] if test_set is None or searched else evaluation_step(test_set)
     if pruner.removes_units:
         yield planning_step(pruner)
     yield from map(replace, evaluations)
     yield from applying_steps(pruner)
-    yield Step('profile', seconds=0.3 + (pruner.profile.seconds if test_set else 0.0))
+    yield profile_step(pruner, model, timed=test_set is not None)
     if test_set is None:
         return
     if pruner.removes_units:
@@ -94,6 +107,7 @@ def pruning_steps(
         samples = models * int(pruner.calibration.recalibrate_bn) / dist.get_world_size()
         yield Step('recalibrate', samples, loops=models)
     yield from evaluations
+    stored = sum(weight.nbytes for weight in model.parameters())
     yield Step('save', seconds=0.1 + 2 * stored / WRITTEN)
     yield guessed('report')
 
@@ -121,8 +135,7 @@ def all_steps(
     if search:
         yield search_step(search)
     searched = search is not None and search.budget.whole_test_set
-    stored = sum(weight.nbytes for weight in model.parameters())
-    yield from pruning_steps(pruner, test_set, searched, stored)
+    yield from pruning_steps(pruner, test_set, searched, model)
 
 
 def curve_steps(

@@ -139,7 +139,7 @@ def test_a_timed_step_is_a_step_of_the_run(simulated):
 def test_lines_name_what_is_done_and_how_long_it_takes(simulated):
     expect([Step('evaluate', 10.0)])
     simulated.loop('evaluate', 10, 60)
-    assert simulated.said[0] == '10 % done, evaluate it: about 9 min left'
+    assert simulated.said[0] == '20 % done, evaluate it: about 8 min left'
     assert simulated.said[-1].startswith('90 % done')
     simulated.run.display.finish(simulated.run)
     assert simulated.said[-1] == '100 % done in 10 min'
