@@ -115,7 +115,8 @@ def draw_curve(cfg: Config, pruner: Pruner, options: CurveOptions) -> dict[str, 
     with step('read test data'):
         test_set = TestSet(cfg)
         try_metrics('test_evaluator', test_set.metrics)
-    expect(curve_steps(series, options.ratios, bool(options.from_table), test_set))
+    given = bool(options.from_table)
+    expect(curve_steps(series, options.ratios, given, test_set, loaded.model))
     rows, points = plan_all(series, loaded, options, data)
     fingerprint = evaluation_fingerprint(
         cfg,

@@ -139,7 +139,11 @@ def all_steps(
 
 
 def curve_steps(
-    series: Sequence[Series], ratios: Sequence[float], scored: bool, test_set: TestSet
+    series: Sequence[Series],
+    ratios: Sequence[float],
+    scored: bool,
+    test_set: TestSet,
+    model: nn.Module,
 ) -> Iterator[Step]:
     """A curve, once the model is loaded.
 
@@ -148,6 +152,7 @@ def curve_steps(
         ratios: Of each.
         scored: Whether the config's criterion needn't score.
         test_set: What to evaluate on.
+        model: The dense model.
     """
     first = {(one.criterion, one.reads_ratio): one for one in reversed(series)}
     for one in first.values():
@@ -158,8 +163,10 @@ def curve_steps(
     yield Step('dense', test_set.samples)
     for one in series:
         passes = sum(one.pruner.passes(scored=True).values()) / dist.get_world_size()
+        timing = profile_step(one.pruner, model, timed=one.pruner.removes_units).passes
+        parts = [part for part in (passes, timing, test_set.samples) if part]
         for _ in ratios:
-            yield Step('point', test_set.samples + passes, seconds=POINT, loops=2 if passes else 1)
+            yield Step('point', sum(parts), seconds=POINT, loops=max(len(parts), 1))
 
 
 def training_step(settings: RecoverySettings) -> Step:
