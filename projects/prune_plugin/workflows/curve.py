@@ -125,7 +125,9 @@ def draw_curve(cfg: Config, pruner: Pruner, options: CurveOptions) -> dict[str, 
         prune_cfg=without_methods(pruner.to_dict()),
         input_shape=pruner.profile.input_shape,
     )
-    known = on_rank_0(lambda: cached_results(options.output_dir / 'curve.json', fingerprint))
+    known = on_rank_0(
+        lambda: cached_results(options.output_dir / 'curve.json', fingerprint, 'params')
+    )
     open_log(options.output_dir, cfg)
     report = {
         'asked': {**pruner.asked, 'ratio': None, 'ratios': list(options.ratios)},
