@@ -6,11 +6,11 @@ from itertools import islice
 import torch
 from mmengine import dist
 from mmengine.logging import print_log
-from rich.progress import track
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..common.distributed import sum_over_ranks
+from ..common.progress import track
 from ..common.random_state import kept_random_state, seed_everything
 from .data import CalibrationData
 from .loss import LossFunction, mmengine_loss
@@ -87,9 +87,7 @@ def run_full_batches(model: nn.Module, data: CalibrationData, loss: LossFunction
     count = len(range(rank, len(full), world))
     if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
         count = len(full) // world  # it communicates at every batch: all ranks need equally many
-    bar = track(
-        islice(data, count), 'recalibrating', total=count, disable=not dist.is_main_process()
-    )
+    bar = track(islice(data, count), 'recalibrating', total=count)
     with kept_random_state():
         for number, _, batch in bar:
             seed_everything(data.seed + number)

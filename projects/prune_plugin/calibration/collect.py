@@ -6,15 +6,14 @@ from contextlib import contextmanager
 
 import mmengine.dataset  # noqa: F401  registers the collate functions
 import torch
-from mmengine import dist
 from mmengine.logging import print_log
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from ..common.distributed import from_all_ranks
 from ..common.errors import UserError
 from ..common.eval_mode import evaluation_mode
 from ..common.model_argument import check_values
+from ..common.progress import Bar
 from ..common.random_state import kept_random_state, seed_everything
 from ..common.unchanged import unchanged
 from ..structure.modules import CONVERTERS, EQUIVALENT
@@ -228,8 +227,9 @@ def collect(
             torch.set_grad_enabled(backward),
         ):
             bad_batch: int | None = None
-            with Progress(disable=not dist.is_main_process()) as bar:
-                task = bar.add_task('calibrating', total=len(data))
+            with Bar() as bar:
+                passes = data.samples * (3.0 if backward else 1.0)
+                task = bar.add_task('calibrating', total=len(data), passes=passes)
                 for number, samples, batch in data:
                     statistics.samples += samples
                     seed_everything(data.seed + number)

@@ -66,6 +66,12 @@ class CalibrationData:
         rank, world = dist.get_dist_info()
         return len(range(rank, len(self.batches), world))
 
+    @property
+    def samples(self) -> int:
+        """Number of samples on this rank."""
+        rank, world = dist.get_dist_info()
+        return sum(map(len, self.batches[rank::world]))
+
 
 class GivenBatches(CalibrationData):
     """Batches that the user made; rank r of n takes the batches r, r + n, ... of them.

@@ -5,14 +5,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine import dist
-from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
 from ..common.distributed import sum_over_ranks
 from ..common.errors import UserError
 from ..common.eval_mode import evaluation_mode
 from ..common.precision import scoring_precision
+from ..common.progress import Bar
 from ..common.random_state import kept_random_state, seed_everything
 from .data import CalibrationData
 from .layer_inputs import weight_matrix
@@ -67,7 +66,7 @@ def output_gradients(
         kept_random_state(),
         torch.enable_grad(),
         scoring_precision(model, 'float32'),
-        Bar(disable=not dist.is_main_process()) as bar,
+        Bar() as bar,
     ):
         asked = {p: p.requires_grad for p in model.parameters()}
         for parameter in asked:

@@ -1,5 +1,6 @@
 """Bisection for the largest number that satisfies a predicate."""
 
+import math
 from collections.abc import Callable
 
 
@@ -45,3 +46,9 @@ def bisect_largest(
     if not any_passed and (lower == high or not predicate(lower)):
         return None
     return lower
+
+
+def trials_at_most(low: float, high: float, tolerance: float, max_trials: int | None = None) -> int:
+    """How often :func:`bisect_largest` calls its predicate at most; arguments as there."""
+    halvings = max(math.ceil(math.log2(max(high - low, tolerance) / tolerance)), 0)
+    return min(halvings + 1, max_trials or halvings + 1)

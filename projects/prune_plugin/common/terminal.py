@@ -109,6 +109,16 @@ def hidden_from_terminal() -> Iterator[None]:
 
 
 @contextmanager
+def shown_on_terminal() -> Iterator[None]:
+    """Show what is logged while the body runs also within :func:`hidden_from_terminal`."""
+    hidden, TERMINAL.hidden = TERMINAL.hidden, 0
+    try:
+        yield
+    finally:
+        TERMINAL.hidden = hidden
+
+
+@contextmanager
 def without_bars(module: ModuleType) -> Iterator[None]:
     """Keep a library's progress bars off the terminal while the body runs, unless it shows all.
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..common.eval_mode import evaluation_mode
+from ..common.progress import Bar
 from .example_inputs import Example
 
 #: A call on a GPU is repeated so often that this many seconds are measured at once, and at most 50 times:
@@ -92,14 +93,21 @@ def interleaved_latency(
     torch.set_num_threads(num_threads)
     times: list[list[float]] = [[] for _ in calls]
     try:
-        for call in calls:
-            for _ in range(clock.warm_ups):
-                call()
-        repeats = [clock.repeats(call) for call in calls]
-        start = time.perf_counter()
-        while not enough_rounds(len(times[0]), time.perf_counter() - start, seconds):
-            for call, count, durations in zip(calls, repeats, times, strict=True):
-                durations.append(clock.seconds(call, count))
+        with Bar(disable=True) as bar:
+            start, task = time.perf_counter(), None
+            for call in calls:
+                for _ in range(clock.warm_ups):
+                    call()
+                if task is None:
+                    rounds = rounds_needed((time.perf_counter() - start) * len(calls), seconds)
+                    task = bar.add_task('timing', total=rounds + 2)  # before, and FLOPs after it
+                bar.advance(task, 1 / len(calls))
+            repeats = [clock.repeats(call) for call in calls]
+            start = time.perf_counter()
+            while not enough_rounds(len(times[0]), time.perf_counter() - start, seconds):
+                for call, count, durations in zip(calls, repeats, times, strict=True):
+                    durations.append(clock.seconds(call, count))
+                    bar.advance(task, 1 / len(calls))
     finally:
         torch.set_num_threads(threads)
     return [1e3 * statistics.median(durations) for durations in times]
@@ -108,6 +116,13 @@ def interleaved_latency(
 def enough_rounds(rounds: int, elapsed: float, seconds: float) -> bool:
     """Whether to stop: time is up, and there are three rounds, or one if twice the time is up."""
     return elapsed >= seconds and (rounds >= 3 or (rounds >= 1 and elapsed >= 2 * seconds))
+
+
+def rounds_needed(one: float, seconds: float) -> int:
+    """How many rounds :func:`enough_rounds` will ask for, where one takes ``one`` seconds."""
+    if 3 * one >= 2 * seconds:
+        return max(math.ceil(2 * seconds / one), 1)
+    return max(math.ceil(seconds / one), 3)
 
 
 def model_latency(

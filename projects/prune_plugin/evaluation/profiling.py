@@ -56,7 +56,9 @@ def profile(
     single = example_input(models[0], 1, shape)
     if single is None:
         print_log(
-            'FLOPs and latency not measured: prune_cfg.profile.input_shape is not set', 'current'
+            'FLOPs and latency not measured: prune_cfg.profile.input_shape is not set; for an image model '
+            'give, for example, --cfg-options prune_cfg.profile.input_shape=[3,800,1216]',
+            'current',
         )
         return results
     check_shape(models[0], shape)

@@ -12,7 +12,6 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, METRICS
 from mmengine.runner import Runner
-from rich.progress import track
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
@@ -22,6 +21,7 @@ from ..common.errors import DataNotFoundError, UserError
 from ..common.eval_mode import evaluation_mode
 from ..common.model_argument import check_model
 from ..common.model_interface import default_prefix_of, headline_of, metainfo_of, read_fully
+from ..common.progress import track
 
 
 def metric_names(metric: Mapping) -> set[str]:
@@ -135,6 +135,11 @@ class TestSet:
         except (DataNotFoundError, FileNotFoundError) as error:
             self.missing = str(error)
 
+    @property
+    def samples(self) -> float:
+        """How many samples each rank evaluates; 0 without data."""
+        return 0.0 if self.missing else len(self.loader.dataset) / dist.get_world_size()
+
     @torch.no_grad()
     def evaluate(
         self, model: nn.Module, label: str, progress: bool = True
@@ -144,7 +149,7 @@ class TestSet:
         Args:
             model: The model, whose ``test_step`` is called for every batch.
             label: Name of the model in the log and on the progress bar (``'dense'``).
-            progress: Whether to show a progress bar, on rank 0.
+            progress: Whether to show a progress bar of its own, outside of a run that has one.
 
         Returns:
             Finite results by full name (the precision of a class without samples is NaN and left out);
@@ -156,8 +161,8 @@ class TestSet:
             return None
         evaluator = Evaluator([METRICS.build(metric) for metric in self.metrics])
         evaluator.dataset_meta = metainfo_of(self.loader.dataset)
-        hidden = not (progress and dist.is_main_process())
-        bar = track(self.loader, f'evaluating {label}', disable=hidden)
+        total = len(self.loader)
+        bar = track(self.loader, f'evaluating {label}', total, self.samples, disable=not progress)
         with evaluation_mode(model, fused=True):
             for batch in bar:
                 evaluator.process(data_samples=model.test_step(batch), data_batch=batch)

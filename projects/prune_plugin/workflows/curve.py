@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..checkpoints.model_loading import Loaded, load_model
 from ..common.device import best_device
 from ..common.distributed import barrier, on_rank_0
 from ..common.errors import InfeasibleBudgetError, UserError
+from ..common.progress import expect, forget, step
 from ..common.terminal import hidden_from_terminal
 from ..evaluation.environment import environment
 from ..evaluation.profiling import latency_note, profile
@@ -23,6 +25,7 @@ from ..methods.pruners import DataFactory, Plan, Pruned, Pruner, ScoredUnits
 from ..training.dry_build import try_metrics
 from .curve_series import Series, series_of
 from .evaluation_cache import cached_results
+from .expected_steps import curve_steps, guessed
 from .options import PruneOptions
 from .prune import check_config, data_factory, renew_batch_norms, score
 from .report_building import start_report
@@ -103,12 +106,17 @@ def draw_curve(cfg: Config, pruner: Pruner, options: CurveOptions) -> dict[str, 
     series = series_of(
         pruner, options.ratios, options.criteria, options.allocators, options.baselines
     )
-    loaded, data = load_model(cfg, options.checkpoint, best_device()), data_factory(cfg, pruner)
+    expect([guessed('load')])
+    with step('load'):
+        loaded, data = load_model(cfg, options.checkpoint, best_device()), data_factory(cfg, pruner)
     for one in series:
         check_config(cfg, one.pruner, loaded.model, one.own_scores and bool(options.from_table))
         one.pruner.check(loaded.model, data)
-    test_set = TestSet(cfg)
-    try_metrics('test_evaluator', test_set.metrics)
+    with step('read test data'):
+        test_set = TestSet(cfg)
+        try_metrics('test_evaluator', test_set.metrics)
+    given = bool(options.from_table)
+    expect(curve_steps(series, options.ratios, given, test_set, loaded.model))
     rows, points = plan_all(series, loaded, options, data)
     fingerprint = evaluation_fingerprint(
         cfg,
@@ -117,7 +125,9 @@ def draw_curve(cfg: Config, pruner: Pruner, options: CurveOptions) -> dict[str, 
         prune_cfg=without_methods(pruner.to_dict()),
         input_shape=pruner.profile.input_shape,
     )
-    known = on_rank_0(lambda: cached_results(options.output_dir / 'curve.json', fingerprint))
+    known = on_rank_0(
+        lambda: cached_results(options.output_dir / 'curve.json', fingerprint, 'params')
+    )
     open_log(options.output_dir, cfg)
     report = {
         'asked': {**pruner.asked, 'ratio': None, 'ratios': list(options.ratios)},
@@ -216,10 +226,12 @@ class Curve:
         waiting = [p for p in points if p.row['digest'] not in self.known]
         settings = points[0].pruner.profile
         self.settings = replace(settings, seconds=max(TIMING, settings.seconds / len(points)))
+        forget('dense', '' in self.known)
+        forget('point', len(points) - len(waiting))
         with evaluation_bar(len(waiting) + ('' not in self.known), 'pruning at each ratio') as show:
             if '' not in self.known:
                 size = on_rank_0(lambda: profile([dense], self.settings, latency=False)[0])
-                with hidden_from_terminal():
+                with step('dense'), hidden_from_terminal():
                     metrics = self.test_set.evaluate(dense, 'dense', progress=False)
                 self.known[''] = dict(params=size['params'], flops=size['flops'], metrics=metrics)
                 show('')
@@ -229,7 +241,7 @@ class Curve:
                 self.fill(row)
             for point in points:
                 new = point.row['digest'] not in self.known
-                with hidden_from_terminal():
+                with step('point') if new else nullcontext(), hidden_from_terminal():
                     self.one(point)
                 self.write()
                 if new:

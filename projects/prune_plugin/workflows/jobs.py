@@ -16,6 +16,7 @@ from ..checkpoints.export.formats import Exports
 from ..common.directory_lock import locked
 from ..common.errors import UserError
 from ..common.fileio import output_directory
+from ..common.progress import expect, run_progress, step
 from ..methods.pruners import Pruner
 from ..training import config_edits
 from ..training.settings import RecoverySettings
@@ -23,6 +24,7 @@ from . import sensitivity
 from .cli import start_processes
 from .curve import CurveOptions
 from .curve import draw_curve as make_curve
+from .expected_steps import training_step
 from .iterate.runner_per_round import prune_in_rounds
 from .options import PruneOptions, PruneResult
 from .plan_on_meta import plan_on_meta as make_plan
@@ -132,10 +134,12 @@ def prune_and_train(
         if pruner.in_rounds:
             result = train_in_rounds(cfg, pruner, options, launcher)
         else:
+            expect([training_step(settings)])
             result = prune_once(cfg, pruner, options)
             recover(cfg, settings, result, work_dir, launcher, training.which, options.resume)
             if dist.is_main_process():
-                write_report(result, options.output_dir)
+                with step('report'):
+                    write_report(result, options.output_dir)
         formats.save(cfg, work_dir / 'latest.pth', exports)
     print_result(result)
     return result
@@ -191,13 +195,14 @@ def draw_curve(cfg: Config, pruner: Pruner, options: CurveOptions, launcher: str
 
 @contextmanager
 def started(cfg: Config, launcher: str, folder: Path | None = None) -> Iterator[None]:
-    """A process group, which is logged, and an output directory if the job writes."""
+    """A process group, which is logged, an output directory if the job writes, and a progress bar."""
     with waiting_log():
         start_processes(cfg, launcher)
         if folder is None:
-            yield
+            with run_progress():
+                yield
             return
-        with output_directory(folder), locked(folder), nothing_left_of_errors():
+        with output_directory(folder), locked(folder), nothing_left_of_errors(), run_progress():
             yield
 
 

@@ -10,10 +10,12 @@ from torch import nn
 
 from ..checkpoints.model_loading import Loaded
 from ..common.errors import UserError
+from ..common.progress import expect
 from ..common.timing import timed
 from ..evaluation.memory_estimate import memory_table
 from ..evaluation.profiling import profile
 from ..methods.pruners import Pruner
+from .expected_steps import guessed, planning_step, scoring_steps
 from .options import PruneOptions
 from .prune import data_factory, make_plan, score
 from .report_building import start_report
@@ -49,6 +51,8 @@ def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool
     if options.from_table:
         scores = f'from {options.from_table}'
     seconds: dict[str, float] = {}
+    expect([guessed('load'), *scoring_steps(pruner, bool(options.from_table))])
+    expect([planning_step(pruner), guessed('slim'), guessed('profile')])
     with timed(seconds, 'load'):
         model = build_on_meta(cfg)
     loaded = Loaded(model, {'meta': {}}, None)

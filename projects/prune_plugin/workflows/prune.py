@@ -17,6 +17,7 @@ from ..checkpoints.model_loading import Loaded, load_model
 from ..common.device import best_device
 from ..common.distributed import barrier, on_rank_0
 from ..common.errors import UserError
+from ..common.progress import expect, step
 from ..common.timing import timed
 from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, headline
@@ -25,6 +26,7 @@ from ..methods.pruners.layer_progress import LayerProgress
 from ..structure.prune_state import PruneState
 from ..training.distillation import targets_for
 from ..training.dry_build import try_metrics
+from .expected_steps import all_steps, guessed, scoring_steps, search_step
 from .explorer_data import explorer_data
 from .latency_warnings import warn_of_missed_latency, warn_of_odd_widths
 from .options import PruneOptions, PruneResult, SearchResult
@@ -78,24 +80,28 @@ def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
         pruner.check_without_loop()
     seconds: dict[str, float] = {}
     budget, searched = pruner.searched, None
-    loaded, data, scored, search = prepare(cfg, pruner, options, seconds)
+    loaded, data, search = prepare(cfg, pruner, options, seconds)
+    test_set = None if options.dry_run else read_test_set(cfg, search, seconds)
+    scored_already = bool(options.from_table)
+    expect(all_steps(pruner, scored_already, search, test_set, loaded.model))
+    scored = score(pruner, loaded, options, data)
     if search:
         with timed(seconds, 'search'):
             searched = search.run(loaded.model, partial(trial, cfg, loaded.model, scored, data))
         pruner = pruner.at(searched.ratio)
     plan = make_plan(pruner, loaded, options, scored)
-    run = Stages(cfg, pruner, loaded, options, seconds, searched)
+    run = Stages(cfg, pruner, loaded, options, seconds, searched, test_set)
     if not options.dry_run:
-        run.read_test_set()
         open_log(options.output_dir, cfg)
     seconds.update(plan.seconds)
     result = run.prune(plan, data)
     if budget and not options.dry_run:
         confirm(result.report, budget)
     steps = ('load', 'discover', 'calibrate', 'score', 'allocate', 'slim', 'save', 'evaluate')
-    result.report.seconds = {step: seconds.pop(step, 0.0) for step in steps} | seconds
+    result.report.seconds = {name: seconds.pop(name, 0.0) for name in steps} | seconds
     if not options.dry_run and dist.is_main_process():
-        write_report(result, options.output_dir)
+        with step('report'):
+            write_report(result, options.output_dir)
     barrier()
     return result
 
@@ -118,15 +124,18 @@ def search_ratio(cfg: Config, pruner: Pruner, options: PruneOptions) -> SearchRe
             f'prune_cfg.budget.type is {pruner.budget.quantity!r}, whose ratio is given; to search for '
             "one, take dict(type='metric', metric=..., max_drop=...)"
         )
-    loaded, data, scored, search = prepare(cfg, pruner, options, {})
+    loaded, data, search = prepare(cfg, pruner, options, {})
     assert search is not None  # the budget is searched
-    return search.run(loaded.model, partial(trial, cfg, loaded.model, scored, data))
+    expect([*scoring_steps(pruner, bool(options.from_table)), search_step(search)])
+    scored = score(pruner, loaded, options, data)
+    with step('search'):
+        return search.run(loaded.model, partial(trial, cfg, loaded.model, scored, data))
 
 
 def prepare(
     cfg: Config, pruner: Pruner, options: PruneOptions, seconds: dict[str, float]
-) -> tuple[Loaded, DataFactory, ScoredUnits, Search | None]:
-    """Load the model, validate everything, and score: the model, its data, scores, and a search if asked.
+) -> tuple[Loaded, DataFactory, Search | None]:
+    """Load the model and validate everything: the model, its data, and a search if asked.
 
     Args:
         cfg: The config.
@@ -134,13 +143,28 @@ def prepare(
         options: See :class:`PruneOptions`.
         seconds: Where to add the time of each step.
     """
+    expect([guessed('load')])
     with timed(seconds, 'load'):
         loaded = load_model(cfg, options.checkpoint, best_device())
     check_config(cfg, pruner, loaded.model, bool(options.from_table))
     budget, data = pruner.searched, data_factory(cfg, pruner)
     search = Search(cfg, pruner, budget, options) if budget else None
     pruner.check(loaded.model, data)
-    return loaded, data, score(pruner, loaded, options, data), search
+    return loaded, data, search
+
+
+def read_test_set(cfg: Config, search: Search | None, seconds: dict[str, float]) -> TestSet:
+    """The test data, so that what is wrong with it is said before anything is computed.
+
+    Args:
+        cfg: The config.
+        search: Has it, if its trials see all of it.
+        seconds: Where to add the time.
+    """
+    with step('read test data'), timed(seconds, 'evaluate'):
+        test_set = search.test_set if search and search.budget.whole_test_set else TestSet(cfg)
+        try_metrics('test_evaluator', test_set.metrics)
+    return test_set
 
 
 class Stages:
@@ -153,6 +177,7 @@ class Stages:
         options: See :class:`PruneOptions`.
         seconds: Where to add the time of each step.
         searched: What a search for the ratio has found, if there was one.
+        test_set: What to evaluate on; None in a dry run.
     """
 
     def __init__(
@@ -163,10 +188,10 @@ class Stages:
         options: PruneOptions,
         seconds: dict[str, float],
         searched: SearchResult | None,
+        test_set: TestSet | None,
     ):
         self.cfg, self.pruner, self.loaded, self.options = cfg, pruner, loaded, options
-        self.seconds, self.searched = seconds, searched
-        self.test_set = searched.test_set if searched else None
+        self.seconds, self.searched, self.test_set = seconds, searched, test_set
 
     def prune(self, plan: Plan, data: DataFactory) -> PruneResult:
         """Evaluate the dense model, prune, measure, evaluate and save."""
@@ -219,16 +244,10 @@ class Stages:
             progress.clear()
         return result
 
-    def read_test_set(self) -> None:
-        """Build the test data, so that what is wrong with it is said before anything is written."""
-        with timed(self.seconds, 'evaluate'):
-            self.test_set = self.test_set or TestSet(self.cfg)
-            try_metrics('test_evaluator', self.test_set.metrics)
-
     def evaluate(self, stage: str, model: nn.Module) -> dict[str, float] | None:
         """Metrics of a model, unless the search has them."""
         with timed(self.seconds, 'evaluate'):
-            assert self.test_set is not None  # read before anything is written
+            assert self.test_set is not None  # no dry run
             known = self.searched.metrics if self.searched else {}
             return known[stage] if stage in known else self.test_set.evaluate(model, stage)
 

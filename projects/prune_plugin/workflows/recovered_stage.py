@@ -6,6 +6,7 @@ from mmengine.config import Config
 
 from ..checkpoints.model_loading import load_model
 from ..common.device import best_device
+from ..common.progress import step
 from ..evaluation.test_set import TestSet
 from ..training.hooks.mask_hook import zero_share
 from ..training.settings import RecoverySettings
@@ -21,12 +22,15 @@ def add_recovered(
 ) -> None:
     """Evaluate ``latest.pth`` of a recovery and add the stage ``recovered`` to a report."""
     latest = work_dir / 'latest.pth'
-    loaded = load_model(cfg, str(latest), best_device())
+    with step('load'):
+        loaded = load_model(cfg, str(latest), best_device())
     zeros = zero_share(loaded.checkpoint)
     before = report.pruned if zeros is None else report.dense
+    with step('evaluate'):
+        metrics = test_set.evaluate(loaded.model, 'recovered')
     report.recovered = RecoveredStage(
         **before.size,
-        metrics=test_set.evaluate(loaded.model, 'recovered'),
+        metrics=metrics,
         mode=settings.mode,
         epochs=settings.epochs,
         checkpoint=str(latest),

@@ -11,7 +11,7 @@ from ..evaluation.environment import environment
 from ..evaluation.profiling import latency_note
 from ..methods.budgets import BudgetResult
 from ..methods.pruners import Plan, Pruner
-from ..structure.units.coverage import uncovered, uncovered_share
+from ..structure.units.coverage import share_within, uncovered, uncovered_share
 from .options import PruneOptions
 from .run_report import GroupRow, RunReport, Stage, WeightRow
 
@@ -66,8 +66,10 @@ def start_report(
 def add_plan(report: RunReport, model: nn.Module, plan: Plan) -> None:
     """Add the unit groups of a plan, and what can't be pruned."""
     units = plan.units
+    report.not_prunable = plan.scored.refused if units is None else units.refused
+    if report.not_prunable:
+        report.not_prunable_share = share_within(model, report.not_prunable)
     if units is None:
-        report.not_prunable = plan.scored.refused
         return
     kept = units.state.kept
     report.groups = [
@@ -75,7 +77,6 @@ def add_plan(report: RunReport, model: nn.Module, plan: Plan) -> None:
         for group in units.groups
     ]
     report.removed_layers = units.state.removed_layers
-    report.not_prunable = units.refused
     report.proofs = units.scored.proofs
     report.uncovered = uncovered(model, units.groups)
     report.uncovered_share = uncovered_share(model, units.groups)

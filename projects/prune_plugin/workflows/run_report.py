@@ -156,6 +156,7 @@ class RunReport:
         weights: The weights that have masks, each with its zeros.
         removed_layers: Names of the layers, attentions and MLPs removed as a whole.
         not_prunable: Why modules can't be cut, by name.
+        not_prunable_share: The share of the parameters in such modules.
         proofs: How each unit group was found, by the name of its class or by what it computes, and whether
             it was tried on a copy, by name.
         uncovered: Why no unit owns anything of these modules, by name: no finder knows them, or their
@@ -188,6 +189,7 @@ class RunReport:
     weights: list[WeightRow] = field(default_factory=list)
     removed_layers: list[str] = field(default_factory=list)
     not_prunable: dict[str, str] = field(default_factory=dict)
+    not_prunable_share: float | None = None
     proofs: dict[str, str] = field(default_factory=dict)
     uncovered: dict[str, str] = field(default_factory=dict)
     uncovered_share: float | None = None

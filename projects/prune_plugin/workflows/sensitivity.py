@@ -16,7 +16,9 @@ from ..checkpoints.model_loading import load_model
 from ..common.device import best_device
 from ..common.distributed import assert_ranks_agree, barrier, on_rank_0
 from ..common.errors import UserError
+from ..common.progress import expect, step
 from ..common.terminal import hidden_from_terminal
+from ..common.time_left import Step
 from ..evaluation.environment import environment
 from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, headline
@@ -24,6 +26,7 @@ from ..methods.pruners import Pruner
 from ..structure.prune_state import PruneState
 from ..structure.slimming import slim
 from .evaluation_cache import cached_results
+from .expected_steps import guessed, scoring_steps
 from .module_groups import ModuleGroup, module_groups
 from .options import PruneOptions
 from .prune import data_factory, score
@@ -92,10 +95,14 @@ def analyse(cfg: Config, pruner: Pruner, options: SensitivityOptions) -> dict[st
         UserError: bad input; nothing has been written then.
     """
     check_pruner(pruner)
-    loaded = load_model(cfg, options.checkpoint, best_device())
-    test_set = TestSet(cfg, options.num_samples)
+    expect([guessed('load')])
+    with step('load'):
+        loaded = load_model(cfg, options.checkpoint, best_device())
+    with step('read test data'):
+        test_set = TestSet(cfg, options.num_samples)
     if test_set.missing:
         raise UserError(f'--sensitivity evaluates models on the test data, but {test_set.missing}')
+    expect(scoring_steps(pruner, bool(options.from_table)))
     scoring = PruneOptions(options.checkpoint, options.output_dir, from_table=options.from_table)
     scored = score(pruner, loaded, scoring, data_factory(cfg, pruner))
     parts = module_groups(loaded.model, scored.groups, scored.importance, pruner)
@@ -117,7 +124,11 @@ def analyse(cfg: Config, pruner: Pruner, options: SensitivityOptions) -> dict[st
     path = options.output_dir / 'sensitivity.json'
     known = on_rank_0(lambda: cached_results(path, fingerprint))
     run = Run(loaded.model, test_set, pruner, options.output_dir, report, known)
-    run.dense()
+    new = {state.digest() for _, state in plan if state.reduced} - known.keys()
+    expect([Step('dense', test_set.samples)])
+    expect(Step('point', test_set.samples) for _ in new)
+    with step('dense'):
+        run.dense()
     run.pruned([state for _, state in plan])
     if dist.is_main_process():
         plot_sensitivity(report, options.output_dir / 'sensitivity.png')
@@ -237,7 +248,8 @@ class Run:
         with bar as show, hidden_from_terminal():
             for digest, state in waiting.items():
                 same = [row for row in rows if row['digest'] == digest]
-                found = self.one(state, f'{same[0]["module"]} at {same[0]["ratio"]:g}')
+                with step('point'):
+                    found = self.one(state, f'{same[0]["module"]} at {same[0]["ratio"]:g}')
                 for row in same:
                     self.fill(row, found)
                 self.write()

@@ -15,6 +15,7 @@ from ..common.device import free_unused_memory
 from ..common.distributed import barrier, on_rank_0
 from ..common.errors import UserError
 from ..common.fileio import output_directory
+from ..common.progress import expect, expect_more, run_progress, step
 from ..evaluation.test_set import TestSet
 from ..methods.pruners import Pruner
 from ..training.config_edits import (
@@ -29,8 +30,10 @@ from ..training.config_edits import (
     use_slim_model,
 )
 from ..training.hooks.mask_hook import unpack_masks
+from ..training.hooks.run_progress_hook import RunProgressHook
 from ..training.runner_building import build_runner
 from ..training.settings import RecoverySettings
+from .expected_steps import training_step
 from .iterate.runner_per_round import prune_in_rounds
 from .iterate.train_loop import check_same_targets, saved_state, targets_of
 from .options import PruneOptions, PruneResult
@@ -92,7 +95,10 @@ def recover(
         add_masked(result.report, cfg, test_set, origin)
     teacher = result.report.checkpoint
     resumed = started_training(origin, work_dir) if resume else None
-    train_pruned(cfg, settings, origin, work_dir, launcher, teacher, resumed)
+    for name in ('load', *(() if test_set.missing else ('evaluate',)), 'report'):
+        expect_more(name, 1)
+    with step('train'):
+        train_pruned(cfg, settings, origin, work_dir, launcher, teacher, resumed)
     add_recovered(result.report, cfg, settings, test_set, work_dir)
 
 
@@ -125,7 +131,9 @@ def train_pruned(
         trained.load_from, trained.resume = resumed, True
     fit_to_device(trained, launcher)
     free_unused_memory()  # of the pruning
-    build_runner(trained).train()
+    runner = build_runner(trained)
+    runner.register_hook(RunProgressHook())
+    runner.train()
     barrier()  # rank 0 may still be naming the last checkpoint
 
 
@@ -143,7 +151,7 @@ def train(cfg: Config, launcher: str) -> RunReport | None:
     Raises:
         UserError: bad input.
     """
-    with output_directory(cfg.work_dir, 'work_dir'):
+    with output_directory(cfg.work_dir, 'work_dir'), run_progress():
         return train_in(cfg, launcher)
 
 
@@ -259,10 +267,12 @@ def prune_and_train(
     pruned_before = resume_asked and not teacher and bool(pruned_files(work_dir))
     if resumed is None and not pruned_before:
         check_teacher(pruner.recovery, teacher)
+        expect([training_step(pruner.recovery)])
         result = prune(cfg, pruner, PruneOptions(teacher, work_dir, resume=bool(cfg.get('resume'))))
         recover(cfg, pruner.recovery, result, work_dir, launcher)
         if dist.is_main_process():
-            write_report(result, work_dir)
+            with step('report'):
+                write_report(result, work_dir)
         return result.report
     origin = next(iter(pruned_files(work_dir) + pruned_files(work_dir.parent)), None)
     if origin is None:

@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 BROWSER = next(
     filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), ''
 )
@@ -121,3 +123,11 @@ class Page:
         """Save the whole page as a PNG."""
         data = self.call('Page.captureScreenshot', captureBeyondViewport=True)['data']
         path.write_bytes(base64.b64decode(data))
+
+    def violations(self) -> list[str]:
+        """What axe has to say against the page: contrast, names, keyboard, structure."""
+        axe = pytest.importorskip('axe_core_python', reason='make test-browser installs axe')
+        self.run((Path(axe.__file__).parent / 'axe.min.js').read_text() + '; 0')
+        return self.run(
+            'axe.run().then(found => found.violations.map(v => v.id + ": " + v.nodes[0].html))'
+        )

@@ -15,10 +15,9 @@ from projects.prune_plugin.workflows.options import PruneOptions
 from projects.prune_plugin.workflows.prune import prune as prune_model
 from projects.prune_plugin.workflows.prune import pruner_from_config
 from projects.prune_plugin.workflows.reports import html, write_html
-from projects.prune_plugin.workflows.reports.comparison import change
-from projects.prune_plugin.workflows.reports.console import number
+from projects.prune_plugin.workflows.reports.digits import difference, numbers
 from projects.prune_plugin.workflows.reports.html import CAPTIONS, MOST_BARS
-from projects.prune_plugin.workflows.reports.summary import is_pruned, share
+from projects.prune_plugin.workflows.reports.summary import fraction, is_pruned, share
 from projects.prune_plugin.workflows.round_record import Row
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -128,20 +127,21 @@ def recovered(report: dict, **more) -> dict:
 def test_every_number_is_the_reports(folder, report):
     """Those that ``report.json`` has, as the terminal shows them, dense first."""
     page = Page((folder / 'report.html').read_text(encoding='utf-8'))
-    assert page.of('th')[:4] == ['', 'dense', 'pruned', 'removed']
+    assert page.of('th')[:5] == ['', 'dense', 'pruned', 'removed', 'zeros']
     rows = page.rows()
     for name, key, unit in (
         ('parameters', 'params', ''), ('FLOPs', 'flops', ''), ('latency', 'latency_ms', ' ms')
     ):  # fmt: skip
         values = [report[stage][key] for stage in ('dense', 'pruned')]
-        assert rows[name] == [*(number(v, unit) for v in values), share(*values)]
+        assert rows[name] == [*numbers(values, unit), share(*values), '']
         assert share(*values) in page.of('p')[0]
-    assert rows['zeros in *_pruned.pth'][-1] == f'{100 * report["achieved"]["zeros"]:.2f} %'
+    assert rows['weights in *_pruned.pth'] == ['', '', '', fraction(report['achieved']['zeros'])]
     for metric in report['headline']:
         values = [report[stage]['metrics'][metric] for stage in ('dense', 'pruned')]
         found = rows[f'{metric} ↑']
-        assert [text.split(' ')[0] for text in found[:2]] == [number(v) for v in values]
-        assert found[1] == f'{number(values[1])} ({change(*values, relative=False)})'
+        first, second = numbers(values)
+        by = difference(*values, values)
+        assert found == [first, f'{second} ({by})', '', '']
     spans = page.of('span')
     groups = report['groups']
     for group in groups:  # <wbr> ends a piece of text only, not the element
@@ -157,8 +157,8 @@ def test_every_number_is_the_reports(folder, report):
         if g['kind'] == kind
     ]
     for step, seconds in report['seconds'].items():
-        if seconds >= 1e-3:
-            assert spans[spans.index(step) + 1] == number(seconds, ' s')
+        if seconds >= 0.01:
+            assert spans[spans.index(step) + 1] == f'{seconds:.2f} s'
     assert page.of('pre')[-1] == json.dumps(report['prune_cfg'], indent=2)
     assert report['prune_cfg']['budget'] == {'type': 'units', 'ratio': 0.5}
     for value in (report['config'], *report['environment'].values()):
@@ -180,7 +180,9 @@ def test_after_training_there_is_a_column_more(report):
     assert is_pruned(RunReport.from_dict(after), 'recovered')
     metric = next(iter(report['headline']))
     third = page.rows()[f'{metric} ↑'][2]
-    assert third.split(' ')[0] == number(after['recovered']['metrics'][metric])
+    stages = ('dense', 'pruned', 'recovered')
+    values = [after[stage]['metrics'][metric] for stage in stages]
+    assert third.split(' ')[0] == numbers(values)[2]
     assert 'the structured model after training (2 epochs, fine_tune)' in page.all()
     after['recovered']['epochs'] = 1
     assert 'after training (1 epoch, fine_tune)' in Page(report_page(after)).all()
@@ -196,7 +198,8 @@ def test_zeros_are_no_speed_up(zeros_folder, report):
         'Asked: 0.5 of the weights set to zero; achieved: 50.00 % of them are zero, at dense shapes'
     )
     assert 'Zeros give no speed-up by themselves' in page.all()
-    assert page.rows()['parameters'][-1] == '0.00 %'
+    assert page.rows()['parameters'][-2:] == ['0.00 %', '']
+    assert page.rows()['weights'][-2:] == ['', '50.00 %']  # zeros, not removed
     assert 'What each layer keeps' not in page.of('h2')
     assert 'in a second file, *_pruned.pth, which keeps the dense shapes' in report_page(report)
     report['achieved']['zeros'] = None
@@ -218,7 +221,7 @@ def test_rounds(zeros_folder):
     made = [Row(1, 0.25, 0.2501, {metric: 61.25}, {metric: 81.5}), Row(2, 0.5, 0.5, None)]
     page = Page(report_page({**found, 'rounds': [asdict(row) for row in made]}))
     rows = page.rows()
-    assert rows['1'] == ['0.25', '25.01 %', '61.25', '81.5']
+    assert rows['1'] == ['0.25', '25.01 %', '61.25', '81.50']
     assert rows['2'] == ['0.5', '50.00 %', '-', '-']
 
 
@@ -312,7 +315,7 @@ def test_what_was_not_measured_is_a_dash(report):
     bare['achieved'].update(flops=None, latency=None)
     bare.update(headline={}, checkpoint=None, prune_cfg=None, config=None, not_prunable={})
     page = Page(report_page(bare))
-    assert page.rows()['FLOPs'] == page.rows()['latency'] == ['-', '-', '-']
+    assert page.rows()['FLOPs'] == page.rows()['latency'] == ['-', '-', '-', '']
     assert '-' not in page.of('p')[0] and 'There are no metrics' in page.all()
     assert page.of('pre')[1] == 'none: the defaults'
     report['pruned']['metrics'] = dict.fromkeys(report['headline'], float('nan'))

@@ -237,7 +237,7 @@ def test_the_console_says_what_the_report_says(report):
     report.recovered = RecoveredStage(params=600)
     report.achieved.update(flops=None, latency=None, zeros=0.4)
     text = shown(report)
-    assert 'recovered' in text and 'zeros in' in text
+    assert 'recovered' in text and 'zeros' in text and 'weights in *_pruned.pth' in text
     report.groups, report.removed_layers = [], ['blocks.0', 'blocks.4']
     assert 'parameters' in shown(report) and 'whole layers' in shown(report)
 

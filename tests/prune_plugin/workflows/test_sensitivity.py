@@ -262,3 +262,14 @@ def test_the_heat_map_is_red_where_it_is_worse(modules, metrics, ratios, tmp_pat
 )
 def test_changes_in_cells_are_short(change, text):
     assert signed(change) == text
+
+
+def test_without_test_data_points_are_known_by_their_size(tmp_path):
+    """As those of a curve on a model without data: they have no metrics."""
+    key = RunFingerprint({'config': 'a'})
+    row = dict(digest='d', metrics=None, params=5)
+    unmade = dict(digest='e', metrics=None, params=None)
+    report = dict(settings=key.parts, dense=dict(params=9), rows=[row, unmade])
+    (tmp_path / 'curve.json').write_text(json.dumps(report))
+    assert set(cached_results(tmp_path / 'curve.json', key)) == {''}
+    assert set(cached_results(tmp_path / 'curve.json', key, 'params')) == {'', 'd'}

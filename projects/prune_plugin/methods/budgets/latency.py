@@ -7,14 +7,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine import dist
 from mmengine.logging import print_log
-from rich.progress import track
 from torch import Tensor, nn
 
 from ...common.errors import UserError
 from ...common.eval_mode import evaluation_mode
 from ...common.model_interface import profile_batch_size_of
+from ...common.progress import track
 from ...common.registry import BUDGETS
 from ...common.unchanged import unchanged
 from ...common.validation import MAX_SECONDS, at_least, check_number
@@ -73,7 +72,7 @@ class LatencyBudget(Budget):
         calls = module_calls(model, {group.owner for group in groups}, example)
         cache: dict[tuple, tuple[Tensor, Tensor]] = {}
         tables = []
-        for group in track(groups, 'timing', disable=not dist.is_main_process()):
+        for group in track(groups, 'timing', len(groups)):
             if group.owner not in calls:
                 raise UserError(
                     f'prune_cfg.budget: {group.name} did not run on the example input, so it cannot '

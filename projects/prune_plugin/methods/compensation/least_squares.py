@@ -9,7 +9,6 @@ from types import MappingProxyType
 import torch
 from mmengine import dist
 from mmengine.logging import print_log
-from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
 from ...calibration.collect import observable
@@ -29,6 +28,7 @@ from ...calibration.stream_shift import Shift, stream_shift
 from ...common.distributed import assert_ranks_agree, tensors_from_rank_0, weights_digest
 from ...common.eval_mode import inference
 from ...common.precision import without_tf32
+from ...common.progress import Bar
 from ...common.registry import COMPENSATIONS
 from ...common.validation import check_fraction, check_number
 from ...structure.prune_state import PruneState
@@ -212,7 +212,7 @@ class LeastSquares(Compensation):
         with (
             inference(model),
             observable(model, list(state.groups.values())),
-            Bar(disable=not dist.is_main_process()) as bar,
+            Bar() as bar,
         ):
             calls = forward_calls(model, data, loss)
             first_call = partial(guarded(loss), model, data.first_sample())

@@ -16,7 +16,7 @@ from ...common.errors import UserError
 from ...common.json_csv import plain
 from ...common.model_argument import check_model
 from ...common.patterns import patterns_of, some_patterns
-from ...common.registry import BUDGETS, RECONSTRUCTIONS, SCHEDULES, build, build_optional
+from ...common.registry import BUDGETS, SCHEDULES, build
 from ...common.settings import read_settings
 from ...evaluation.settings import ProfileSettings
 from ...structure.unit_group import UnitGroup
@@ -248,23 +248,14 @@ class Pruner:
         """
         raise NotImplementedError
 
-    def _set_reconstruction(self, cfg: Mapping | None) -> None:
-        """Build the ``reconstruction`` block."""
-        key = 'prune_cfg.reconstruction'
-        self.reconstruction = build_optional(RECONSTRUCTIONS, cfg, key)
-        if self.reconstruction is not None and self.in_rounds:
-            raise UserError(
-                f'{key} does not go with rounds of pruning and training, which '
-                f'prune_cfg.schedule.type {type(self.schedule).__name__!r} asks for; take OneShot'
-            )
+    def passes(self, scored: bool = False) -> dict[str, float]:
+        """Forward passes of one sample that steps make, by their name; a backward pass counts as two.
 
-    @property
-    def reconstruction_users(self) -> list[DataUser]:
-        """The reconstruction, if there is one, as a method that needs calibration data."""
-        if self.reconstruction is None:
-            return []
-        what = f'prune_cfg.reconstruction {type(self.reconstruction).__name__}'
-        return [DataUser(what, 'leave it out')]
+        Args:
+            scored: See :meth:`data_users`.
+        """
+        step = 'sparsify' if self.layer_by_layer else 'calibrate'
+        return {step: float(self.calibration.num_samples)} if self.data_users(scored) else {}
 
     def batches(self, data: DataSource | None, user: DataUser) -> CalibrationData:
         """The calibration batches for one of :meth:`data_users`.

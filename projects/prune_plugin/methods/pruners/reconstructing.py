@@ -11,13 +11,40 @@ from torch import Tensor, nn
 
 from ...calibration.data import CalibrationData
 from ...calibration.loss import LossFunction
+from ...common.errors import UserError
+from ...common.registry import RECONSTRUCTIONS, build_optional
 from ...common.timing import timed
 from ...structure.prune_state import PruneState
 from ..reconstruction import Reconstruction
+from ..schedules import OneShot, Schedule
+from .data_source import DataUser
 from .layer_progress import LayerProgress
 
 #: Trains the pruned model, given which weights are kept.
 Train = Callable[[Mapping[str, Tensor]], Any]
+
+
+def built_reconstruction(cfg: Mapping | None, schedule: Schedule) -> Reconstruction | None:
+    """The ``reconstruction`` block of a pruner.
+
+    Raises:
+        UserError: it isn't valid, or there are rounds of pruning and training.
+    """
+    key = 'prune_cfg.reconstruction'
+    found: Reconstruction | None = build_optional(RECONSTRUCTIONS, cfg, key)
+    if found is not None and not isinstance(schedule, OneShot):
+        raise UserError(
+            f'{key} does not go with rounds of pruning and training, which '
+            f'prune_cfg.schedule.type {type(schedule).__name__!r} asks for; take OneShot'
+        )
+    return found
+
+
+def users_of(method: Reconstruction | None) -> list[DataUser]:
+    """A reconstruction, if there is one, as a method that needs calibration data."""
+    if method is None:
+        return []
+    return [DataUser(f'prune_cfg.reconstruction {type(method).__name__}', 'leave it out')]
 
 
 @contextmanager

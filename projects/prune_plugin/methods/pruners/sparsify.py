@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine import dist
-from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
 from ...calibration.data import CalibrationData, first_share, forward_calls
@@ -26,6 +25,7 @@ from ...calibration.sequential import (
 from ...calibration.stream_shift import stream_shift
 from ...common.distributed import assert_ranks_agree, tensors_from_rank_0, weights_digest
 from ...common.eval_mode import inference
+from ...common.progress import Bar
 from ..sparsifiers.base import Sparsifier
 from .layer_progress import LayerProgress
 
@@ -138,7 +138,7 @@ class SparsifierRun:
         One pass over the data; in memory are one batch, and the statistics of all layers.
         """
         model, sparsifier, modules = self.model, self.sparsifier, self.modules
-        with inference(model), Bar(disable=not dist.is_main_process()) as bar:
+        with inference(model), Bar() as bar:
             inputs, calls = self.inputs, self.calls()
             task = bar.add_task('observing layers', total=len(calls) * len(inputs))
             # Made before the passes: what is made meanwhile and kept cuts the free memory up.
@@ -249,7 +249,7 @@ class SparsifierRun:
                 linear = [n for n, m in self.modules.items() if isinstance(m, nn.Linear)]
                 streams = find_streams(self.model, linear, self.first_call)
         reads = StreamReads(self.model, streams)
-        with Bar(disable=not dist.is_main_process()) as bar:
+        with Bar() as bar:
             task = bar.add_task('pruning layers', total=len(inputs))
 
             def visit(layers: SharedInput, read: list[Tensor], read_densely: list[Tensor]) -> None:

@@ -5,7 +5,6 @@ from copy import copy
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ...calibration.collect import collect, observable, within_memory
@@ -14,6 +13,7 @@ from ...calibration.statistics import GRADIENT_STATISTICS
 from ...common.distributed import assert_ranks_agree, on_rank_0
 from ...common.errors import UserError
 from ...common.precision import scoring_precision
+from ...common.progress import expect_more, step
 from ...common.registry import (
     ALLOCATORS,
     COMPENSATIONS,
@@ -29,13 +29,13 @@ from ...structure.prunable_weights import prunable_weights, select_weights
 from ...structure.prune_state import PruneState
 from ...structure.slimming import mask, slim
 from ...structure.unit_group import UnitGroup, named_tensors
-from ..allocators.base import fill_back
 from ..budgets.base import BudgetResult
 from ..compensation import Compensation
-from ..constraint import Cost, counts, least_counts, sizes
+from ..constraint import Cost, counts, sizes
 from ..criteria import Random
 from ..criteria.base import checked
 from ..sparsifiers import Magnitude
+from .allocation import allocated, corrected_cost
 from .base import Pruner
 from .budget_block import other_budgets
 from .data_source import DataSource, DataUser
@@ -48,7 +48,13 @@ from .layer_depth import (
 )
 from .layer_progress import LayerProgress
 from .plan import Pruned, ScoredUnits, UnitPlan
-from .reconstructing import changed_by, reconstructing, unit_masks
+from .reconstructing import (
+    built_reconstruction,
+    changed_by,
+    reconstructing,
+    unit_masks,
+    users_of,
+)
 from .sparsify import sparsify_by_weight
 from .unit_discovery import FoundUnits, as_call, built_finders, example_call, find_units
 from .unit_selection import UnitSelection
@@ -167,7 +173,7 @@ class StructuredPruner(Pruner):
         self.compensation: Compensation | None = build_optional(
             COMPENSATIONS, compensation, 'prune_cfg.compensation'
         )
-        self._set_reconstruction(reconstruction)
+        self.reconstruction = built_reconstruction(reconstruction, self.schedule)
 
     @property
     def method(self) -> str:
@@ -191,7 +197,17 @@ class StructuredPruner(Pruner):
         if self.compensation is not None:
             what = f'prune_cfg.compensation {type(self.compensation).__name__}'
             users.append(DataUser(what, 'leave it out'))
-        return users + self.reconstruction_users
+        return users + users_of(self.reconstruction)
+
+    def passes(self, scored: bool = False) -> dict[str, float]:
+        """See :meth:`Pruner.passes`."""
+        samples, passes = self.calibration.num_samples, {}
+        if self.criterion.needed and not scored:
+            backward = self.criterion.needed & GRADIENT_STATISTICS
+            passes['calibrate'] = samples * (3.0 if backward else 1.0)
+        if self.compensation is not None:
+            passes['compensate'] = float(samples)
+        return passes
 
     def without_weights(self, scored: bool) -> tuple[Pruner, str]:
         """See :meth:`Pruner.without_weights`: a criterion gives way to ``Random``."""
@@ -288,12 +304,15 @@ class StructuredPruner(Pruner):
                 return checked(score(groups, named_tensors(model)), self.criterion)
         if self.calibration.loss_weights and loss is mmengine_loss:
             loss = partial(mmengine_loss, weights=self.calibration.loss_weights)
-        with timed(seconds, 'calibrate'):
+        with step('read calibration data'), timed(seconds, 'calibrate'):
             batches = self.batches(data, self.data_users()[0])
         scores: list[Tensor] = []
         # All groups are observable in every pass, so that all passes compute the same.
         with scoring_precision(model, self.calibration.precision), observable(model, groups):
-            for part in within_memory(model, groups, kinds, self.calibration.gradient_memory):
+            parts = within_memory(model, groups, kinds, self.calibration.gradient_memory)
+            for name in ('calibrate', 'score'):
+                expect_more(name, len(parts) - 1)
+            for part in parts:
                 with timed(seconds, 'calibrate'):
                     statistics = collect(model, part, kinds, batches, loss)
                 with timed(seconds, 'score'):
@@ -312,7 +331,7 @@ class StructuredPruner(Pruner):
         compensate: bool = True,
     ) -> Pruned:
         """See :meth:`Pruner.apply`."""
-        seconds = {} if seconds is None else seconds
+        seconds = seconds if seconds is not None else {}
         how = self.reconstruction if compensate else None
         batches = partial(self.last_batches, data)
         names = changed_by(model, plan.state) if how else ()
@@ -355,15 +374,7 @@ class StructuredPruner(Pruner):
         self, model: nn.Module, groups: list[UnitGroup], scores: list[Tensor], example: Any
     ) -> Cost:
         """:meth:`cost`; where what a plan by it costs can be looked at, corrected by that."""
-        cost = self.cost(model, groups, example)
-        if not self.budget.tried:
-            return cost
-
-        def trial(cost: Cost) -> tuple[Tensor, PruneState]:
-            kept = self.allocate(model, groups, scores, cost)
-            return counts(kept), self.state_of(model, groups, kept)
-
-        return self.budget.corrected(model, groups, trial, cost, self.timing(example))
+        return corrected_cost(self, model, groups, scores, example)
 
     def state_of(self, model: nn.Module, groups: list[UnitGroup], kept: list[Tensor]) -> PruneState:
         """The units kept as a state, with the layers that are left without any."""
@@ -387,16 +398,4 @@ class StructuredPruner(Pruner):
             cost: What they cost; None: :meth:`cost`.
         """
         cost = self.cost(model, groups) if cost is None else cost
-        kept: list[Tensor] = [torch.arange(group.size) for group in groups]
-        floors = least_counts(groups, scores, self.min_keep)
-        self.allocator.check(groups)
-        allocator = self.allocator.fitted(groups, named_tensors(model), self.budget.ratio)
-        for constraint in self.budget.constraints(groups, cost):
-            members = constraint.groups
-            of_members = [scores[g] for g in members]
-            left = allocator.allocate(of_members, constraint, floors[members], self.round_to)
-            left = fill_back(left, sizes(constraint.members), self.fillback_rate)
-            for g, score, count in zip(members, of_members, left.tolist(), strict=True):
-                order = score.sort(stable=True).indices
-                kept[g] = order[len(order) - count :].sort().values
-        return kept
+        return allocated(self, model, groups, scores, cost)

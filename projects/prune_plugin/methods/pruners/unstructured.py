@@ -28,7 +28,7 @@ from .budget_block import is_searched
 from .data_source import DataSource, DataUser
 from .layer_progress import LayerProgress
 from .plan import Pruned, ScoredUnits, WeightPlan
-from .reconstructing import reconstructing
+from .reconstructing import built_reconstruction, reconstructing, users_of
 from .sparsify import SparsifierRun, sparsify_by_weight, with_zeros
 from .weight_selection import WeightSelection
 
@@ -99,7 +99,7 @@ class WeightPruner(Pruner):
         key, quantity = self.limited
         if quantity != 'weights':
             raise UserError(f"{key} is {quantity!r}; a WeightPruner's is 'weights'")
-        self._set_reconstruction(reconstruction)
+        self.reconstruction = built_reconstruction(reconstruction, self.schedule)
         if not isinstance(layer_ratios, Mapping):
             raise UserError(f'prune_cfg.layer_ratios is {layer_ratios!r}; it must be a dict')
         if self.in_rounds and self.sparsifier.pattern:
@@ -185,7 +185,7 @@ class WeightPruner(Pruner):
         """See :meth:`Pruner.data_users`."""
         what = f'prune_cfg.sparsifier {type(self.sparsifier).__name__}'
         users = [DataUser(what, 'use Magnitude')] if self.sparsifier.reads_inputs else []
-        return users + self.reconstruction_users
+        return users + users_of(self.reconstruction)
 
     def check(
         self, model: nn.Module, data: DataSource | None = None, loss: LossFunction = mmengine_loss

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 class Reconstruction:
     """Base of the reconstructions: trains a pruned model on the dense one's activations, without labels."""
 
+    #: Forward passes of one sample through the model that each calibration sample takes; a backward pass
+    #: counts as two.
+    passes = 3.0
+
     def apply(
         self,
         model: nn.Module,

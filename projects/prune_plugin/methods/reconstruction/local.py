@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from mmengine import dist
 from mmengine.logging import print_log
-from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
 from ...calibration.data import forward_calls
@@ -24,6 +23,7 @@ from ...calibration.stream_shift import inverse_scale
 from ...common.distributed import assert_ranks_agree, weights_digest
 from ...common.errors import UserError
 from ...common.eval_mode import inference
+from ...common.progress import Bar
 from ...common.registry import RECONSTRUCTIONS
 from ...common.validation import at_least, check_fraction, check_number
 from .base import Reconstruction
@@ -90,13 +90,14 @@ class LocalReconstruction(Reconstruction):
         check_fraction('dense_targets', dense_targets)
         at_least('seed', seed, 0)
         self.dense_targets = float(dense_targets)
+        self.passes = 3.0 * epochs + 6
         self.settings = Settings(epochs, float(lr), batches_per_step, seed)
 
     def apply(self, model, dense, masks, data, loss, progress=None):
         """See :meth:`Reconstruction.apply`."""
         parameters = dict(model.named_parameters())
         changed = {parameters[name]: value for name, value in dense.items()}
-        with inference(model), Bar(disable=not dist.is_main_process()) as bar:
+        with inference(model), Bar() as bar:
             calls = forward_calls(model, data, loss)
             first_call = partial(guarded(loss), model, data.first_sample())
             streams = self.sublayers(model, first_call, masks)

@@ -1,6 +1,6 @@
 """Modules without prunable units, and the reason, for the report."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from torch import nn
 
@@ -47,8 +47,12 @@ def uncovered(model: nn.Module, groups: Iterable[UnitGroup]) -> dict[str, str]:
 
 def uncovered_share(model: nn.Module, groups: Iterable[UnitGroup]) -> float:
     """The share of the parameters in the modules of :func:`uncovered`."""
+    return share_within(model, uncovered(model, groups))
+
+
+def share_within(model: nn.Module, names: Collection[str]) -> float:
+    """The share of a model's parameters that lie in modules, or are parameters, of these names."""
     tensors = dict(model.named_parameters(remove_duplicate=False))
-    names = uncovered(model, groups)
     sizes = {
         id(tensor): tensor.numel()
         for name, tensor in tensors.items()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...calibration.loss import mmengine_loss
 from ...common.distributed import assert_ranks_agree, weights_digest
 from ...common.errors import UserError
+from ...common.progress import step
 from ...methods.pruners import DataFactory, Selection
 from ...methods.pruners.layer_progress import LayerProgress
 from ...methods.schedules import Round
@@ -115,9 +116,14 @@ class IterativePruning:
         """Choose what is kept in a round, and rewind it."""
         modes = [(module, module.training) for module in model.modules()]
         progress = self.trainer.progress(round_)
-        self.selection.choose(
-            model, round_.ratio, lambda _: self.data(round_.calibration), mmengine_loss, progress
-        )
+        with step('prune'):
+            self.selection.choose(
+                model,
+                round_.ratio,
+                lambda _: self.data(round_.calibration),
+                mmengine_loss,
+                progress,
+            )
         for module, training in modes:
             module.training = training
         weights = self.trainer.rewind_point()

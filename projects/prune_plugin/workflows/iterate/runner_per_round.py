@@ -25,6 +25,8 @@ from ...checkpoints.packed_masks import unpack_masks
 from ...common.device import best_device
 from ...common.distributed import barrier, from_rank_0, on_rank_0
 from ...common.fileio import atomic_write, replace_symlink
+from ...common.progress import expect, step
+from ...common.time_left import Step
 from ...common.timing import timed
 from ...evaluation.profiling import profile
 from ...evaluation.test_set import TestSet, headline
@@ -34,6 +36,7 @@ from ...methods.schedules import Round
 from ...training.hooks.mask_hook import zero_share
 from ...training.hooks.pruning_scalars_hook import log_round
 from ...training.settings import RecoverySettings
+from ..expected_steps import guessed, round_steps
 from ..options import PruneOptions, PruneResult
 from ..prune import check_config, data_factory, progress_key, renew_batch_norms
 from ..report_building import add_result, start_report
@@ -115,8 +118,10 @@ class RunnerPerRound:
 
     def run(self) -> PruneResult:
         """See :func:`prune_in_rounds`."""
+        expect([guessed('load')])
         self.loaded = self.load(self.options.checkpoint)
         dense = self.loaded.model
+        expect([Step('profile', seconds=self.pruner.profile.seconds)])
         report = self.check(dense)
         self.test_set = TestSet(self.cfg)
         self.selection = self.pruner.select(dense)
@@ -170,6 +175,7 @@ class RunnerPerRound:
             record = on_rank_0(lambda: Record.load(path, key) if path.is_file() else None)
             if record is not None:
                 over = sum(row.complete for row in record.rows)
+                self.expect_rounds(over)
                 print_log(f'going on after {over} of {len(rounds)} rounds', 'current')
                 return record
             print_log(f'nothing to resume in {self.folder}: starting anew', 'current')
@@ -177,10 +183,16 @@ class RunnerPerRound:
             path.unlink(missing_ok=True)
             for folder in self.folder.glob('round_[0-9]*'):
                 clear(folder, 'progress/*.pth', *LEFTOVERS)
+        self.expect_rounds(0)
         record = Record(dict(key.parts), len(rounds), self.evaluate(dense, 'dense'))
         record.headline = headline(self.test_set.metrics, record.dense or {})
         self.save(record)
         return record
+
+    def expect_rounds(self, over: int) -> None:
+        """Say which steps there will be, after the rounds that an earlier run has been through."""
+        trains = self.train_round is not None
+        expect(round_steps(self.pruner, self.test_set, trains, over))
 
     def save(self, record: Record) -> None:
         """See :class:`Trainer`."""
@@ -313,6 +325,7 @@ class RunnerPerRound:
             )
         result = PruneResult(report, weight_level=pruned, test_set=self.test_set)
         if dist.is_main_process():
-            write_report(result, self.folder)
+            with step('report'):
+                write_report(result, self.folder)
         barrier()
         return result

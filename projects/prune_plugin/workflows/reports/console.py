@@ -7,6 +7,7 @@ from rich.table import Table
 
 from ..run_report import RunReport
 from .advice import advice
+from .digits import numbers
 from .summary import Row, share, summary
 from .terminal_width import table_console
 
@@ -14,18 +15,9 @@ from .terminal_width import table_console
 LEAST_UNCOVERED = 0.05
 
 
-def number(value: float | None, unit: str = '') -> str:
-    """A number with thousands marks; a dash for what wasn't measured."""
-    if value is None:
-        return '-'
-    shown = f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.4g}'
-    return f'{shown}{unit}'
-
-
 def values_of(row: Row) -> list[str]:
-    """A row's values, with their unit."""
-    unit = row.unit and f' {row.unit}'
-    return [number(value, unit) for value in row.values]
+    """A row's values, with their unit and equally many decimals."""
+    return numbers(row.values, row.unit and f' {row.unit}')
 
 
 def print_groups(report: RunReport, console: Console | None = None) -> None:
@@ -77,10 +69,13 @@ def print_report(report: RunReport, console: Console | None = None) -> None:
     title = f'asked: {title}{" units" if "ratios" in asked else ""} removed'
     table = Table(title=title, title_justify='left')
     stages = report.stages()
-    for column in ('', *stages, 'removed'):
+    rows = summary(report)
+    zeros = ['zeros'] if any(row.zeros for row in rows) else []
+    for column in ('', *stages, 'removed', *zeros):
         table.add_column(column, justify='left' if not column else 'right')
-    for row in summary(report):
-        table.add_row(row.label, *(values_of(row) or [''] * len(stages)), row.removed)
+    for row in rows:
+        last = [row.removed, row.zeros] if zeros else [row.removed]
+        table.add_row(row.label, *(values_of(row) or [''] * len(stages)), *last)
     console.print(table)
     share = report.uncovered_share or 0.0
     if share >= LEAST_UNCOVERED:

@@ -13,7 +13,7 @@ from ...common.errors import UserError
 from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv, write_json
 from .colours import GRID, SERIES, SOFT
-from .console import number
+from .digits import number
 from .rounds import percent
 from .terminal_width import table_console
 

@@ -13,10 +13,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ...common.progress import part_of_run, say
+
 
 @contextmanager
 def evaluation_bar(total: int, title: str) -> Iterator[Callable[[str], None]]:
-    """A progress bar with the time left, on rank 0.
+    """A progress bar with the time left, on rank 0; within a run, which has one, only the lines.
 
     Args:
         total: Evaluations to come.
@@ -25,6 +27,9 @@ def evaluation_bar(total: int, title: str) -> Iterator[Callable[[str], None]]:
     Yields:
         A function to call after each evaluation, with a line to print; none if it is empty.
     """
+    if part_of_run() is not None:
+        yield lambda text: say(text) if text else None
+        return
     main = dist.is_main_process()
     bar = Progress(
         TextColumn(title),

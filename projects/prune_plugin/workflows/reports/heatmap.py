@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from ...common.fileio import atomic_write
-from .console import number
+from .digits import number
 
 #: Least change, as a share of the dense value, that gets the full colour.
 LEAST_SCALE = 0.05

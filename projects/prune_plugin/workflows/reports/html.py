@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from ...common.json_csv import to_json_data
 from ..run_report import GroupRow, RunReport
 from . import markup
 from .advice import advice
-from .comparison import change
-from .console import number, values_of
+from .console import values_of
 from .curve import read_curve
+from .digits import difference, numbers
 from .explorer import POLICY, STYLE, explorer_section
 from .rounds import percent
 from .search import goal, search_section
@@ -30,6 +30,18 @@ CAPTIONS = {
 }
 METRICS_NOTE = '↑: higher is better, ↓: lower is better; in brackets: the difference from dense'
 ARROWS = {'max': '↑', 'min': '↓'}
+#: What to do about modules that stay as they are.
+CANNOT = (
+    'They keep their width, and the budget is met by the others. The reason beside each says what stands '
+    'in the way. If they hold much of what is to be removed, change what the reason names, or write a '
+    'finder for their class (Extending, in the documentation).'
+)
+UNCOVERED = (
+    'Norms, embeddings and output layers are usual here: their widths are those of other layers, or of the '
+    'data. If a module that holds much is among them, set prune_cfg.profile.input_shape, so that units can '
+    'be discovered by what the model computes, or write a finder for its class (Extending, in the '
+    'documentation).'
+)
 #: With more unit groups than that, a kind's bars are folded in at first; so are those of kinds that
 #: lost nothing.
 MOST_BARS = 60
@@ -148,16 +160,20 @@ def lead(report: RunReport) -> str:
         wanted = f'{goal(report.search)}; found: {wanted}'
     sentences = [f'Asked: {wanted}', f'achieved: {", ".join(got)}']
     for row in (row for row in rows if row.better):
-        values = zip(row.values, stages, strict=True)
-        sentences.append(f'{row.label} {", ".join(f"{number(v)} {stage}" for v, stage in values)}')
+        values = zip(values_of(row), stages, strict=True)
+        sentences.append(f'{row.label} {", ".join(f"{text} {stage}" for text, stage in values)}')
     return f'{"; ".join(sentences)}.'
 
 
 def comparison(report: RunReport) -> str:
     """The table: dense first, then what became of it."""
-    stages = list(report.stages())
-    rows = [(label_of(row), *cells(row, stages), row.removed) for row in summary(report)]
-    return markup.table('Dense against pruned', ['', *stages, 'removed'], rows)
+    stages, found = list(report.stages()), summary(report)
+    zeros = ['zeros'] if any(row.zeros for row in found) else []
+    rows = [
+        (label_of(row), *cells(row, stages), row.removed, *([row.zeros] if zeros else []))
+        for row in found
+    ]
+    return markup.table('Dense against pruned', ['', *stages, 'removed', *zeros], rows)
 
 
 def label_of(row: Row) -> str:
@@ -171,10 +187,9 @@ def cells(row: Row, stages: Sequence[str]) -> list[str]:
         return [''] * len(stages)
     texts = values_of(row)
     if row.better:
-        differences = [change(row.values[0], value, relative=False) for value in row.values]
+        far = [difference(row.values[0], value, row.values) for value in row.values]
         texts[1:] = [
-            f'{text} ({difference})' if difference else text
-            for text, difference in zip(texts[1:], differences[1:], strict=True)
+            f'{text} ({by})' if by else text for text, by in zip(texts[1:], far[1:], strict=True)
         ]
     return texts
 
@@ -247,13 +262,23 @@ def rounds(report: RunReport) -> str:
     header = ['round', 'asked', 'zeros']
     for metric in metrics:
         header += [f'{metric} after pruning', 'after training']
-    rows = []
-    for row in report.rounds:
-        line = [str(row.round), f'{row.ratio:.4g}', percent(row.sparsity, 2)]
-        for metric in metrics:
-            stages = (row.after_prune, row.after_training)
-            line += [number((values or {}).get(metric)) for values in stages]
-        rows.append(line)
+    moments = [
+        [
+            (values or {}).get(metric)
+            for metric in metrics
+            for values in (row.after_prune, row.after_training)
+        ]
+        for row in report.rounds
+    ]
+    texts = (
+        zip(*map(numbers, zip(*moments, strict=True)), strict=True)
+        if metrics
+        else [()] * len(moments)
+    )
+    rows = [
+        [str(row.round), f'{row.ratio:.4g}', percent(row.sparsity, 2), *shown]
+        for row, shown in zip(report.rounds, texts, strict=True)
+    ]
     return markup.table('Rounds', header, rows)
 
 
@@ -261,13 +286,22 @@ def left_out(report: RunReport) -> str:
     """Modules that could not be cut, and those without units, and why."""
     told = ''
     if reasons := report.not_prunable:
-        title = f'{len(reasons):,} modules that cannot be cut'
-        told += markup.folded(title, markup.facts(reasons.items()), False)
+        held = report.not_prunable_share
+        share = '' if held is None else f', {percent(held)} of the parameters'
+        title = f'{modules(reasons)} that cannot be cut{share}'
+        inner = markup.text(CANNOT, 'soft') + markup.facts(reasons.items())
+        told += markup.folded(title, inner, False)
     if missing := report.uncovered:
         share = percent(report.uncovered_share)
-        title = f'{len(missing):,} modules without units, {share} of the parameters'
-        told += markup.folded(title, markup.facts(missing.items()), False)
+        title = f'{modules(missing)} without units, {share} of the parameters'
+        inner = markup.text(UNCOVERED, 'soft') + markup.facts(missing.items())
+        told += markup.folded(title, inner, False)
     return told
+
+
+def modules(names: Sized) -> str:
+    """How many modules."""
+    return f'{len(names):,} module{"s" if len(names) != 1 else ""}'
 
 
 def zeros_by_weight(report: RunReport) -> str:
@@ -287,10 +321,10 @@ def zeros_by_weight(report: RunReport) -> str:
 
 
 def seconds(report: RunReport) -> list[str]:
-    """A bar for each step that took a millisecond or more."""
-    steps = {step: spent for step, spent in report.seconds.items() if spent >= 1e-3}
+    """A bar for each step that took a hundredth of a second or more."""
+    steps = {step: spent for step, spent in report.seconds.items() if spent >= 0.01}
     longest = max(steps.values(), default=0)
-    rows = [(step, spent / longest, number(spent, ' s')) for step, spent in steps.items()]
+    rows = [(step, spent / longest, f'{spent:,.2f} s') for step, spent in steps.items()]
     parts = [markup.bars(rows)] if rows else []
     if report.recovered and 'train' not in report.seconds:
         parts.append(markup.text('Without the training and the evaluations after it.', 'soft'))

@@ -67,8 +67,17 @@ h3 { margin: 1rem 0 .4rem; font-size: .95rem; }
 pre { margin: 0; padding: .75rem; border-radius: .4rem; background: var(--page); font-size: .85rem;
   font-family: ui-monospace, Consolas, "DejaVu Sans Mono", monospace; white-space: pre-wrap; }
 @media (max-width: 40rem) {
-  table { font-size: .8rem; }
-  th, td { padding: .4rem .3rem; }
+  thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  table, tbody { display: block; }
+  tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  tbody tr:last-child { border-bottom: 0; }
+  th, td, tr > :first-child, tr > :last-child { padding: 0; border: 0; white-space: normal; }
+  tr > :first-child { display: block; position: static; font-weight: 600; }
+  td { display: flex; justify-content: space-between; gap: .5rem; text-align: right; }
+  td::before { content: attr(data-label); color: var(--soft); font-size: .9rem; text-align: left; }
+  td:empty { display: none; }
+  .wide img { max-width: none; width: 44rem; }
+  figure:has(.wide) figcaption::after { content: " (scroll sideways)"; }
   .bars li { grid-template-columns: minmax(0, 1fr) max-content; padding: .3rem 0; }
   .bars span:last-child { grid-area: 1 / 2; }
   .bars .bar { grid-area: 2 / 1 / auto / -1; }
@@ -127,16 +136,27 @@ def text(content: str, kind: str = '', tag: str = 'p') -> str:
 
 
 def table(label: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in a box of its own, in which it scrolls; the first column names the rows."""
-    titles = ''.join(f'<th scope="col">{escape(title)}</th>' for title in header)
+    """A table in a box of its own, in which it scrolls; the first column names the rows.
+
+    On a phone each row is a card, in which every value has its column's title beside it.
+    """
+    titles = ''.join(
+        f'<th scope="col" role="columnheader">{escape(title)}</th>' for title in header
+    )
     lines = []
     for name, *values in rows:
-        cells = ''.join(f'<td>{escape(value)}</td>' for value in values)
-        lines.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
+        cells = ''.join(
+            f'<td role="cell" data-label="{escape(column)}">{escape(value)}</td>'
+            for column, value in zip(header[1:], values, strict=True)
+        )
+        lines.append(
+            f'<tr role="row"><th scope="row" role="rowheader">{escape(name)}</th>{cells}</tr>'
+        )
     body = '\n'.join(lines)
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">\n<table>\n'
-        f'<thead><tr>{titles}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">\n'
+        f'<table role="table">\n<thead role="rowgroup"><tr role="row">{titles}</tr></thead>\n'
+        f'<tbody role="rowgroup">\n{body}\n</tbody>\n</table>\n</div>'
     )
 
 
@@ -170,9 +190,10 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def picture(caption: str, png: bytes) -> str:
-    """A PNG inside the page."""
+    """A PNG inside the page; on a phone it is scrolled, so that its letters can be read."""
     data = b64encode(png).decode('ascii')
     return (
         f'<figure>\n<figcaption>{escape(caption)}</figcaption>\n'
-        f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">\n</figure>'
+        f'<div class="scroll wide" role="region" tabindex="0" aria-label="{escape(caption)}">'
+        f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}"></div>\n</figure>'
     )

@@ -114,8 +114,9 @@ def plot_metric(axis, report: RunReport, name: str) -> None:
     better = {'max': 'higher', 'min': 'lower'}[report.headline[name]]
     axis.set_title(f'{name} ({better} is better)', loc='left', fontsize=9)
     axis.set_xlim(left=0)
+    highest = max(y for _, y in points)
     if min(y for _, y in points) >= 0:
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.08 * highest if highest else 1)
     axis.grid(color=GRID)
     axis.legend(frameon=False, loc='best', fontsize=8)
     axis.spines[['top', 'right']].set_visible(False)

@@ -14,7 +14,7 @@ from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv, write_json
 from ..round_record import Record, Row
 from .colours import BLUE, GREEN, GRID, PURPLE, TEXT, VERMILION
-from .console import number
+from .digits import number
 from .terminal_width import table_console
 
 #: Moments of a round at which metrics are drawn: attribute, label, colour.

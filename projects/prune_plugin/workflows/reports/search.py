@@ -12,7 +12,7 @@ from ...common.fileio import atomic_write
 from ...common.json_csv import write_csv, write_json
 from . import markup
 from .colours import GREEN, GRID, TEXT, VERMILION
-from .console import number
+from .digits import number
 from .rounds import percent
 from .terminal_width import table_console
 

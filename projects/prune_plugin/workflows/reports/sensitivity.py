@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...common.json_csv import write_csv, write_json
-from .console import number
+from .digits import number
 from .terminal_width import table_console
 
 COLUMNS = (

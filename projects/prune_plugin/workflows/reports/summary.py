@@ -43,6 +43,7 @@ class Row:
         label: The same for people.
         values: One for each of the report's stages, None where it wasn't measured; or none at all.
         removed: The fraction removed as text; empty for metrics.
+        zeros: The fraction of zeros as text; empty where none are made.
         asked: The fraction to remove, of the budget's quantity.
         achieved: The fraction removed, where it is known.
         unit: Of the values.
@@ -57,6 +58,7 @@ class Row:
     achieved: float | None = None
     unit: str = ''
     better: str | None = None
+    zeros: str = ''
 
 
 def fraction(value: float | None) -> str:
@@ -91,9 +93,10 @@ def size_rows(report: RunReport) -> list[Row]:
     if budget is None or any(r.name == budget.quantity and r.achieved is not None for r in rows):
         return rows
     values = [budget.pruned if is_pruned(report, s) else budget.dense for s in report.stages()]
+    masked = budget.quantity == 'weights'  # they become zero
     own = Row(
-        budget.quantity, budget.quantity, values, fraction(budget.achieved), budget.asked,
-        budget.achieved, budget.unit,
+        budget.quantity, budget.quantity, values, '' if masked else fraction(budget.achieved),
+        budget.asked, budget.achieved, budget.unit, zeros=fraction(budget.achieved) if masked else '',
     )  # fmt: skip
     return [*(row for row in rows if row.name != own.name), own]
 
@@ -113,7 +116,9 @@ def unit_rows(report: RunReport) -> list[Row]:
     rows = []
     zeros = report.achieved.get('zeros')
     if zeros:
-        rows.append(Row('zeros', 'zeros in *_pruned.pth', (), fraction(zeros), achieved=zeros))
+        rows.append(
+            Row('zeros', 'weights in *_pruned.pth', (), achieved=zeros, zeros=fraction(zeros))
+        )
     for kind, (size, kept) in report.kind_totals().items():
         values = [kept if is_pruned(report, stage) else size for stage in report.stages()]
         name = f'{kind} units'

@@ -229,7 +229,7 @@ class Explorer {
 // The page
 
 const NAMES = {
-  params: 'parameters', flops: 'FLOPs', latency: 'latency, ms', between: 'latency, ms, on the line between measured models',
+  params: 'parameters', flops: 'FLOPs', latency: 'latency, ms', between: 'latency, ms, between measured models',
 }
 const MOST_LAYERS = 200, BINS = 64, FIRST = 8
 const SVG = 'http://www.w3.org/2000/svg'
@@ -247,6 +247,8 @@ function number(value) {
   return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en') : String(+value.toPrecision(4))
 }
 
+const short = value => value && Math.abs(value) < 1e-3 ? value.toExponential(0) : String(+value.toPrecision(2))
+
 const percent = share => `${(100 * share).toFixed(1)} %`
 
 function bar(name, kept, size) {
@@ -259,10 +261,12 @@ function bar(name, kept, size) {
 }
 
 function table(header, rows) {
-  const line = (tag, cells) => element('tr', {}, ...cells.map((cell, i) =>
-    element(i || tag === 'th' ? tag : 'th', tag === 'th' ? { scope: 'col' } : i ? {} : { scope: 'row' }, cell)))
-  return element('table', {}, element('thead', {}, line('th', header)),
-    element('tbody', {}, ...rows.map(cells => line('td', cells))))
+  const line = (tag, cells) => element('tr', { role: 'row' }, ...cells.map((cell, i) =>
+    tag === 'th' ? element('th', { scope: 'col', role: 'columnheader' }, cell)
+      : i ? element('td', { role: 'cell', 'data-label': header[i] }, cell)
+        : element('th', { scope: 'row', role: 'rowheader' }, cell)))
+  return element('table', { role: 'table' }, element('thead', { role: 'rowgroup' }, line('th', header)),
+    element('tbody', { role: 'rowgroup' }, ...rows.map(cells => line('td', cells))))
 }
 
 class Page {
@@ -377,7 +381,7 @@ class Page {
     this.show('x-scores', element('svg', {
       viewBox: `0 0 ${6 * BINS} 118`, role: 'img',
       'aria-label': 'Histogram of the scores of all units, on a logarithmic axis: removed and kept ones',
-    }, ...bars, text(0, 'start', (10 ** low).toExponential(1)), text(6 * BINS, 'end', (10 ** high).toExponential(1))))
+    }, ...bars, text(0, 'start', short(10 ** low)), text(6 * BINS, 'end', short(10 ** high))))
   }
 
   measured(counts) {
@@ -393,12 +397,15 @@ class Page {
       const sorted = known.filter(p => !p.trained).sort((a, b) => b.params - a.params)
       charts.push(element('figure', {},
         element('figcaption', {}, `${name} (${better === 'max' ? 'higher' : 'lower'} is better), against parameters left`),
-        element('svg', { viewBox: '-6 -4 312 130', role: 'img', 'aria-label': `${name} of measured models against parameters` },
+        element('svg', { viewBox: '-32 -4 340 130', role: 'img', 'aria-label': `${name} of measured models against parameters` },
           element('line', { class: 'axis', x1: 0, y1: y(0), x2: 300, y2: y(0) }),
           element('polyline', { class: 'curve', points: sorted.map(p => `${x(p.params)},${y(p.metrics[name])}`).join(' ') }),
           ...known.map(p => element('circle', { class: p.trained ? 'trained' : 'point', cx: x(p.params), cy: y(p.metrics[name]), r: 3 },
             element('title', {}, `${p.label}: ${number(p.metrics[name])}`))),
           element('line', { class: 'here', x1: here, y1: 0, x2: here, y2: 110 }),
+          element('text', { x: -3, y: y(high) + 3, 'text-anchor': 'end' }, short(high)),
+          element('text', { x: -3, y: y(low) + 3, 'text-anchor': 'end' }, short(low)),
+          element('line', { class: 'axis', x1: 0, y1: y(low), x2: 0, y2: y(high) }),
           element('text', { x: 0, y: 122, 'text-anchor': 'start' }, '0'),
           element('text', { x: 300, y: 122, 'text-anchor': 'end' }, `${number(dense.params)} parameters`))))
     }

@@ -1,0 +1,56 @@
+"""From scores and costs to the units that every group keeps."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ...structure.prune_state import PruneState
+from ...structure.unit_group import UnitGroup, named_tensors
+from ..allocators.base import fill_back
+from ..constraint import Cost, counts, least_counts, sizes
+
+if TYPE_CHECKING:
+    from .structured import StructuredPruner
+
+
+def allocated(
+    pruner: 'StructuredPruner',
+    model: nn.Module,
+    groups: list[UnitGroup],
+    scores: list[Tensor],
+    cost: Cost,
+) -> list[Tensor]:
+    """Kept units of every group; see :meth:`.StructuredPruner.allocate`."""
+    kept: list[Tensor] = [torch.arange(group.size) for group in groups]
+    floors = least_counts(groups, scores, pruner.min_keep)
+    pruner.allocator.check(groups)
+    allocator = pruner.allocator.fitted(groups, named_tensors(model), pruner.budget.ratio)
+    for constraint in pruner.budget.constraints(groups, cost):
+        members = constraint.groups
+        of_members = [scores[g] for g in members]
+        left = allocator.allocate(of_members, constraint, floors[members], pruner.round_to)
+        left = fill_back(left, sizes(constraint.members), pruner.fillback_rate)
+        for g, score, count in zip(members, of_members, left.tolist(), strict=True):
+            order = score.sort(stable=True).indices
+            kept[g] = order[len(order) - count :].sort().values
+    return kept
+
+
+def corrected_cost(
+    pruner: 'StructuredPruner',
+    model: nn.Module,
+    groups: list[UnitGroup],
+    scores: list[Tensor],
+    example: Any,
+) -> Cost:
+    """The budget's cost; where what a plan by it costs can be looked at, corrected by that."""
+    cost = pruner.cost(model, groups, example)
+    if not pruner.budget.tried:
+        return cost
+
+    def trial(cost: Cost) -> tuple[Tensor, PruneState]:
+        kept = pruner.allocate(model, groups, scores, cost)
+        return counts(kept), pruner.state_of(model, groups, kept)
+
+    return pruner.budget.corrected(model, groups, trial, cost, pruner.timing(example))
