@@ -125,5 +125,5 @@ def model_latency(
     with ExitStack() as stack, torch.inference_mode():
         for model in models:
             stack.enter_context(evaluation_mode(model, fused=True))
-        device = next(models[0].parameters()).device
+        device = next(p.device for model in models for p in model.parameters())
         return interleaved_latency([forward(m) for m in models], seconds, num_threads, device)

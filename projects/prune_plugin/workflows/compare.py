@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from ..checkpoints.engines import OnnxNetwork, is_engine_file, load_engine
+from ..checkpoints.engines.onnx_network import OnnxNetwork, is_engine_file, load_engine
 from ..checkpoints.model_loading import Loaded, load_model
 from ..common.device import best_device
 from ..common.distributed import on_rank_0

@@ -10,12 +10,12 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..common.errors import UserError
-from ..common.model_interface import dummy_inputs_of, offers_dummy_inputs, offers_engines
-from .export.formats import inner_model, model_class
-from .export.onnx_export import open_session
-from .export.tracing import describe_error, tensors_of
-from .model_loading import Loaded
+from ...common.errors import UserError
+from ...common.model_interface import dummy_inputs_of, offers_dummy_inputs, offers_engines
+from ..export.formats import inner_model, model_class
+from ..export.onnx_export import open_session
+from ..export.tracing import describe_error, tensors_of
+from ..model_loading import Loaded
 
 #: How files end that an engine runs.
 ENDINGS = ('.onnx',)
