@@ -21,6 +21,8 @@ SPARSIFIERS = Registry('sparsifier', scope='mmengine')
 COMPENSATIONS = Registry('compensation', scope='mmengine')
 PENALTIES = Registry('penalty', scope='mmengine')
 PRUNERS = Registry('pruner', scope='mmengine')
+#: Modules that run a file of another engine, by how such files' names end.
+ENGINE_FILES = Registry('engine file', scope='mmengine')
 
 
 def accepted_keys(cls: Callable) -> list[str]:

@@ -194,7 +194,8 @@ def onnx_call(module: nn.Module, example: Example, engine: str) -> tuple[bytes, 
     Raises:
         UserError: the module can't be traced or written as ONNX.
     """
-    copy = deepcopy(module).cpu().float().eval()
+    copy = deepcopy(module).cpu().float()
+    copy.eval()  # which need not return the module
     if offers_export_view(copy):
         view = export_view_of(copy)
         copy, example = view, ((), view.export_example(0))
