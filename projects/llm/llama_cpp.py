@@ -42,7 +42,9 @@ class LlamaCpp:
         settings.n_ctx = self.context = context
         settings.warmup = False
         settings.n_parallel = 1
-        exact = xllamacpp.ggml_type.GGML_TYPE_F32  # not the file's precision, but that of running it
+        exact = (
+            xllamacpp.ggml_type.GGML_TYPE_F32
+        )  # not the file's precision, but that of running it
         settings.cache_type_k = settings.cache_type_v = exact
         settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         settings.cpuparams.n_threads = threads or torch.get_num_threads()
@@ -72,7 +74,7 @@ class LlamaCpp:
             return self.server.handle_completions(request)
 
     def log_probabilities(self, tokens: Sequence[int], first: int = 1) -> list[float]:
-        """Log-probabilities, in nats, of the tokens from the position ``first`` on, each after those before.
+        """Log-probabilities, in nats, of the tokens from ``first`` on, each after those before it.
 
         Each token is chosen by force, and llama.cpp tells how probable it was; what it has computed for
         the tokens before is kept from one to the next.

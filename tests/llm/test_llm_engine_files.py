@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf_cases import COMMON, UNEVEN, causal_lm, in_llama_cpp
 from mmengine.config import Config
-from test_llm_gguf import COMMON, UNEVEN, causal_lm, in_llama_cpp, source
 
 from projects.llm.gguf_export import save_gguf
 from projects.llm.llama_cpp import LlamaCpp
@@ -14,8 +14,8 @@ from projects.llm.models import gguf_network
 from projects.prune_plugin import UserError
 from projects.prune_plugin.checkpoints.engines.files import is_engine_file, load_engine
 from projects.prune_plugin.common.model_interface import tokens_per_second_of
-from projects.prune_plugin.workflows.compare import compare
 from projects.prune_plugin.evaluation.settings import ProfileSettings
+from projects.prune_plugin.workflows.compare import compare
 
 #: Part of a character: llama.cpp doesn't say its probability by itself.
 FRAGMENT = 25792
@@ -27,10 +27,10 @@ def config(**architecture) -> Config:
 
 
 @pytest.fixture(scope='module')
-def slim(tmp_path_factory, source):
+def slim(tmp_path_factory, gguf_source):
     """A slim model of uneven layers, its file, and windows of tokens."""
     lm, path = causal_lm(prune=UNEVEN), tmp_path_factory.mktemp('gguf') / 'slim.gguf'
-    save_gguf(lm, path, 'f32', source)
+    save_gguf(lm, path, 'f32', gguf_source)
     tokens = torch.randint(3, 49000, (2, 24), generator=torch.Generator().manual_seed(1))
     tokens[0, 20] = FRAGMENT
     return lm, path, tokens
@@ -47,9 +47,7 @@ def expected(lm, tokens) -> torch.Tensor:
 def test_log_probabilities_are_pytorch_s(slim):
     lm, path, tokens = slim
     found = LlamaCpp(path, 'a').log_probabilities(tokens[0].tolist())
-    torch.testing.assert_close(
-        torch.tensor(found), expected(lm, tokens)[0], rtol=0, atol=2e-4
-    )
+    torch.testing.assert_close(torch.tensor(found), expected(lm, tokens)[0], rtol=0, atol=2e-4)
 
 
 @in_llama_cpp
@@ -62,7 +60,9 @@ def test_a_file_in_the_place_of_a_checkpoint(slim):
     assert samples[0]['nll'] == pytest.approx(float(wanted[0].sum()), rel=1e-4)
     assert samples[1]['nll'] == pytest.approx(float(wanted[1, -5:].sum()), rel=1e-4)
     (first, second) = loaded.model(tokens, mode='predict')
-    assert second['tokens'] == 23 and second['nll'] == pytest.approx(float(wanted[1].sum()), rel=1e-4)
+    assert second['tokens'] == 23 and second['nll'] == pytest.approx(
+        float(wanted[1].sum()), rel=1e-4
+    )
     assert loaded.model(tokens).shape == (2,)
     assert tokens_per_second_of(loaded.model) > 0
     assert loaded.model.evaluators == {} and loaded.model.weights_source is None
@@ -107,7 +107,9 @@ def test_parameters_and_their_size(tmp_path, monkeypatch):
         network = gguf_network.GgufNetwork(tmp_path / 'a.gguf')
         matrices = sum(p.numel() for p in lm.parameters() if p.dim() > 1)
         assert network.params == count
-        assert network.weight_bytes == pytest.approx(size * matrices + 4 * (count - matrices), abs=64)
+        assert network.weight_bytes == pytest.approx(
+            size * matrices + 4 * (count - matrices), abs=64
+        )
 
 
 def test_what_is_no_file_of_a_language_model_is_refused(tmp_path, monkeypatch):
@@ -129,7 +131,9 @@ def test_what_is_no_file_of_a_language_model_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_model_says_which_files_it_takes(tmp_path):
-    with pytest.raises(UserError, match=r'a HFCausalLM cannot be evaluated from a \.onnx file; give'):
+    with pytest.raises(
+        UserError, match=r'a HFCausalLM cannot be evaluated from a \.onnx file; give'
+    ):
         load_engine(config(), tmp_path / 'a.onnx')
     if importlib.util.find_spec('timm'):
         import projects.vit  # noqa: F401

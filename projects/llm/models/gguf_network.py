@@ -48,7 +48,9 @@ class GgufNetwork(nn.Module):
         header = read_header(path)
         tensors = header.tensors
         if 'token_embd.weight' not in tensors:
-            raise UserError(f'checkpoint {path} holds no language model: it has no token_embd.weight')
+            raise UserError(
+                f'checkpoint {path} holds no language model: it has no token_embd.weight'
+            )
         self.params = sum(info.count for name, info in tensors.items() if name not in TABLES)
         self.weight_bytes = header.data_bytes
         self.embedding = list(tensors['token_embd.weight'].shape)
@@ -105,9 +107,7 @@ class GgufNetwork(nn.Module):
             first = max(len(window) - count, 1)
             running = self.of_context(len(window) + SPARE)
             found.append(
-                dict(
-                    nll=-sum(running.log_probabilities(window, first)), tokens=len(window) - first
-                )
+                dict(nll=-sum(running.log_probabilities(window, first)), tokens=len(window) - first)
             )
         return found
 
@@ -117,7 +117,9 @@ class GgufNetwork(nn.Module):
             return self(inputs)
         if mode == 'predict':
             return self.window_nll(inputs, scored)
-        raise ValueError(f"mode={mode!r} is not one that llama.cpp can run; 'tensor' and 'predict' are")
+        raise ValueError(
+            f"mode={mode!r} is not one that llama.cpp can run; 'tensor' and 'predict' are"
+        )
 
     def tokens_per_second(self, prompt: Sequence[int], tokens: int) -> float:
         """How fast llama.cpp goes on with a prompt for so many tokens, by its own clock."""

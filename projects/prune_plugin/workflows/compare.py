@@ -35,8 +35,8 @@ NOTES = {
     'zeros bring no speed-up by themselves',
     'flops': 'two per multiply-accumulate of matrix products and convolutions, one sample; zero '
     'weights count too',
-    'tokens_per_s': 'tokens written one after the other after a short prompt, greedily, one text at a time; '
-    'null for other models',
+    'tokens_per_s': 'tokens written one after the other after a short prompt, greedily, one text at a '
+    'time; null for other models',
     'file_bytes': 'the whole file; a training checkpoint also holds its optimizer state',
     'weight_bytes': 'the tensors of its state_dict alone',
 }

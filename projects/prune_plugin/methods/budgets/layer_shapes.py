@@ -71,7 +71,9 @@ def owner_calls(
     calls: dict[str, Example] = {}
     with ExitStack() as stack, evaluation_mode(model, fused=True):
         for name in {group.owner for group in groups}:
-            stack.enter_context(recorded(model.get_submodule(name), partial(calls.setdefault, name)))
+            stack.enter_context(
+                recorded(model.get_submodule(name), partial(calls.setdefault, name))
+            )
         with unchanged(model):
             model(*example[0], **example[1])
     for group in groups:

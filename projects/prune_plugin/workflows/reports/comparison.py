@@ -69,7 +69,7 @@ def write_comparison(report: dict[str, Any], folder: Path) -> list[Path]:
     """
     names = list(dict.fromkeys(name for m in report['models'] for name in m['metrics'] or {}))
     rows = [
-        [model[key] for key in MODEL_COLUMNS] + [(model['metrics'] or {}).get(n) for n in names]
+        [model.get(key) for key in MODEL_COLUMNS] + [(model['metrics'] or {}).get(n) for n in names]
         for model in report['models']
     ]
     files = [folder / 'compare.csv', folder / 'compare.json', folder / 'compare.png']
@@ -109,7 +109,7 @@ def table_rows(
 
     models = report['models']
     rows = [
-        (name, cells([model[key] for model in models], read, relative=True))
+        (name, cells([model.get(key) for model in models], read, relative=True))
         for key, name, read in quantities(models)
         if key != 'zeros'
     ]
@@ -189,7 +189,7 @@ def panels(report: dict[str, Any]) -> list[dict[str, Any]]:
     for key, name, read in quantities(models):
         if key in ('file_bytes', 'zeros'):
             continue
-        values = [model[key] for model in models]
+        values = [model.get(key) for model in models]
         if not any(values):
             continue
         texts = ['-' if value is None else read(value) for value in values]
