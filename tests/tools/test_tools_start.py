@@ -44,6 +44,7 @@ CALLS = {
     'create_data': 'toy --out {out}',
     'publish_model': '{file} {folder}/out.pth',
     'demo': '',
+    'demo_deploy': '',
     'demo_llm': '',
     'demo_vit': '',
 }

@@ -16,13 +16,15 @@ def generate_text(model: HFCausalLM, tokenizer, prompt: str, max_new_tokens: int
 
     Args:
         model: The model, pruned or not.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer; a GGUF file brings its own.
         prompt: The beginning.
         max_new_tokens: How much to add at most.
 
     Returns:
         What was added, without special tokens.
     """
+    if model.engine is not None:
+        return model.engine.written(prompt, max_new_tokens)
     tokens = tokenizer(prompt, return_tensors='pt', add_special_tokens=False)
     tokens = {name: tokens[name].to(model.lm.device) for name in ('input_ids', 'attention_mask')}
     training = model.training

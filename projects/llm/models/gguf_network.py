@@ -121,6 +121,11 @@ class GgufNetwork(nn.Module):
             f"mode={mode!r} is not one that llama.cpp can run; 'tensor' and 'predict' are"
         )
 
+    def written(self, prompt: str, tokens: int) -> str:
+        """What llama.cpp adds to a text, greedily, split by the file's own tokenizer."""
+        running = self.of_context(len(prompt) + tokens + SPARE)  # a token has a letter at least
+        return running.complete(prompt, tokens)['choices'][0]['text']
+
     def tokens_per_second(self, prompt: Sequence[int], tokens: int) -> float:
         """How fast llama.cpp goes on with a prompt for so many tokens, by its own clock."""
         running = self.of_context(len(prompt) + tokens + SPARE)

@@ -29,7 +29,7 @@ from ..structure.prunable_weights import prunable_weights, stacked_weights
 NOTES = {
     'reference': 'the first model; changes are relative to it',
     'structure': 'dense; slim: units are removed; masked: dense shapes, single weights set to zero; onnx, '
-    'gguf: a file that onnxruntime or llama.cpp runs on the CPU',
+    'openvino, gguf: a file that onnxruntime, OpenVINO or llama.cpp runs on the CPU',
     'params': 'as built, zeros included; tied ones counted once',
     'zeros': 'fraction of the linear, convolution and attention weights that are exactly zero; '
     'zeros bring no speed-up by themselves',

@@ -3,40 +3,26 @@
 import math
 import os
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
 from ...common.errors import UserError
-from ...common.model_interface import dummy_inputs_of, offers_dummy_inputs
 from ...common.registry import ENGINE_FILES
 from ..export.onnx_export import open_session
-from ..export.tracing import describe_error, tensors_of
+from ..export.tracing import describe_error
+from .network import FileNetwork
 
 #: How names of constant tensors end that onnxruntime's quantisation adds.
 SCALES = ('_scale', '_zero_point')
 
 
-@torch.no_grad()
-def shapes_of(model: nn.Module) -> list[tuple[int, ...]]:
-    """Shapes of a model's outputs for its example; none where it has no example."""
-    if not offers_dummy_inputs(model):
-        return []
-    return [tuple(tensor.shape) for tensor in tensors_of(model(**dummy_inputs_of(model, 1)))]
-
-
 @ENGINE_FILES.register_module(name='.onnx')
-class OnnxNetwork(nn.Module):
-    """What an ONNX file computes, as a module without weights of its own.
+class OnnxNetwork(FileNetwork):
+    """What an ONNX file computes; constants that scale 8-bit ones aren't counted as parameters.
 
     Args:
         path: The file.
         threads: CPU threads; None: as many as PyTorch has.
-
-    Attributes:
-        params: Numbers in the file's constant tensors, those that scale 8-bit ones aside.
-        weight_bytes: Their size.
 
     Raises:
         UserError: there is no onnxruntime, or it can't read the file.
@@ -65,26 +51,7 @@ class OnnxNetwork(nn.Module):
         self.weight_bytes = sum(len(tensor.raw_data) for tensor in graph.initializer)
         self.session = open_session(data, str(path), threads)
         self.inputs = [node.name for node in self.session.get_inputs()]
-        # Says on which device it is, and counts nothing.
-        self.anchor = nn.Parameter(torch.zeros(0), requires_grad=False)
 
-    def enter(self, model: nn.Module) -> str | None:
-        """Have a model use this network; why it doesn't fit, None if it does."""
-        expected = shapes_of(model)
-        model.use_network(self)  # type: ignore[operator]
-        try:
-            found = shapes_of(model)
-        except Exception as error:  # onnxruntime's errors have no common base class
-            return describe_error(error)
-        return None if found == expected else f'it gives {found} where the model gives {expected}'
-
-    def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
-        """The outputs: one tensor, or a tuple of several."""
-        given = {**dict(zip(self.inputs, args, strict=False)), **kwargs}
-        arrays = {name: tensor.cpu().numpy() for name, tensor in given.items()}
-        found = [torch.from_numpy(array) for array in self.session.run(None, arrays)]
-        return found[0] if len(found) == 1 else tuple(found)
-
-    def __deepcopy__(self, memo: dict) -> 'OnnxNetwork':
-        """Itself: a session can't be copied, and nothing changes it."""
-        return self
+    def run(self, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """See :class:`FileNetwork`."""
+        return self.session.run(None, arrays)

@@ -26,6 +26,7 @@ MEANINGS = {
     'slim': 'slim: units removed',
     'masked': 'masked: single weights set to zero',
     'onnx': 'a file that onnxruntime runs',
+    'openvino': 'a file that OpenVINO runs',
     'gguf': 'a file that llama.cpp runs',
 }
 BETTER = {'max': 'higher is better', 'min': 'lower is better'}
