@@ -1,4 +1,4 @@
-"""Slim models in other engines: a ViT in onnxruntime (also in 8 bits) and OpenVINO, SmolLM2 in llama.cpp."""
+"""Slim models in other engines: a ViT in onnxruntime, in 8 bits, in OpenVINO; SmolLM2 in llama.cpp."""
 
 import json
 import time

@@ -26,6 +26,7 @@ from ..methods.budgets.layer_shapes import (
     slim_owner,
 )
 from ..methods.pruners import StructuredPruner
+from ..methods.rounding import RoundTo, round_to_of
 from . import measure_latency
 from .prune import pruner_from_config
 
@@ -103,7 +104,7 @@ def structured_pruner(cfg: Config) -> StructuredPruner:
 
 
 def modules_to_time(
-    model: nn.Module, groups: list[Any], example: Example, points: int, round_to: int
+    model: nn.Module, groups: list[Any], example: Example, points: int, round_to: RoundTo
 ) -> Iterator[tuple[str, int, str, nn.Module, Example]]:
     """Shape, number of units, name, module and its arguments: of the model, then of each layer shape."""
     total = sum(group.size for group in groups)
@@ -115,7 +116,7 @@ def modules_to_time(
         if shape in seen:
             continue
         seen.add(shape)
-        for count in measured_counts(group, points, round_to).tolist():
+        for count in measured_counts(group, points, round_to_of(round_to, group)).tolist():
             with torch.no_grad():
                 yield shape, count, group.name, slim_owner(model, group, count), call
 

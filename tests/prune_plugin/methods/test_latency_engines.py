@@ -36,7 +36,7 @@ def outputs(monkeypatch) -> list:
     """What the engines compute when they are timed, with the number of outputs as the 'time'."""
     seen = []
 
-    def run(calls, seconds, threads):
+    def run(calls, *_, **__):
         for call in calls:
             found = call()
             found = list(found.to_tuple()) if hasattr(found, 'to_tuple') else found
@@ -80,7 +80,7 @@ def test_the_plan_and_the_report_s_figure_are_the_engine_s(engine, monkeypatch):
     def graph(module, example, engine):
         return bytes(sum(p.numel() for p in module.parameters())), []
 
-    def by_size(calls, seconds, threads):
+    def by_size(calls, *_, **__):
         return [size / 1e3 for size in sizes[-len(calls) :]]
 
     monkeypatch.setattr(timing, 'onnx_call', graph)

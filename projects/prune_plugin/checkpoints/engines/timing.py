@@ -33,7 +33,12 @@ class TimingEngine(Protocol):
         """The engine and the device that a model is timed on, for logs."""
 
     def latency(
-        self, modules: Sequence[nn.Module], example: Example, seconds: float, num_threads: int
+        self,
+        modules: Sequence[nn.Module],
+        example: Example,
+        seconds: float,
+        num_threads: int,
+        patience: float = 2.0,
     ) -> list[float]:
         """Median milliseconds of one call of each module, the modules' calls interleaved.
 
@@ -42,6 +47,7 @@ class TimingEngine(Protocol):
             example: These arguments.
             seconds: Time to spend on all modules together.
             num_threads: CPU threads.
+            patience: See :func:`interleaved_latency`.
 
         Raises:
             UserError: a module can't be run in this engine.
@@ -61,10 +67,17 @@ class TorchTiming:
         return device_name(model)
 
     def latency(
-        self, modules: Sequence[nn.Module], example: Example, seconds: float, num_threads: int
+        self,
+        modules: Sequence[nn.Module],
+        example: Example,
+        seconds: float,
+        num_threads: int,
+        patience: float = 2.0,
     ) -> list[float]:
         """See :class:`TimingEngine`."""
-        return model_latency(modules, example, seconds=seconds, num_threads=num_threads)
+        return model_latency(
+            modules, example, seconds=seconds, num_threads=num_threads, patience=patience
+        )
 
 
 class OnnxTiming:
@@ -89,7 +102,12 @@ class OnnxTiming:
         return f'{self.name}, {device_name(nn.Linear(1, 1))}'
 
     def latency(
-        self, modules: Sequence[nn.Module], example: Example, seconds: float, num_threads: int
+        self,
+        modules: Sequence[nn.Module],
+        example: Example,
+        seconds: float,
+        num_threads: int,
+        patience: float = 2.0,
     ) -> list[float]:
         """See :class:`TimingEngine`."""
         calls = []
@@ -100,7 +118,7 @@ class OnnxTiming:
                 calls[-1]()
             except Exception as error:  # the engines' errors have no common base class
                 raise cannot(module, self.name, error) from error
-        return interleaved_latency(calls, seconds, num_threads)
+        return interleaved_latency(calls, seconds, num_threads, patience=patience)
 
     def call(self, data: bytes, inputs: list[Tensor], num_threads: int) -> Callable[[], Any]:
         """A function that runs a graph on these inputs, given in the graph's order.

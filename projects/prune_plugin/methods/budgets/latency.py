@@ -20,6 +20,7 @@ from ...common.validation import MAX_SECONDS, at_least, check_number, one_of
 from ...evaluation.example_inputs import Example, example_of
 from ...structure.slimming import slim
 from ...structure.unit_group import UnitGroup
+from ..rounding import RoundTo, round_to_of
 from .base import Budget, BudgetResult
 from .costs import TableCost
 from .latency_table import LatencyTable
@@ -36,8 +37,12 @@ from .layer_shapes import (
 CORRECTION_PASSES = 7
 #: Fraction of the time below which noise is larger than the error.
 LEAST_TO_CORRECT = 0.1
-#: By how much measured savings may differ from predicted ones: beyond, it is noise.
+#: By how much measured savings may differ from predicted ones at once: beyond, it may be noise.
 CORRECTIONS = (0.5, 2.0)
+#: How often a slim copy is timed at most, and how close to the prediction is close enough.
+TRIALS, CLOSE = 4, 0.02
+#: How many times its seconds a layer may take to be timed three times: large ones would be noise else.
+PATIENCE = 20
 #: Time to spend on the dense and the pruned model, in seconds, at least.
 FINAL_SECONDS = 4.0
 
@@ -52,7 +57,7 @@ class LatencyBudget(Budget):
     Each module that owns units is timed at a few numbers of units (multiples of ``prune_cfg.round_to``),
     on the inputs of its first call; times in between are interpolated. Modules of equal shapes are timed
     once. As a module alone may run faster or slower than among others, what this predicts is corrected by
-    the time of a slim copy, pruned accordingly. ``prune_cfg.profile`` sets the batch size and the number
+    the time of slim copies, pruned accordingly. ``prune_cfg.profile`` sets the batch size and the number
     of CPU threads. On several ranks only rank 0 measures.
 
     PyTorch is timed on the model's device: the tools use a GPU if there is one. The other engines run on
@@ -136,22 +141,26 @@ class LatencyBudget(Budget):
         return TableCost(base, tables)
 
     def corrected(self, model, groups, trial, cost, profile):
-        """See :meth:`Budget.corrected`: by the time of a slim copy."""
-        counts, state = trial(cost)
-        predicted = 1 - cost.total(counts) / cost.base
-        if predicted < LEAST_TO_CORRECT or not state.reduced:
-            return cost
-        copy = slim(deepcopy(model), state)
+        """See :meth:`Budget.corrected`: by the time of slim copies, until it is as predicted."""
         seconds = max(self.seconds, 2 * CORRECTION_PASSES * cost.base / 1e3)
-        dense, slimmed = self._whole([model, copy], profile, seconds)
-        measured = 1 - slimmed / dense
         low, high = CORRECTIONS
-        factor = min(max(measured / predicted, low), high)
-        print_log(
-            f'latency: planned for {predicted:.1%} less, measured {measured:.1%}: tables corrected',
-            'current',
-        )
-        return TableCost(cost.base, cost.tables, cost.factor * factor)
+        for _ in range(TRIALS):
+            counts, state = trial(cost)
+            predicted = 1 - cost.total(counts) / cost.base
+            if predicted < LEAST_TO_CORRECT or not state.reduced:
+                return cost
+            copy = slim(deepcopy(model), state)
+            dense, slimmed = self._whole([model, copy], profile, seconds)
+            measured = 1 - slimmed / dense
+            factor = min(max(measured / predicted, low), high)
+            print_log(
+                f'latency: planned for {predicted:.1%} less, measured {measured:.1%}: tables corrected',
+                'current',
+            )
+            cost = TableCost(cost.base, cost.tables, cost.factor * factor)
+            if abs(measured - predicted) < CLOSE:
+                return cost
+        return cost
 
     def remeasured(self, dense, pruned, profile):
         """See :meth:`Budget.remeasured`: in another engine than the one that every report has."""
@@ -180,13 +189,15 @@ class LatencyBudget(Budget):
 
         return times
 
-    def _measured(self, model: nn.Module, threads: int, round_to: int) -> Times:
+    def _measured(self, model: nn.Module, threads: int, round_to: RoundTo) -> Times:
         """Times in the engine, of slim copies."""
 
         def times(group: UnitGroup, call: Example) -> tuple[Tensor, Tensor]:
-            counts = measured_counts(group, self.points, round_to)
+            counts = measured_counts(group, self.points, round_to_of(round_to, group))
             modules = [slim_owner(model, group, count) for count in counts.tolist()]
-            found = self.engine.latency(modules, call, seconds=self.seconds, num_threads=threads)
+            found = self.engine.latency(
+                modules, call, seconds=self.seconds, num_threads=threads, patience=PATIENCE
+            )
             return or_nothing(group, counts.double(), torch.tensor(found, dtype=torch.float64))
 
         return times

@@ -24,6 +24,7 @@ from ...structure.unit_group import UnitGroup
 from ...training.settings import RecoverySettings
 from ..budgets import Budget, MetricBudget
 from ..penalties import Penalty
+from ..rounding import RoundTo
 from ..schedules import OneShot, Round, Schedule
 from .budget_block import is_searched, with_ratio
 from .layer_progress import LayerProgress
@@ -71,7 +72,8 @@ class Pruner:
     #: Whether whole units are removed, so that shapes change; else single weights become zero.
     removes_units = False
     #: Fewest units that a group keeps, and of what the number of kept units is a multiple.
-    min_keep, round_to = 0, 1
+    min_keep: int = 0
+    round_to: RoundTo = 1
     #: Regularizes units that are scheduled for removal; None: what is chosen is removed at once.
     penalty: Penalty | None = None
     #: The arguments that it was made from, and its registered ``type``; see :meth:`to_dict`.

@@ -34,6 +34,7 @@ from ..compensation import Compensation
 from ..constraint import Cost, counts, least_counts, sizes
 from ..criteria import Random
 from ..criteria.base import checked
+from ..rounding import check_kinds, checked_round_to, round_to_of_groups
 from ..sparsifiers import Magnitude
 from .base import DataSource, DataUser, Pruner
 from .budget_block import other_budgets
@@ -69,7 +70,8 @@ class StructuredPruner(Pruner):
         include: See :class:`Pruner`; matched against unit groups' names.
         exclude: See :class:`Pruner`.
         min_keep: Fewest units that a group keeps (for whole layers: that the model keeps).
-        round_to: What is left of a group that loses units is a multiple of this.
+        round_to: What is left of a group that loses units is a multiple of this; or a dict of such
+            numbers by kind of unit. Kinds that aren't named then have 1.
         layer_start: First layer of which units may go; None: the model's first.
         layer_end: First layer after those; None: all to the end.
         remove_empty_layers: Remove whole pre-norm layers once all their units are gone, if that
@@ -106,7 +108,7 @@ class StructuredPruner(Pruner):
         include: Sequence[str] = ('.*',),
         exclude: Sequence[str] = (),
         min_keep: int = 1,
-        round_to: int | None = None,
+        round_to: int | Mapping[str, int] | None = None,
         layer_start: int | None = None,
         layer_end: int | None = None,
         remove_empty_layers: bool = False,
@@ -142,9 +144,7 @@ class StructuredPruner(Pruner):
             )
         self.allocator = build(ALLOCATORS, allocator, 'prune_cfg.allocator')
         at_least('prune_cfg.min_keep', min_keep, 0)
-        round_to = 1 if round_to is None else round_to
-        at_least('prune_cfg.round_to', round_to, 1)
-        self.min_keep, self.round_to = min_keep, round_to
+        self.min_keep, self.round_to = min_keep, checked_round_to(round_to)
         check_range(layer_start, layer_end)
         self.layers = layer_start, layer_end
         if not isinstance(remove_empty_layers, bool):
@@ -380,11 +380,13 @@ class StructuredPruner(Pruner):
         kept: list[Tensor] = [torch.arange(group.size) for group in groups]
         floors = least_counts(groups, scores, self.min_keep)
         self.allocator.check(groups)
+        check_kinds(self.round_to, groups)
         allocator = self.allocator.fitted(groups, named_tensors(model), self.budget.ratio)
         for constraint in self.budget.constraints(groups, cost):
             members = constraint.groups
             of_members = [scores[g] for g in members]
-            left = allocator.allocate(of_members, constraint, floors[members], self.round_to)
+            round_to = round_to_of_groups(self.round_to, [groups[g] for g in members])
+            left = allocator.allocate(of_members, constraint, floors[members], round_to)
             left = fill_back(left, sizes(constraint.members), self.fillback_rate)
             for g, score, count in zip(members, of_members, left.tolist(), strict=True):
                 order = score.sort(stable=True).indices
