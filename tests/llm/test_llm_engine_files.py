@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from projects.llm.gguf_export import save_gguf
 from projects.llm.llama_cpp import LlamaCpp
-from projects.llm.models import gguf_network
+from projects.llm.models import generate_text, gguf_network
 from projects.prune_plugin import UserError
 from projects.prune_plugin.checkpoints.engines.files import is_engine_file, load_engine
 from projects.prune_plugin.common.model_interface import tokens_per_second_of
@@ -65,6 +65,7 @@ def test_a_file_in_the_place_of_a_checkpoint(slim):
     )
     assert loaded.model(tokens).shape == (2,)
     assert tokens_per_second_of(loaded.model) > 0
+    assert len(generate_text(loaded.model, None, 'The cat', 3)) > 0
     assert loaded.model.evaluators == {} and loaded.model.weights_source is None
 
 
