@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 0
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-train train-nano demo-vit demo-llm test test-properties test-slow test-faults test-browser test-gpu test-torch audit lint types \
+.PHONY: help venv demo demo-train train-nano demo-vit demo-llm demo-deploy test test-properties test-slow test-faults test-browser test-gpu test-torch audit lint types \
 	format docs site tutorials bench bench-full bench-tickets coverage clean distclean
 
 help: ## this list
@@ -37,6 +37,14 @@ demo-vit: venv ## train a small ViT on real scans of digits, prune half of it, f
 
 demo-llm: venv ## prune SmolLM2-135M by units and by weights, train it briefly, compare perplexity and text
 	$(PY) tools/demo_llm.py
+
+# What runs the files beside onnxruntime; the demo leaves out what can't be installed.
+DEPLOY_PACKAGES := openvino==2026.4.1 xllamacpp==2026.10.11549
+
+demo-deploy: venv ## slim models in onnxruntime, in 8 bits, in OpenVINO and in llama.cpp, in one table
+	-@$(PY) -c 'import openvino, xllamacpp' 2>/dev/null || \
+	$(PY) -m pip install --quiet --constraint constraints.txt $(DEPLOY_PACKAGES)
+	$(PY) tools/demo_deploy.py
 
 # A process per core runs test files of its own, each with one thread: TEST_WORKERS says how many.
 TEST_WORKERS ?= 2

@@ -54,6 +54,8 @@ EXTRAS = {
     ],
     # Accessibility, in the browser tests; Chromium comes from the system.
     'browser': ['axe-core-python'],
+    # Another engine to measure latency in.
+    'openvino': ['openvino'],
     # Runs what --save-gguf writes, to check it.
     'llamacpp': ['gguf', 'xllamacpp'],
     # Zero-shot tasks; it brings some thirty packages of its own, so neither `llm` nor `all` has it.

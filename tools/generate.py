@@ -20,7 +20,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         'checkpoints',
         nargs='*',
         metavar='checkpoint',
-        help="checkpoints, pruned or not, one after the other; default: the model's own weights",
+        help="checkpoints, pruned or not, or GGUF files; default: the model's own weights",
     )
     parser.add_argument('--prompt', default=PROMPT, help=f'the beginning; default: "{PROMPT}"')
     parser.add_argument(
@@ -36,6 +36,7 @@ def main(args: argparse.Namespace) -> None:
     """Run the tool."""
     from projects.llm.models import HFCausalLM, generate_text
     from projects.prune_plugin import UserError
+    from projects.prune_plugin.checkpoints.engines.files import is_engine_file, load_engine
     from projects.prune_plugin.checkpoints.model_loading import load_model
     from projects.prune_plugin.common.device import best_device
     from projects.prune_plugin.workflows import cli
@@ -44,13 +45,15 @@ def main(args: argparse.Namespace) -> None:
     cli.start_processes(cfg, args.launcher)
     device = best_device()
     for path in args.checkpoints or [None]:
-        model = load_model(cfg, path, device).model
+        engine = is_engine_file(path)
+        model = (load_engine(cfg, path) if engine else load_model(cfg, path, device)).model
         if not isinstance(model, HFCausalLM):
             raise UserError(
                 f'{args.config} has a {type(model).__name__}, which writes no text; give the config of '
                 'an HFCausalLM'
             )
-        added = generate_text(model, model.tokenizer, args.prompt, args.max_new_tokens)
+        tokenizer = None if engine else model.tokenizer
+        added = generate_text(model, tokenizer, args.prompt, args.max_new_tokens)
         print(f'\n{path or cfg.model.path}:\n  {args.prompt}{added}', flush=True)
 
 

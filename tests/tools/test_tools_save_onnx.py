@@ -160,7 +160,7 @@ def test_files_stand_beside_checkpoints(files, checkpoint, call_tool, tmp_path):
         (CONFIG, 'noise.onnx', (), 'noise.onnx is no ONNX file'),
         (CONFIG, 'float.onnx', ('model.model_kwargs.in_chans=3',), 'another model'),
         (CONFIG, 'float.onnx', ('model.num_classes=7',), 'where the model gives [(1, 7)]'),
-        (VAD_CONFIG, 'float.onnx', (), 'a VAD cannot be evaluated from an ONNX file'),
+        (VAD_CONFIG, 'float.onnx', (), 'a VAD cannot be evaluated from a .onnx file'),
     ],
 )  # fmt: skip
 def test_files_that_cannot_be_evaluated(files, call_tool, tmp_path, config, file, more, said):

@@ -1,16 +1,13 @@
 """Whether llama.cpp computes what PyTorch does: the same file, a few tokens, probabilities side by side."""
 
-import os
-from contextlib import contextmanager, redirect_stderr
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from projects.prune_plugin.common.errors import UserError
 
+from ..llama_cpp import LlamaCpp, is_installed
 from ..models.tokenizer import load_tokenizer
 from .architectures import FLAG
 
@@ -34,13 +31,13 @@ def check_file(lm: PreTrainedModel, path: Path, source: str | None, kind: str) -
     """
     if source is None:
         return 'not run in llama.cpp: it has no tokenizer'
-    if find_spec('xllamacpp') is None:
+    if not is_installed():
         return 'not run in llama.cpp: install xllamacpp to have it checked'
     ids = load_tokenizer(source)(PROBE, return_tensors='pt').input_ids
     with torch.no_grad():
         logits = lm(input_ids=ids.to(lm.device), use_cache=False).logits[0, -1]
     expected = logits.float().log_softmax(-1).cpu()
-    answer = completed(path, PROBE, 1)
+    answer = LlamaCpp(path, FLAG).complete(PROBE, 1, logprobs=10)
     if answer['usage']['prompt_tokens'] != ids.shape[1]:
         raise UserError(
             f'{FLAG}: llama.cpp splits a text into {answer["usage"]["prompt_tokens"]} tokens, and '
@@ -54,44 +51,3 @@ def check_file(lm: PreTrainedModel, path: Path, source: str | None, kind: str) -
             'off those in PyTorch; the file is not kept'
         )
     return f'in llama.cpp the ten most likely next tokens are {apart:.1g} nats off PyTorch'
-
-
-def completed(path: str | os.PathLike, prompt: str | list[int], tokens: int, **more: Any) -> Any:
-    """llama.cpp's greedy continuation of a prompt, with the log-probabilities of the ten best.
-
-    Raises:
-        UserError: it refuses the file.
-    """
-    import xllamacpp
-
-    settings = xllamacpp.CommonParams()
-    settings.model.path = os.fspath(path)
-    settings.n_ctx = more.pop('context', 512)
-    settings.warmup = False
-    settings.n_parallel = 1
-    exact = xllamacpp.ggml_type.GGML_TYPE_F32  # not the file's precision, but that of running it
-    settings.cache_type_k = settings.cache_type_v = exact
-    settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    settings.cpuparams.n_threads = torch.get_num_threads()
-    with silent():
-        try:
-            server = xllamacpp.Server(settings)
-        except RuntimeError as error:
-            raise UserError(f'{FLAG}: llama.cpp refuses the file: {error}') from error
-        request = dict(
-            prompt=prompt, max_tokens=tokens, temperature=0, top_k=1, logprobs=10, **more
-        )
-        return server.handle_completions(request)
-
-
-@contextmanager
-def silent():
-    """Without what llama.cpp itself says on standard error."""
-    with open(os.devnull, 'w') as nowhere, redirect_stderr(nowhere):
-        kept = os.dup(2)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)

@@ -109,7 +109,7 @@ def check_type(name: str, state: Mapping[str, Tensor]) -> None:
         if name.startswith('q') and tensor.shape[1] % BLOCK:
             raise UserError(
                 f'--gguf-type {name} takes rows of a multiple of {BLOCK} numbers, and {key} has '
-                f'{tensor.shape[1]}; prune with prune_cfg.round_to={BLOCK}, or take f16'
+                f'{tensor.shape[1]}; prune with prune_cfg.round_to=dict(mlp={BLOCK}), or take f16'
             )
         if name == 'f16' and float(tensor.abs().max()) > np.finfo(np.float16).max:
             raise UserError(f'--gguf-type f16 cannot hold {key}; take bf16 or f32')

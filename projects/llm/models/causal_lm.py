@@ -16,6 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from projects.prune_plugin.common.errors import UserError
 
 from ..slim_folder import auto_class
+from .gguf_network import GgufNetwork
 from .pretrained import (
     config_from,
     load_weights_into,
@@ -69,6 +70,7 @@ class HFCausalLM(BaseModel):
     #: What a pruned model copies from the dense one unless ``recovery.distill.targets`` says more.
     distill_targets = (dict(module='lm', key='logits', loss='kl', temperature=1.0),)
     profile_batch_size = 1
+    engine_files = ('.gguf',)
 
     def __init__(
         self,
@@ -126,7 +128,12 @@ class HFCausalLM(BaseModel):
 
     @property
     def evaluators(self) -> dict[str, Any]:
-        """Evaluations by other packages, by the name that ``--eval NAME:...`` calls them by."""
+        """Evaluations by other packages, by the name that ``--eval NAME:...`` calls them by.
+
+        None of a network that another engine runs.
+        """
+        if self.engine is not None:
+            return {}
         from ..evaluation.lm_eval import LMEval
 
         return {'lm_eval': LMEval(self)}
@@ -171,6 +178,21 @@ class HFCausalLM(BaseModel):
 
         save_gguf(self.lm, path, kind, self.path)
 
+    @property
+    def engine(self) -> GgufNetwork | None:
+        """The network that another engine runs in the place of transformers'; None: it is transformers'."""
+        return self.lm if isinstance(self.lm, GgufNetwork) else None
+
+    def use_network(self, network: GgufNetwork) -> None:
+        """Have llama.cpp compute probabilities, for evaluating a GGUF file."""
+        self.lm = network
+
+    def tokens_per_second(self) -> float | None:
+        """How many tokens a second are written, see :func:`.generation.writing_speed`."""
+        from .generation import writing_speed
+
+        return writing_speed(self)
+
     def checkpoint_meta(self) -> dict[str, Any]:
         """Where tokenizer and dense weights came from."""
         return {'causal_lm': {'path': self.path, 'model_type': self.lm.config.model_type}}
@@ -198,6 +220,9 @@ class HFCausalLM(BaseModel):
         """
         if self.max_window and inputs.shape[1] > self.max_window:
             raise UserError(window_too_long(inputs.shape[1], self.max_window))
+        lengths = [inputs.shape[1] - 1] * len(inputs) if scored is None else list(map(int, scored))
+        if self.engine is not None:
+            return self.engine.run(inputs, lengths, mode)
         logits = self.lm(input_ids=inputs, use_cache=False).logits
         if mode == 'tensor':
             return logits
@@ -205,11 +230,7 @@ class HFCausalLM(BaseModel):
         if mode == 'loss':
             return {'loss': F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())}
         if mode == 'predict':
-            lengths = [inputs.shape[1] - 1] * len(inputs) if scored is None else scored
-            found = [
-                window_nll(*window)
-                for window in zip(logits, targets, map(int, lengths), strict=True)
-            ]
+            found = [window_nll(*window) for window in zip(logits, targets, lengths, strict=True)]
             sums = torch.stack([nll for nll, _ in found]).tolist()  # a GPU is waited for once
             counts = [count for _, count in found]
             return [dict(nll=n, tokens=c) for n, c in zip(sums, counts, strict=True)]

@@ -73,8 +73,15 @@ class ModelOffers(Protocol):
         It has ``export_example(seed)``, the keyword arguments of a call, all of one size.
         """
 
+    @property
+    def engine_files(self) -> Sequence[str]:
+        """How files of other engines end, such as ``.onnx``, whose networks :meth:`use_network` takes."""
+
     def use_network(self, network: Any) -> None:
         """Have a module that another engine runs compute the raw outputs, for evaluating exported files."""
+
+    def tokens_per_second(self) -> float:
+        """How many tokens a second a language model writes, one text at a time, for comparisons."""
 
     def save_gguf(self, path: str, kind: str) -> None:
         """Write the model as a file for llama.cpp, for ``--save-gguf``."""
@@ -202,9 +209,15 @@ def offers_export_view(model: Any) -> bool:
     return hasattr(model, 'export_view')
 
 
-def offers_engines(model: Any) -> bool:
-    """Whether a model can be evaluated with a network that another engine runs."""
-    return hasattr(model, 'use_network')
+def engine_files_of(model: Any) -> Sequence[str]:
+    """How files of other engines end that a model, or its class, can be evaluated from."""
+    return getattr(model, 'engine_files', ())
+
+
+def tokens_per_second_of(model: Any) -> float | None:
+    """How fast a model writes text; None if it doesn't say."""
+    measure = getattr(model, 'tokens_per_second', None)
+    return None if measure is None else measure()
 
 
 def prune_state_on(model: Any) -> Any:

@@ -22,6 +22,8 @@ COMPENSATIONS = Registry('compensation', scope='mmengine')
 RECONSTRUCTIONS = Registry('reconstruction', scope='mmengine')
 PENALTIES = Registry('penalty', scope='mmengine')
 PRUNERS = Registry('pruner', scope='mmengine')
+#: Modules that run a file of another engine, by how such files' names end.
+ENGINE_FILES = Registry('engine file', scope='mmengine')
 
 
 def accepted_keys(cls: Callable) -> list[str]:

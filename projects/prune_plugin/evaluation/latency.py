@@ -71,6 +71,7 @@ def interleaved_latency(
     seconds: float = 2.0,
     num_threads: int = 1,
     device: str | torch.device = 'cpu',
+    patience: float = 2.0,
 ) -> list[float]:
     """Median time of each call in milliseconds.
 
@@ -80,9 +81,10 @@ def interleaved_latency(
     Args:
         calls: Functions of no arguments.
         seconds: Time to spend on all calls together, after some warm-up calls each. At least three rounds
-            are measured, unless they would take more than twice this time.
+            are measured, unless they would take more than ``patience`` times this.
         num_threads: CPU threads.
         device: The device that the calls run on.
+        patience: See ``seconds``.
 
     Returns:
         One median per call.
@@ -104,7 +106,7 @@ def interleaved_latency(
                 bar.advance(task, 1 / len(calls))
             repeats = [clock.repeats(call) for call in calls]
             start = time.perf_counter()
-            while not enough_rounds(len(times[0]), time.perf_counter() - start, seconds):
+            while not enough_rounds(len(times[0]), time.perf_counter() - start, seconds, patience):
                 for call, count, durations in zip(calls, repeats, times, strict=True):
                     durations.append(clock.seconds(call, count))
                     bar.advance(task, 1 / len(calls))
@@ -113,9 +115,9 @@ def interleaved_latency(
     return [1e3 * statistics.median(durations) for durations in times]
 
 
-def enough_rounds(rounds: int, elapsed: float, seconds: float) -> bool:
-    """Whether to stop: time is up, and there are three rounds, or one if twice the time is up."""
-    return elapsed >= seconds and (rounds >= 3 or (rounds >= 1 and elapsed >= 2 * seconds))
+def enough_rounds(rounds: int, elapsed: float, seconds: float, patience: float = 2.0) -> bool:
+    """Whether to stop: time is up, and there are three rounds, or one if ``patience`` times it is up."""
+    return elapsed >= seconds and (rounds >= 3 or (rounds >= 1 and elapsed >= patience * seconds))
 
 
 def rounds_needed(one: float, seconds: float) -> int:
@@ -126,7 +128,11 @@ def rounds_needed(one: float, seconds: float) -> int:
 
 
 def model_latency(
-    models: Sequence[nn.Module], example: Example, seconds: float = 2.0, num_threads: int = 1
+    models: Sequence[nn.Module],
+    example: Example,
+    seconds: float = 2.0,
+    num_threads: int = 1,
+    patience: float = 2.0,
 ) -> list[float]:
     """:func:`interleaved_latency` of forward calls of ``models`` in evaluation mode, in ms."""
     args, kwargs = example
@@ -140,5 +146,6 @@ def model_latency(
     with ExitStack() as stack, torch.inference_mode():
         for model in models:
             stack.enter_context(evaluation_mode(model, fused=True))
-        device = next(models[0].parameters()).device
-        return interleaved_latency([forward(m) for m in models], seconds, num_threads, device)
+        device = next(p.device for model in models for p in model.parameters())
+        calls = [forward(model) for model in models]
+        return interleaved_latency(calls, seconds, num_threads, device, patience)

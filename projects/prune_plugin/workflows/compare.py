@@ -12,11 +12,12 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from ..checkpoints.engines import OnnxNetwork, is_engine_file, load_engine
+from ..checkpoints.engines.files import is_engine_file, load_engine
 from ..checkpoints.model_loading import Loaded, load_model
 from ..common.device import best_device
 from ..common.distributed import on_rank_0
 from ..common.errors import UserError
+from ..common.model_interface import tokens_per_second_of
 from ..common.settings import read_settings
 from ..evaluation.environment import environment
 from ..evaluation.profiling import latency_note, profile
@@ -27,13 +28,15 @@ from ..structure.prunable_weights import prunable_weights, stacked_weights
 #: What a report's notes say about its figures, beside how latency and metrics were taken.
 NOTES = {
     'reference': 'the first model; changes are relative to it',
-    'structure': 'dense; slim: units are removed; masked: dense shapes, single weights set to zero; onnx: '
-    'a file that onnxruntime runs on the CPU',
+    'structure': 'dense; slim: units are removed; masked: dense shapes, single weights set to zero; onnx, '
+    'openvino, gguf: a file that onnxruntime, OpenVINO or llama.cpp runs on the CPU',
     'params': 'as built, zeros included; tied ones counted once',
     'zeros': 'fraction of the linear, convolution and attention weights that are exactly zero; '
     'zeros bring no speed-up by themselves',
     'flops': 'two per multiply-accumulate of matrix products and convolutions, one sample; zero '
     'weights count too',
+    'tokens_per_s': 'tokens written one after the other after a short prompt, greedily, one text at a '
+    'time; null for other models',
     'file_bytes': 'the whole file; a training checkpoint also holds its optimizer state',
     'weight_bytes': 'the tensors of its state_dict alone',
 }
@@ -133,8 +136,11 @@ def compare(
         rows.append({'label': name, 'checkpoint': str(path), **describe(loaded, path)})
         models.append(loaded.model)
     for row, measured in zip(rows, on_rank_0(lambda: profile(models, settings)), strict=True):
-        known = {} if row['structure'] != 'onnx' else dict(params=row['params'], flops=None)
+        known = dict(params=row['params'], flops=None) if 'params' in row else {}
         row.update({**measured, **known}, metrics=None)
+    speeds = on_rank_0(lambda: [tokens_per_second_of(model) for model in models])
+    for row, speed in zip(rows, speeds, strict=True):
+        row['tokens_per_s'] = speed
     chosen, said = {}, 'not asked for'
     if evaluate:
         test_set = TestSet(cfg)
@@ -159,14 +165,14 @@ def compare(
 
 def describe(loaded: Loaded, path: str) -> dict[str, Any]:
     """What a file and its weights tell without running the model."""
-    if 'engine' in loaded.checkpoint:
-        networks = [m for m in loaded.model.modules() if isinstance(m, OnnxNetwork)]
+    network = loaded.checkpoint.get('network')
+    if network is not None:
         return {
-            'structure': 'onnx',
+            'structure': network.structure,
             'zeros': None,
-            'params': networks[0].params,
+            'params': network.params,
             'file_bytes': os.path.getsize(path),
-            'weight_bytes': networks[0].weight_bytes,
+            'weight_bytes': network.weight_bytes,
         }
     structure = 'masked' if loaded.checkpoint.get('masks') else 'dense'
     tensors = {

@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from ..checkpoints.engines import check_engine, is_engine_file, load_engine
+from ..checkpoints.engines.files import check_engine, is_engine_file, load_engine
 from ..checkpoints.model_loading import Loaded, load_model
 from ..common.errors import UserError
 from ..common.model_interface import weights_source_of

@@ -35,6 +35,8 @@ def explorer_data(
         return None
     if sum(group.size for group in groups) > MOST_UNITS or pruner.budget.ratio is None:
         return None
+    if not isinstance(pruner.round_to, int):  # the page has one number for all kinds
+        return None
     kept = [plan.state.kept[group.name] for group in groups]
     costs = {'params': written(product_cost(model, groups))}
     if profiles[0].get('flops'):

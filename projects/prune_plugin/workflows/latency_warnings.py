@@ -49,18 +49,30 @@ def warn_of_missed_latency(result: BudgetResult, profiles: Sequence[Mapping[str,
     """Warn if the measured time isn't what a latency budget asked for.
 
     Args:
-        result: Of the budget, whose sum of modules is an estimate.
+        result: Of the budget: an estimate from the sum of modules, or, in another engine than PyTorch,
+            measured.
         profiles: Of the dense and the pruned model.
     """
-    times = [profile['latency_ms'] for profile in profiles]
-    if result.quantity != 'latency' or result.asked is None or len(times) < 2 or None in times:
-        return
-    removed = 1 - times[1] / times[0]
-    if abs(removed - result.asked) > TOLERANCE:
+    removed = measured_share(result, profiles)
+    if result.asked is not None and removed is not None and abs(removed - result.asked) > TOLERANCE:
         print_log(
-            f'prune_cfg.budget asked for {result.asked:.1%} of the latency to be removed, but '
+            f'prune_cfg.budget asked for {result.asked:.1%} of the {result.quantity} to be removed, but '
             f'{removed:.1%} was measured: the modules are too small to be timed one by one, or the '
             'machine is busy; raise prune_cfg.profile.batch_size or prune_cfg.budget.seconds',
             'current',
             logging.WARNING,
         )
+
+
+def measured_share(result: BudgetResult, profiles: Sequence[Mapping[str, Any]]) -> float | None:
+    """The fraction of the time that was measured to be gone; None for other budgets, and where it wasn't.
+
+    Args:
+        result: See :func:`warn_of_missed_latency`, like ``profiles``.
+    """
+    if result.quantity.startswith('latency in '):
+        return result.achieved
+    times = [profile['latency_ms'] for profile in profiles]
+    if result.quantity != 'latency' or len(times) < 2 or None in times:
+        return None
+    return 1 - times[1] / times[0]

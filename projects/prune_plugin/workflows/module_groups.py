@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..methods.allocators.base import rounded_floors
 from ..methods.constraint import least_counts
 from ..methods.pruners import Pruner
+from ..methods.rounding import RoundTo, round_to_of
 from ..structure.prune_state import PruneState
 from ..structure.unit_group import UnitGroup
 
@@ -36,7 +37,7 @@ class ModuleGroup:
         """Units of all its groups."""
         return sum(group.size for group in self.groups)
 
-    def state(self, ratio: float, round_to: int = 1) -> PruneState:
+    def state(self, ratio: float, round_to: RoundTo = 1) -> PruneState:
         """The prune state in which each group loses the share ``ratio`` of its least important units.
 
         Half a unit counts as one. A floor, or a multiple of ``round_to`` to be kept, lowers the
@@ -46,7 +47,8 @@ class ModuleGroup:
         for group, score, floor in zip(self.groups, self.scores, self.floors, strict=True):
             wanted = group.size - int(ratio * group.size + 0.5 + 1e-9)
             sizes = torch.tensor([group.size])
-            count = int(rounded_floors(torch.tensor([max(wanted, floor)]), sizes, round_to))
+            chunk = round_to_of(round_to, group)
+            count = int(rounded_floors(torch.tensor([max(wanted, floor)]), sizes, chunk))
             order = score.sort(stable=True).indices
             kept[group.name] = order[group.size - count :].sort().values
         asked = {'budget': 'units', 'ratio': ratio}

@@ -209,8 +209,12 @@ class Stages:
         models = [dense, pruned.model] if pruner.removes_units else [dense]
         with timed(self.seconds, 'profile'):
             profiles = on_rank_0(lambda: profile(models, pruner.profile, not dry_run))
+            if not dry_run and pruned.result is None:
+                timing = {**vars(pruner.profile), 'example': plan.scored.example}
+                remeasured = partial(pruner.budget.remeasured, dense, pruned.model, timing)
+                pruned.result = on_rank_0(remeasured)
         warn_of_odd_widths(pruned.model, pruned.state)
-        warn_of_missed_latency(plan.result, profiles)
+        warn_of_missed_latency(pruned.result or plan.result, profiles)
         compared = None
         if not dry_run:
             with timed(self.seconds, 'slim'):  # the dense model isn't needed any more

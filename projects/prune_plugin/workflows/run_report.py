@@ -149,7 +149,8 @@ class RunReport:
         achieved: Fractions removed by quantity: of ``params``, ``flops`` and ``latency`` as counted and
             timed, of the budget's quantity by its own cost where it is none of these; ``zeros``: the
             fraction of zeros among the weights of ``<name>_pruned.pth``.
-        budget: What came of the budget by its own cost; of a latency budget that is a prediction.
+        budget: What came of the budget by its own cost; of a latency budget that is a prediction, unless
+            its engine isn't PyTorch: then it is measured in that engine.
         search: What was looked for and found with a budget of type ``metric``.
         headline: The metrics worth looking at first, each with its better direction, ``max`` or ``min``.
         groups: The unit groups.

@@ -51,6 +51,7 @@ class TimmClassifier(BaseModel):
 
     #: What a pruned model copies from the dense one unless ``recovery.distill.targets`` says more.
     distill_targets = (dict(module='backbone', name='logits', loss='kl', temperature=2.0),)
+    engine_files = ('.onnx', '.xml')
 
     def __init__(
         self,

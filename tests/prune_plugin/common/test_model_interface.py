@@ -123,6 +123,7 @@ def test_vit():
 
     assert fulfils(TimmClassifier, interface.ModelOffers) == {
         'dummy_inputs', 'init_weights', 'weights_source', 'distill_targets', 'use_network',
+        'engine_files',
     }  # fmt: skip
 
 
@@ -132,7 +133,8 @@ def test_llm():
 
     assert fulfils(HFCausalLM, interface.ModelOffers) == {
         'dummy_inputs', 'checkpoint_meta', 'init_weights', 'weights_source', 'profile_batch_size',
-        'distill_targets', 'evaluators', 'save_hf', 'save_gguf',
+        'distill_targets', 'evaluators', 'save_hf', 'save_gguf', 'use_network', 'engine_files',
+        'tokens_per_second',
     }  # fmt: skip
 
 

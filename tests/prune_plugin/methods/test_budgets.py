@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from projects.prune_plugin import BUDGETS, StructuredPruner, UserError, mask, slim
+from projects.prune_plugin.checkpoints.engines import timing
 from projects.prune_plugin.common.registry import build
 from projects.prune_plugin.evaluation.flops import module_flops
 from projects.prune_plugin.evaluation.profiling import count_params
-from projects.prune_plugin.methods.budgets import latency
+from projects.prune_plugin.methods.budgets import layer_shapes
 from projects.prune_plugin.methods.constraint import sizes
 from projects.prune_plugin.structure.units import UnitGroup
 
@@ -36,9 +37,8 @@ def flops_as_time(calls, *args, **kwargs) -> list[float]:
 
 @pytest.fixture
 def steady_clock(monkeypatch):
-    monkeypatch.setattr(latency, 'interleaved_latency', flops_as_time)
     monkeypatch.setattr(
-        latency,
+        timing,
         'model_latency',
         lambda models, example, **_: flops_as_time(
             [lambda m=m: m(*example[0], **example[1]) for m in models]
@@ -227,30 +227,26 @@ def test_latency_is_measured_where_the_model_is_as_the_profile_says(monkeypatch)
     """Every timed call: on the model's device, with the batch and the threads asked for."""
     seen = []
 
-    def watched(calls, seconds=2.0, num_threads=1, device='cpu'):
-        seen.append((num_threads, device))
-        return flops_as_time(calls)
-
-    def model_watched(models, example, num_threads=1, seconds=2.0):
-        (images,) = example[0]
-        seen.append((tuple(images.shape), images.device, num_threads))
+    def watched(models, example, num_threads=1, **_):
+        (values,) = example[0]
+        seen.append((tuple(values.shape), values.device, num_threads))
         return flops_as_time([lambda m=m: m(*example[0]) for m in models])
 
-    monkeypatch.setattr(latency, 'interleaved_latency', watched)
-    monkeypatch.setattr(latency, 'model_latency', model_watched)
+    monkeypatch.setattr(timing, 'model_latency', watched)
     profile = dict(input_shape=(3, 32, 32), batch_size=5, num_threads=3)
     dense = BY_NAME['vit'].dense()
     StructuredPruner(
         BY_NAME['vit'].units, budget=dict(type='latency', ratio=0.3), profile=profile
     ).plan(dense)
     *modules, whole, corrected = seen
-    assert modules == [(3, torch.device('cpu'))] * 2, (
-        'attention and MLPs, each timed once, as all layers are alike'
-    )
+    assert [(device, threads) for _, device, threads in modules] == [
+        (torch.device('cpu'), 3)
+    ] * 2, 'attention and MLPs, each timed once, as all layers are alike'
+    assert all(shape[0] == 5 for shape, *_ in modules)
     assert whole == corrected == ((5, 3, 32, 32), next(dense.parameters()).device, 3)
 
 
-@pytest.mark.parametrize('share', [0.6, 1.0, 1.5])
+@pytest.mark.parametrize('share', [0.45, 0.6, 1.0, 1.5])
 def test_what_modules_save_among_others_is_what_counts(monkeypatch, share, steady_clock):
     """A whole model that saves another share of what its modules save when they are alone."""
 
@@ -258,7 +254,7 @@ def test_what_modules_save_among_others_is_what_counts(monkeypatch, share, stead
         dense, *others = flops_as_time([lambda m=m: m(*example[0]) for m in models])
         return [dense, *(dense - share * (dense - time) for time in others)]
 
-    monkeypatch.setattr(latency, 'model_latency', whole_time)
+    monkeypatch.setattr(timing, 'model_latency', whole_time)
     case, dense = BY_NAME['vit'], BY_NAME['vit'].dense()
     budget = dict(type='latency', ratio=0.3, points=9)
     plan = StructuredPruner(case.units, budget=budget, profile=PROFILE).plan(dense)
@@ -293,7 +289,7 @@ def test_latency_measured_for_real():
 )
 def test_latency_is_measured_at_multiples(size, least, points, round_to, expected):
     group = UnitGroup('g', 'mlp', size, (), least=least)
-    assert latency.measured_counts(group, points, round_to).tolist() == expected
+    assert layer_shapes.measured_counts(group, points, round_to).tolist() == expected
 
 
 @pytest.mark.parametrize(('example', 'samples'), [(None, 1), (torch.zeros(4, 3, 32, 32), 4)])

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from ...common.errors import UserError
 from ...common.fileio import atomic_write, output_directory
@@ -124,10 +125,7 @@ def to_onnx(traced: Traced) -> bytes:
     names = ['output'] if count == 1 else [f'output_{i}' for i in range(count)]
     names = traced.output_names or names
     try:
-        exported = torch.onnx.export(
-            traced.program, dynamic_shapes=traced.batch_dims, output_names=names, verbose=False
-        )
-        proto = exported.model_proto
+        return graph_bytes(traced.program, traced.batch_dims, names)
     except Exception as error:  # the converter may raise anything
         # The outermost error is about the converter, the innermost one about the operator.
         cause: BaseException = error
@@ -136,6 +134,22 @@ def to_onnx(traced: Traced) -> bytes:
         raise UserError(
             f'{FLAG}: {traced.name} cannot be converted to ONNX ({describe_error(cause)}); {ALTERNATIVE}'
         ) from cause
+
+
+def graph_bytes(
+    program: ExportedProgram, batch_dims: Any = None, names: Sequence[str] | None = None
+) -> bytes:
+    """A traced graph as the bytes of an ONNX file, without paths of source files.
+
+    Args:
+        program: The graph.
+        batch_dims: Its dynamic dimensions; None: all shapes are fixed.
+        names: Names of its outputs; None: as the converter has them.
+    """
+    exported = torch.onnx.export(
+        program, dynamic_shapes=batch_dims, output_names=names, verbose=False
+    )
+    proto = exported.model_proto
     for node in (*proto.graph.node, *(n for f in proto.functions for n in f.node)):
         del node.metadata_props[:]
         node.ClearField('doc_string')

@@ -8,6 +8,7 @@ from torch import Tensor
 from ...common.errors import InfeasibleBudgetError
 from ...structure.unit_group import UnitGroup
 from ..constraint import Constraint
+from ..rounding import per_group
 
 
 class Allocator:
@@ -35,7 +36,11 @@ class Allocator:
         return self
 
     def allocate(
-        self, scores: Sequence[Tensor], constraint: Constraint, floors: Tensor, round_to: int = 1
+        self,
+        scores: Sequence[Tensor],
+        constraint: Constraint,
+        floors: Tensor,
+        round_to: int | Tensor = 1,
     ) -> Tensor:
         """Decide how many units each group keeps.
 
@@ -43,7 +48,8 @@ class Allocator:
             scores: Importance of every unit, one float64 vector per group of the constraint.
             constraint: What limits them.
             floors: Fewest units each group may keep, LongTensor (groups,).
-            round_to: What is left of a group that loses units is a multiple of this.
+            round_to: What is left of a group that loses units is a multiple of this; where it differs by
+                kind of unit a LongTensor (groups,).
 
         Returns:
             LongTensor (groups,) of units kept; the cost is at most ``constraint.limit``.
@@ -54,7 +60,7 @@ class Allocator:
         raise NotImplementedError
 
 
-def rounded_floors(floors: Tensor, sizes: Tensor, round_to: int) -> Tensor:
+def rounded_floors(floors: Tensor, sizes: Tensor, round_to: int | Tensor) -> Tensor:
     """Floors as multiples of ``round_to``; a group too small for that keeps all its units."""
     raised = (floors + round_to - 1) // round_to * round_to
     return torch.minimum(raised, sizes)
@@ -103,7 +109,7 @@ def of_range(constraint: Constraint, floors: Tensor, asked: float) -> str:
     return f". All units hold {held:.4g} of it: with budget.of='range' a ratio is of what they hold"
 
 
-def whole_units(left: Tensor, sizes: Tensor, floors: Tensor, round_to: int) -> Tensor:
+def whole_units(left: Tensor, sizes: Tensor, floors: Tensor, round_to: int | Tensor) -> Tensor:
     """Fractional counts rounded down to multiples of ``round_to``, but not below the floors."""
     kept = (left + 1e-9).floor().long()
     kept = torch.where(kept < sizes, kept // round_to * round_to, kept)
@@ -123,7 +129,7 @@ def least_scale(total: Callable[[float], float], limit: float, most: float) -> f
 
 
 def restore_rounded_units(
-    left: Tensor, counts: Tensor, sizes: Tensor, constraint: Constraint, round_to: int
+    left: Tensor, counts: Tensor, sizes: Tensor, constraint: Constraint, round_to: int | Tensor
 ) -> Tensor:
     """Return units that rounding down took too many, at most one chunk to each group.
 
@@ -140,10 +146,10 @@ def restore_rounded_units(
     Returns:
         New counts.
     """
-    counts = counts.clone()
+    counts, chunks = counts.clone(), per_group(round_to, len(sizes))
     for g in (left - counts).argsort(descending=True, stable=True).tolist():
         more = counts.clone()
-        more[g] = min(int(counts[g]) + round_to, int(sizes[g]))
+        more[g] = min(int(counts[g]) + chunks[g], int(sizes[g]))
         if left[g] > counts[g] and constraint.cost.total(more) <= constraint.limit:
             counts = more
     return counts
@@ -164,16 +170,18 @@ class Items:
         scores: Sequence[Tensor],
         costs: Tensor,
         floors: Tensor,
-        round_to: int,
+        round_to: int | Tensor,
     ):
         groups, units, priorities = [], [], []
-        for g, score in enumerate(scores):
+        for g, (score, chunk) in enumerate(
+            zip(scores, per_group(round_to, len(scores)), strict=True)
+        ):
             removable = len(score) - int(floors[g])
             if removable <= 0:
                 continue
-            chunks = chunk_sizes(len(score), removable, round_to)
+            chunks = chunk_sizes(len(score), removable, chunk)
             ordered = score.double().sort(stable=True).values[:removable]
-            if round_to > 1:
+            if chunk > 1:
                 which = torch.repeat_interleave(torch.arange(len(chunks)), chunks)
                 sums = torch.zeros(len(chunks), dtype=torch.float64).index_add_(0, which, ordered)
                 ordered = sums / chunks
@@ -205,7 +213,7 @@ def greedy(
     scores: Sequence[Tensor],
     constraint: Constraint,
     floors: Tensor,
-    round_to: int,
+    round_to: int | Tensor,
     per_cost: bool,
 ) -> Tensor:
     """Remove units in ascending order of priority until the limit is kept.

@@ -91,7 +91,9 @@ class LayerWise(Allocator):
         return torch.tensor(weights, dtype=torch.float64)
 
 
-def nearest_units(remaining: Tensor, sizes: Tensor, floors: Tensor, round_to: int) -> Tensor:
+def nearest_units(
+    remaining: Tensor, sizes: Tensor, floors: Tensor, round_to: int | Tensor
+) -> Tensor:
     """Round fractional counts to the nearest multiple of ``round_to`` or the whole group, halves down.
 
     Args:

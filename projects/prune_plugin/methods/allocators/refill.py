@@ -50,6 +50,5 @@ class Refill(Allocator):
     def allocate(self, scores, constraint, floors, round_to=1):
         """See :meth:`Allocator.allocate`; the limit of the constraint isn't read."""
         counts = torch.tensor([self.counts[group.name] for group in constraint.members])
-        if round_to > 1:
-            counts = counts // round_to * round_to
+        counts = counts // round_to * round_to
         return torch.maximum(counts, floors)

@@ -144,6 +144,16 @@ class Budget:
         """
         return cost
 
+    def remeasured(self, dense: nn.Module, pruned: nn.Module, profile: dict) -> BudgetResult | None:
+        """What came of the budget, measured on the pruned model; None where reports have that anyway.
+
+        Args:
+            dense: The model as given.
+            pruned: What is left of it.
+            profile: As for :meth:`cost`.
+        """
+        return None
+
     def constraints(self, groups: Sequence[UnitGroup], cost: Cost) -> list[Constraint]:
         """The constraints that the allocators must meet: by default one over all groups."""
         dense = cost.total(sizes(groups))

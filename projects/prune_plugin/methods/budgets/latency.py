@@ -1,202 +1,209 @@
 """A budget of measured time."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import replace
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ...checkpoints.engines.timing import TIMING_ENGINES
 from ...common.errors import UserError
-from ...common.eval_mode import evaluation_mode
 from ...common.model_interface import profile_batch_size_of
 from ...common.progress import track
 from ...common.registry import BUDGETS
-from ...common.unchanged import unchanged
-from ...common.validation import MAX_SECONDS, at_least, check_number
-from ...evaluation.environment import device_name
+from ...common.validation import MAX_SECONDS, at_least, check_number, one_of
 from ...evaluation.example_inputs import Example, example_of
-from ...evaluation.latency import interleaved_latency, model_latency
-from ...structure.prune_state import PruneState
 from ...structure.slimming import slim
-from ...structure.unit_group import Attr, UnitGroup
-from .base import Budget
+from ...structure.unit_group import UnitGroup
+from ..rounding import RoundTo, round_to_of
+from .base import Budget, BudgetResult
 from .costs import TableCost
+from .latency_table import LatencyTable
+from .layer_shapes import (
+    layer_shape,
+    measured_counts,
+    model_shape,
+    owner_calls,
+    signature,
+    slim_owner,
+)
 
 #: Forward passes of dense and slim model that the correction takes, at least.
 CORRECTION_PASSES = 7
 #: Fraction of the time below which noise is larger than the error.
 LEAST_TO_CORRECT = 0.1
-#: By how much measured savings may differ from predicted ones: beyond, it is noise.
+#: By how much measured savings may differ from predicted ones at once: beyond, it may be noise.
 CORRECTIONS = (0.5, 2.0)
+#: How often a slim copy is timed at most, and how close to the prediction is close enough.
+TRIALS, CLOSE = 4, 0.02
+#: How many times its seconds a layer may take to be timed three times: large ones would be noise else.
+PATIENCE = 20
+#: Time to spend on the dense and the pruned model, in seconds, at least.
+FINAL_SECONDS = 4.0
+
+#: From a group and the call of its owner to the owner's times: counts and milliseconds, both ascending.
+Times = Callable[[UnitGroup, Example], tuple[Tensor, Tensor]]
 
 
 @BUDGETS.register_module(name='latency')
 class LatencyBudget(Budget):
-    """Remove a fraction of the forward time, measured on the model's device.
+    """Remove a fraction of the forward time, measured in an engine or on another machine.
 
     Each module that owns units is timed at a few numbers of units (multiples of ``prune_cfg.round_to``),
     on the inputs of its first call; times in between are interpolated. Modules of equal shapes are timed
     once. As a module alone may run faster or slower than among others, what this predicts is corrected by
-    the time of a slim copy, pruned accordingly. The tools use a GPU if there is one.
-    ``prune_cfg.profile`` sets the batch size and the number of CPU threads. On several ranks only rank 0
-    measures.
+    the time of slim copies, pruned accordingly. ``prune_cfg.profile`` sets the batch size and the number
+    of CPU threads. On several ranks only rank 0 measures.
+
+    PyTorch is timed on the model's device: the tools use a GPU if there is one. The other engines run on
+    the CPU, what is timed there is exported to ONNX first, and the pruned model as a whole is timed in
+    them too, for the report. With a ``table`` nothing is timed here, and nothing corrected.
 
     Args:
         ratio: Fraction of the time to remove.
         points: Numbers of units measured per module.
         seconds: Time to spend on each module, in seconds.
+        engine: What runs the modules: ``'torch'``, ``'onnxruntime'`` or ``'openvino'``.
+        table: CSV file with the times of another machine, by what ``tools/latency_table.py`` writes;
+            None: they are measured here.
+
+    Raises:
+        UserError: an engine is unknown or isn't installed, or the table is broken.
 
     Example:
         >>> prune_cfg = dict(budget=dict(type='latency', ratio=0.3), profile=dict(batch_size=8))
+        >>> prune_cfg = dict(budget=dict(type='latency', ratio=0.4, engine='onnxruntime'))
     """
 
     quantity = 'latency'
     unit = 'ms'
-    measured = tried = True
+    measured = True
 
-    def __init__(self, ratio: float = 0.3, points: int = 5, seconds: float = 0.5):
+    def __init__(
+        self,
+        ratio: float = 0.3,
+        points: int = 5,
+        seconds: float = 0.5,
+        engine: str = 'torch',
+        table: str | os.PathLike | None = None,
+    ):
         super().__init__(ratio)
         at_least('prune_cfg.budget.points', points, 2)
         check_number('prune_cfg.budget.seconds', seconds, 0, MAX_SECONDS)
         self.points, self.seconds = points, seconds
+        key = 'prune_cfg.budget.engine'
+        self.engine = TIMING_ENGINES[one_of(key, engine, TIMING_ENGINES)]
+        self.engine.check(key)
+        self.table = None if table is None else LatencyTable(table)
+        if self.table is not None and engine != 'torch':
+            raise UserError(
+                f'prune_cfg.budget.table is {str(table)!r}, whose times are measured elsewhere, and engine '
+                f'{engine!r}; leave one out'
+            )
+        if self.table is not None:
+            self.quantity = f'latency by {Path(self.table.path).name}'
+        elif engine != 'torch':
+            self.quantity = f'latency in {engine}'
+        self.tried = self.table is None  # a slim copy can be timed here alone
 
     def cost(self, model, groups, profile):
         """See :meth:`Budget.cost`."""
-        batch = profile.get('batch_size', 1)
+        batch, threads = profile.get('batch_size', 1), profile.get('num_threads', 1)
         example = example_of(model, profile, batch, 'a latency budget')
-        threads, round_to = profile.get('num_threads', 1), profile.get('round_to', 1)
-        calls = module_calls(model, {group.owner for group in groups}, example)
+        calls = owner_calls(model, groups, example)
+        if self.table is not None:
+            base, times = self.table.of_model(model_shape(model, example)), self._looked_up(model)
+            where = str(self.table.path)
+        else:
+            times = self._measured(model, threads, profile.get('round_to', 1))
+            where = self.engine.where(model)
         cache: dict[tuple, tuple[Tensor, Tensor]] = {}
         tables = []
         for group in track(groups, 'timing', len(groups)):
-            if group.owner not in calls:
-                raise UserError(
-                    f'prune_cfg.budget: {group.name} did not run on the example input, so it cannot '
-                    'be timed; exclude it'
-                )
             key = signature(model, group, calls[group.owner])
             if key not in cache:
-                cache[key] = self._table(model, group, calls[group.owner], threads, round_to)
+                # More units don't take less time; measurements that say so are noise.
+                counts, found = times(group, calls[group.owner])
+                cache[key] = counts, found.cummax(0).values
             tables.append(cache[key])
-        (base,) = model_latency([model], example, num_threads=threads)
+        if self.table is None:
+            (base,) = self.engine.latency([model], example, seconds=2.0, num_threads=threads)
         print_log(
             f'latency: {base:.4g} ms, batch {batch or profile_batch_size_of(model)}, {threads} thread(s), '
-            f'{device_name(model)}',
+            f'{where}',
             'current',
         )
         return TableCost(base, tables)
 
     def corrected(self, model, groups, trial, cost, profile):
-        """See :meth:`Budget.corrected`: by the time of a slim copy."""
-        counts, state = trial(cost)
-        predicted = 1 - cost.total(counts) / cost.base
-        if predicted < LEAST_TO_CORRECT or not state.reduced:
-            return cost
-        batch = profile.get('batch_size', 1)
-        example = example_of(model, profile, batch, 'a latency budget')
-        copy = slim(deepcopy(model), state)
+        """See :meth:`Budget.corrected`: by the time of slim copies, until it is as predicted."""
         seconds = max(self.seconds, 2 * CORRECTION_PASSES * cost.base / 1e3)
-        threads = profile.get('num_threads', 1)
-        dense, slimmed = model_latency([model, copy], example, seconds=seconds, num_threads=threads)
-        measured = 1 - slimmed / dense
         low, high = CORRECTIONS
-        factor = min(max(measured / predicted, low), high)
-        print_log(
-            f'latency: planned for {predicted:.1%} less, measured {measured:.1%}: tables corrected',
-            'current',
-        )
-        return TableCost(cost.base, cost.tables, cost.factor * factor)
+        for _ in range(TRIALS):
+            counts, state = trial(cost)
+            predicted = 1 - cost.total(counts) / cost.base
+            if predicted < LEAST_TO_CORRECT or not state.reduced:
+                return cost
+            copy = slim(deepcopy(model), state)
+            dense, slimmed = self._whole([model, copy], profile, seconds)
+            measured = 1 - slimmed / dense
+            factor = min(max(measured / predicted, low), high)
+            print_log(
+                f'latency: planned for {predicted:.1%} less, measured {measured:.1%}: tables corrected',
+                'current',
+            )
+            cost = TableCost(cost.base, cost.tables, cost.factor * factor)
+            if abs(measured - predicted) < CLOSE:
+                return cost
+        return cost
 
-    def _table(
-        self, model: nn.Module, group: UnitGroup, call: Example, threads: int, round_to: int
-    ) -> tuple[Tensor, Tensor]:
-        """Time of the group's owner by its number of units: counts and milliseconds, both ascending."""
-        args, kwargs = call
-        counts = measured_counts(group, self.points, round_to)
-        owner = model.get_submodule(group.owner)
-        local = relative_to(group, group.owner)
-        modules = []
-        for count in counts.tolist():
-            state = PruneState({local.name: local}, {local.name: torch.arange(count)})
-            holder = nn.ModuleDict({'m': deepcopy(owner)})
-            slim(holder, state).eval()
-            modules.append(holder['m'])
-        with torch.inference_mode():
-            device = next(owner.parameters()).device
-            calls = [partial(module, *args, **kwargs) for module in modules]
-            times = interleaved_latency(calls, self.seconds, threads, device)
-        if len(counts) == 1:  # all units must stay, so nothing is saved
-            counts, times = torch.tensor([0, group.size]), times * 2
-        # More units don't take less time; measurements that say so are noise.
-        return counts.double(), torch.tensor(times, dtype=torch.float64).cummax(0).values
+    def remeasured(self, dense, pruned, profile):
+        """See :meth:`Budget.remeasured`: in another engine than the one that every report has."""
+        if self.table is not None or self.engine.name == 'torch':
+            return None
+        before, after = self._whole([dense, pruned], profile, FINAL_SECONDS)
+        return BudgetResult(self.quantity, self.ratio, 1 - after / before, before, after, self.unit)
 
+    def _whole(
+        self, models: Sequence[nn.Module], profile: dict[str, Any], seconds: float
+    ) -> list[float]:
+        """Milliseconds of whole models, by the profile's batch size and threads."""
+        batch = profile.get('batch_size', 1)
+        example = example_of(models[0], profile, batch, 'a latency budget')
+        threads = profile.get('num_threads', 1)
+        return self.engine.latency(models, example, seconds=seconds, num_threads=threads)
 
-def measured_counts(group: UnitGroup, points: int, round_to: int) -> Tensor:
-    """Numbers of units at which to measure a group, ascending: at most ``points``, up to all.
+    def _looked_up(self, model: nn.Module) -> Times:
+        """Times from the table."""
+        assert self.table is not None
+        table = self.table
 
-    They are multiples of ``round_to``, as what will be left is: on GPUs other widths may take longer.
-    """
-    least = max(1, group.least)
-    steps = torch.linspace(least, group.size, min(points, group.size))
-    steps = (steps / round_to).round() * round_to
-    steps[-1] = group.size  # which may be no multiple
-    counts = steps[(steps >= least) & (steps <= group.size)].unique().long()
-    if len(counts) > 1 or group.least == group.size:
-        return counts
-    return torch.tensor([group.least, group.size])
+        def times(group: UnitGroup, call: Example) -> tuple[Tensor, Tensor]:
+            shape = layer_shape(model, group, call)
+            return or_nothing(group, *table.of_layer(shape, group.size, group.least, group.name))
 
+        return times
 
-def relative_to(group: UnitGroup, owner: str) -> UnitGroup:
-    """The group as it is in a model whose only module is its owner, named ``m``."""
+    def _measured(self, model: nn.Module, threads: int, round_to: RoundTo) -> Times:
+        """Times in the engine, of slim copies."""
 
-    def local(name: str) -> str:
-        return f'm.{name.removeprefix(owner).removeprefix(".")}'.rstrip('.')
+        def times(group: UnitGroup, call: Example) -> tuple[Tensor, Tensor]:
+            counts = measured_counts(group, self.points, round_to_of(round_to, group))
+            modules = [slim_owner(model, group, count) for count in counts.tolist()]
+            found = self.engine.latency(
+                modules, call, seconds=self.seconds, num_threads=threads, patience=PATIENCE
+            )
+            return or_nothing(group, counts.double(), torch.tensor(found, dtype=torch.float64))
 
-    cuts = tuple(replace(cut, name=local(cut.name)) for cut in group.cuts)
-    attrs = tuple(Attr(local(a.module), a.name, a.per_unit) for a in group.attrs)
-    converts, emptied = (
-        tuple((local(module), converter) for module, converter in pairs)
-        for pairs in (group.converts, group.emptied)
-    )
-    group = replace(group, name=local(group.name), owner='m')
-    return replace(group, cuts=cuts, attrs=attrs, converts=converts, emptied=emptied)
+        return times
 
 
-@torch.no_grad()
-def module_calls(model: nn.Module, names: set[str], example: Example) -> dict[str, Example]:
-    """The arguments of each named module's first call in a forward pass on ``example``."""
-    calls: dict[str, Example] = {}
-    handles = []
-    for name in names:
-
-        def record(
-            module: nn.Module, args: tuple, kwargs: dict[str, Any], name: str = name
-        ) -> None:
-            calls.setdefault(name, (args, kwargs))
-
-        module = model.get_submodule(name)
-        handles.append(module.register_forward_pre_hook(record, with_kwargs=True))
-    try:
-        with evaluation_mode(model, fused=True), unchanged(model):
-            model(*example[0], **example[1])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls
-
-
-def signature(model: nn.Module, group: UnitGroup, call: Example) -> tuple:
-    """A key that is equal for groups whose owners take the same time: class, shapes and cuts."""
-    owner = model.get_submodule(group.owner)
-    inputs: Sequence[Any] = (*call[0], *call[1].values())
-    return (
-        type(owner).__name__,
-        group.kind,
-        tuple((cut.name.removeprefix(group.owner), cut.dim, cut.width) for cut in group.cuts),
-        tuple((name, tuple(p.shape)) for name, p in owner.named_parameters()),
-        tuple(tuple(x.shape) for x in inputs if isinstance(x, Tensor)),
-    )
+def or_nothing(group: UnitGroup, counts: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    """Counts and times; of a group that keeps all its units the same time at 0 units: nothing is saved."""
+    if len(counts) > 1:
+        return counts, times
+    return torch.tensor([0.0, group.size], dtype=torch.float64), times.repeat(2)

@@ -9,6 +9,7 @@ from ...structure.prune_state import PruneState
 from ...structure.unit_group import UnitGroup, named_tensors
 from ..allocators.base import fill_back
 from ..constraint import Cost, counts, least_counts, sizes
+from ..rounding import check_kinds, round_to_of_groups
 
 if TYPE_CHECKING:
     from .structured import StructuredPruner
@@ -25,11 +26,13 @@ def allocated(
     kept: list[Tensor] = [torch.arange(group.size) for group in groups]
     floors = least_counts(groups, scores, pruner.min_keep)
     pruner.allocator.check(groups)
+    check_kinds(pruner.round_to, groups)
     allocator = pruner.allocator.fitted(groups, named_tensors(model), pruner.budget.ratio)
     for constraint in pruner.budget.constraints(groups, cost):
         members = constraint.groups
         of_members = [scores[g] for g in members]
-        left = allocator.allocate(of_members, constraint, floors[members], pruner.round_to)
+        round_to = round_to_of_groups(pruner.round_to, [groups[g] for g in members])
+        left = allocator.allocate(of_members, constraint, floors[members], round_to)
         left = fill_back(left, sizes(constraint.members), pruner.fillback_rate)
         for g, score, count in zip(members, of_members, left.tolist(), strict=True):
             order = score.sort(stable=True).indices

@@ -24,6 +24,7 @@ from ...training.settings import RecoverySettings
 from ..budgets import Budget, MetricBudget
 from ..penalties import Penalty
 from ..reconstruction import Reconstruction
+from ..rounding import RoundTo
 from ..schedules import OneShot, Round, Schedule
 from .budget_block import is_searched, with_ratio
 from .data_source import DataSource, DataUser
@@ -54,7 +55,8 @@ class Pruner:
     #: Whether whole units are removed, so that shapes change; else single weights become zero.
     removes_units = False
     #: Fewest units that a group keeps, and of what the number of kept units is a multiple.
-    min_keep, round_to = 0, 1
+    min_keep: int = 0
+    round_to: RoundTo = 1
     #: Trains the pruned model, part by part, on the dense one's activations; None: not.
     reconstruction: Reconstruction | None = None
     #: Regularizes units that are scheduled for removal; None: what is chosen is removed at once.

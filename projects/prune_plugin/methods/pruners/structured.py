@@ -34,6 +34,7 @@ from ..compensation import Compensation
 from ..constraint import Cost, counts, sizes
 from ..criteria import Random
 from ..criteria.base import checked
+from ..rounding import checked_round_to
 from ..sparsifiers import Magnitude
 from .allocation import allocated, corrected_cost
 from .base import Pruner
@@ -78,7 +79,8 @@ class StructuredPruner(Pruner):
         include: See :class:`Pruner`; matched against unit groups' names.
         exclude: See :class:`Pruner`.
         min_keep: Fewest units that a group keeps (for whole layers: that the model keeps).
-        round_to: What is left of a group that loses units is a multiple of this.
+        round_to: What is left of a group that loses units is a multiple of this; or a dict of such
+            numbers by kind of unit. Kinds that aren't named then have 1.
         layer_start: First layer of which units may go; None: the model's first.
         layer_end: First layer after those; None: all to the end.
         remove_empty_layers: Remove whole pre-norm layers once all their units are gone, if that
@@ -116,7 +118,7 @@ class StructuredPruner(Pruner):
         include: Sequence[str] = ('.*',),
         exclude: Sequence[str] = (),
         min_keep: int = 1,
-        round_to: int | None = None,
+        round_to: int | Mapping[str, int] | None = None,
         layer_start: int | None = None,
         layer_end: int | None = None,
         remove_empty_layers: bool = False,
@@ -152,9 +154,7 @@ class StructuredPruner(Pruner):
             )
         self.allocator = build(ALLOCATORS, allocator, 'prune_cfg.allocator')
         at_least('prune_cfg.min_keep', min_keep, 0)
-        round_to = 1 if round_to is None else round_to
-        at_least('prune_cfg.round_to', round_to, 1)
-        self.min_keep, self.round_to = min_keep, round_to
+        self.min_keep, self.round_to = min_keep, checked_round_to(round_to)
         check_range(layer_start, layer_end)
         self.layers = layer_start, layer_end
         if not isinstance(remove_empty_layers, bool):

@@ -8,6 +8,6 @@ SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 #: The same stage has the same colour everywhere.
 STAGE = {
     'dense': '#4a5568', 'pruned': BLUE, 'slim': BLUE, 'masked': VERMILION, 'recovered': GREEN,
-    'onnx': ORANGE,
+    'onnx': ORANGE, 'openvino': SKY, 'gguf': PURPLE,
 }  # fmt: skip
 TEXT, SOFT, TRACK, GRID = '#1a202c', '#4a5568', '#e4e7eb', '#edf2f7'

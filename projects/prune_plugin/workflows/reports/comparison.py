@@ -18,14 +18,16 @@ from .terminal_width import table_console
 
 #: Columns of ``compare.csv`` before the metrics.
 MODEL_COLUMNS = (
-    'label', 'checkpoint', 'structure', 'params', 'zeros', 'flops', 'latency_ms', 'file_bytes',
-    'weight_bytes',
+    'label', 'checkpoint', 'structure', 'params', 'zeros', 'flops', 'latency_ms', 'tokens_per_s',
+    'file_bytes', 'weight_bytes',
 )  # fmt: skip
 MEANINGS = {
     'dense': 'dense',
     'slim': 'slim: units removed',
     'masked': 'masked: single weights set to zero',
     'onnx': 'a file that onnxruntime runs',
+    'openvino': 'a file that OpenVINO runs',
+    'gguf': 'a file that llama.cpp runs',
 }
 BETTER = {'max': 'higher is better', 'min': 'lower is better'}
 
@@ -43,10 +45,17 @@ QUANTITIES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ('params', 'parameters', si),
     ('flops', 'FLOPs', si),
     ('latency_ms', 'latency', lambda value: f'{value:.4g} ms'),
+    ('tokens_per_s', 'tokens per second', '{:.4g}'.format),
     ('weight_bytes', 'weights in the file', lambda value: si(value, 'B')),
     ('file_bytes', 'whole file', lambda value: si(value, 'B')),
     ('zeros', 'zero weights', lambda value: f'{100 * value:.1f} %'),
 )
+
+
+def quantities(models: Sequence[dict[str, Any]]) -> list[tuple[str, str, Callable[[float], str]]]:
+    """``QUANTITIES``, tokens per second only where a model writes any."""
+    without = () if any(model.get('tokens_per_s') for model in models) else ('tokens_per_s',)
+    return [entry for entry in QUANTITIES if entry[0] not in without]
 
 
 def write_comparison(report: dict[str, Any], folder: Path) -> list[Path]:
@@ -61,7 +70,7 @@ def write_comparison(report: dict[str, Any], folder: Path) -> list[Path]:
     """
     names = list(dict.fromkeys(name for m in report['models'] for name in m['metrics'] or {}))
     rows = [
-        [model[key] for key in MODEL_COLUMNS] + [(model['metrics'] or {}).get(n) for n in names]
+        [model.get(key) for key in MODEL_COLUMNS] + [(model['metrics'] or {}).get(n) for n in names]
         for model in report['models']
     ]
     files = [folder / 'compare.csv', folder / 'compare.json', folder / 'compare.png']
@@ -101,8 +110,8 @@ def table_rows(
 
     models = report['models']
     rows = [
-        (name, cells([model[key] for model in models], read, relative=True))
-        for key, name, read in QUANTITIES
+        (name, cells([model.get(key) for model in models], read, relative=True))
+        for key, name, read in quantities(models)
         if key != 'zeros'
     ]
     zeros = ['-' if m['zeros'] is None else f'{100 * m["zeros"]:.1f} %' for m in models]
@@ -178,8 +187,10 @@ def panels(report: dict[str, Any]) -> list[dict[str, Any]]:
     """What to draw: title, subtitle, one value and one text per model; None wasn't measured."""
     models = report['models']
     found = []
-    for key, name, read in QUANTITIES[:4]:
-        values = [model[key] for model in models]
+    for key, name, read in quantities(models):
+        if key in ('file_bytes', 'zeros'):
+            continue
+        values = [model.get(key) for model in models]
         if not any(values):
             continue
         texts = ['-' if value is None else read(value) for value in values]
@@ -188,7 +199,8 @@ def panels(report: dict[str, Any]) -> list[dict[str, Any]]:
                 text if value is None else f'{text} ({100 * value / values[0]:.0f} %)'
                 for text, value in zip(texts[1:], values[1:], strict=True)
             ]
-        found.append(dict(title=name, better='min', values=values, texts=texts))
+        better = 'max' if key == 'tokens_per_s' else 'min'
+        found.append(dict(title=name, better=better, values=values, texts=texts))
     for name, better in report['headline'].items():
         values = [(model['metrics'] or {}).get(name) for model in models]
         texts = ['-' if value is None else f'{value:.4g}' for value in values]
