@@ -66,6 +66,12 @@ class CalibrationData:
         rank, world = dist.get_dist_info()
         return len(range(rank, len(self.batches), world))
 
+    @property
+    def dense_stream(self) -> 'CalibrationData':
+        """The batches that run through the dense model beside the pruned one: the same, unless they are
+        hidden states, which differ."""
+        return self
+
 
 class GivenBatches(CalibrationData):
     """Batches that the user made; rank r of n takes the batches r, r + n, ... of them.

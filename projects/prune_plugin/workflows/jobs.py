@@ -40,6 +40,7 @@ from .reports import (
 from .run_log import nothing_left_of_errors, waiting_log
 from .run_report import RunReport
 from .save_results import write_report
+from .streamed import check_exports, prune_streamed
 from .train import recover, train_in_rounds, use_amp
 
 
@@ -82,7 +83,10 @@ def prune(
     formats.check(cfg, exports)
     check_resume(pruner, options)
     with started(cfg, launcher, options.output_dir):
-        if pruner.in_rounds:
+        if pruner.execution.streamed:
+            check_exports(exports)
+            result = prune_streamed(cfg, pruner, options)
+        elif pruner.in_rounds:
             result = prune_in_rounds(cfg, pruner, options)
         else:
             result = prune_once(cfg, pruner, options)
@@ -203,7 +207,7 @@ def started(cfg: Config, launcher: str, folder: Path | None = None) -> Iterator[
 
 def check_resume(pruner: Pruner, options: PruneOptions) -> None:
     """Raise :class:`UserError` if a pruning of this kind can't be resumed."""
-    if options.resume and pruner.removes_units:
+    if options.resume and pruner.removes_units and not pruner.execution.streamed:
         raise UserError(
             f'--resume goes with a WeightPruner, but prune_cfg.type is {type(pruner).__name__!r}; its '
             'training goes on with tools/train.py --resume'

@@ -128,10 +128,25 @@ class MemoryRow:
     total: float
 
 
+@dataclass
+class StreamedRun:
+    """What a run block by block took.
+
+    Attributes:
+        blocks: Number of blocks.
+        bytes_read: Bytes of weights read from files, by the last sitting of a resumed run.
+        bytes_written: Bytes of weights written, likewise.
+    """
+
+    blocks: int
+    bytes_read: int
+    bytes_written: int
+
+
 #: Stages in the order of their columns; a report has some of them.
 STAGES = ('dense', 'pruned', 'masked', 'recovered')
 #: Keys that only some runs have: without a value they are not in the file.
-OPTIONAL = ('masked', 'recovered', 'rounds', 'search', 'scores', 'memory', 'budget')
+OPTIONAL = ('masked', 'recovered', 'rounds', 'search', 'scores', 'memory', 'budget', 'streamed')
 
 
 @dataclass
@@ -170,6 +185,7 @@ class RunReport:
         command: The command line.
         scores: Where scores come from, in a plan by shapes alone.
         memory: What each rank would hold in training, in a plan by shapes alone.
+        streamed: What a run with ``execution.mode='streamed'`` read and wrote.
         notes: What the figures mean, by key.
         environment: Versions and devices behind the figures.
     """
@@ -198,6 +214,7 @@ class RunReport:
     command: list[str] = field(default_factory=list)
     scores: str | None = None
     memory: list[MemoryRow] | None = None
+    streamed: StreamedRun | None = None
     notes: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
 
@@ -241,7 +258,7 @@ class RunReport:
 #: Keys of the report that hold a record, or a list of them.
 RECORDS: dict[str, type] = {
     'dense': Stage, 'pruned': Stage, 'masked': MaskedStage, 'recovered': RecoveredStage,
-    'budget': BudgetResult,
+    'budget': BudgetResult, 'streamed': StreamedRun,
 }  # fmt: skip
 LISTS: dict[str, type] = {
     'rounds': Row, 'groups': GroupRow, 'weights': WeightRow, 'memory': MemoryRow,

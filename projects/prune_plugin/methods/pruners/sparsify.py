@@ -129,6 +129,11 @@ class SparsifierRun:
         """A forward pass for each batch of this rank."""
         return forward_calls(self.model, self.data, self.loss)
 
+    def dense_calls(self, calls: list[Call]) -> list[Call]:
+        """Those that may run through the dense model, of these or of the data's dense stream."""
+        stream = getattr(self.data, 'dense_stream', self.data)
+        return calls if stream is self.data else forward_calls(self.model, stream, self.loss)
+
     def observe(self) -> dict[str, Any]:
         """What layers read in the model as it is, by the first of those that share an input.
 
@@ -231,7 +236,7 @@ class SparsifierRun:
         if self.sparsifier.dense_share:
             rank, world = dist.get_dist_info()
             number = max(1, round(self.sparsifier.dense_share * len(self.data.batches)))
-            dense = calls[: len(range(rank, number, world))]
+            dense = self.dense_calls(calls)[: len(range(rank, number, world))]
             later = layers_that_run_later(self.model, inputs, self.first_call)
         with Bar(disable=not dist.is_main_process()) as bar:
             task = bar.add_task('pruning layers', total=len(inputs))

@@ -81,6 +81,7 @@ class StructuredPruner(Pruner):
         recovery: See :class:`Pruner`.
         profile: See :class:`Pruner`.
         name: See :class:`Pruner`.
+        execution: See :class:`Pruner`.
 
     Raises:
         UserError: anything in the config that isn't valid; the message names the key.
@@ -116,8 +117,11 @@ class StructuredPruner(Pruner):
         recovery: Mapping = {},  # noqa: B006
         profile: Mapping = {},  # noqa: B006
         name: str | None = None,
+        execution: Mapping = {},  # noqa: B006
     ):
-        super().__init__(budget, schedule, include, exclude, calibration, recovery, profile, name)
+        super().__init__(
+            budget, schedule, include, exclude, calibration, recovery, profile, name, execution
+        )
         if penalty is not None:
             self.penalty = build(PENALTIES, penalty, 'prune_cfg.penalty')
         check_number('prune_cfg.fillback_rate', fillback_rate, 0, 1, least=True)

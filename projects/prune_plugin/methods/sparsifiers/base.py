@@ -34,6 +34,8 @@ class Sparsifier:
     #: Fraction of the calibration batches for which :meth:`statistic` also needs the layer's inputs in the
     #: dense model.
     dense_share = 0.0
+    #: Whether weights of several layers are compared with each other, so that all are needed at once.
+    ranks_together = False
 
     def __init__(self, pattern: str | None = None):
         self.pattern = parse_pattern(pattern)

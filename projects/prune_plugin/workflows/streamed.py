@@ -1,0 +1,225 @@
+"""Pruning a model block by block into a Hugging Face folder: ``prune_cfg.execution.mode='streamed'``."""
+
+import os
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from ..checkpoints.export.formats import Exports
+from ..checkpoints.shards import ShardedWeights, ShardWriter, plan_shards
+from ..common.device import best_device
+from ..common.errors import UserError
+from ..common.meta_parameters import parameters_on_meta
+from ..common.model_interface import (
+    offers_streaming,
+    save_description_of,
+    saved_names_of,
+    weight_folder_of,
+)
+from ..common.timing import timed
+from ..evaluation.example_inputs import require_example_input
+from ..evaluation.profiling import profile
+from ..evaluation.test_set import TestSet, headline
+from ..methods.pruners import Plan, Pruner
+from ..streaming.chain import BlockChain, find_chain
+from ..streaming.progress import StreamProgress
+from ..streaming.skeleton import Skeleton
+from ..streaming.sweep import Sweep, Swept
+from ..training.dry_build import try_metrics
+from .options import PruneOptions, PruneResult
+from .plan_on_meta import build_on_meta
+from .prune import check_config, data_factory, progress_key
+from .report_building import start_report
+from .run_log import open_log
+from .run_report import StreamedRun, WeightRow
+from .save_results import file_stem, write_report
+from .streamed_methods import method_for
+
+
+@dataclass
+class Target:
+    """What a streamed run is about.
+
+    Attributes:
+        meta: The dense model on the meta device.
+        chain: Its blocks.
+        skeleton: The model and its files.
+    """
+
+    meta: nn.Module
+    chain: BlockChain
+    skeleton: Skeleton
+
+
+def prune_streamed(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
+    """Prune the config's model block by block, evaluate before and after, and write a folder and a report.
+
+    Args:
+        cfg: The config.
+        pruner: One with ``execution.mode='streamed'``.
+        options: See :class:`PruneOptions`.
+
+    Raises:
+        UserError: bad input, or a model that can't be streamed; nothing has been written then. Or a disk
+            that is full.
+    """
+    check_streamed(cfg, pruner, options)
+    folder = options.output_dir
+    seconds: dict[str, float] = {}
+    with timed(seconds, 'load'):
+        target = read_target(cfg, pruner)
+    check_config(cfg, pruner, target.meta, bool(options.from_table))
+    data = data_factory(cfg, pruner)
+    with timed(seconds, 'score'):
+        method, plan = method_for(pruner, target.skeleton, data, options)
+    slimmed = deepcopy(target.meta)
+    method.shrink_all(slimmed)
+    names = saved_names_of(slimmed)
+    tensors = slimmed.state_dict()
+    shapes = {saved: (tensors[n].dtype, tuple(tensors[n].shape)) for n, saved in names.items()}
+    shards = plan_shards(shapes, pruner.execution.shard_size)
+    users = pruner.data_users(bool(options.from_table))
+    batches = pruner.batches(data, users[-1]) if users else None
+    with timed(seconds, 'evaluate'):
+        test_set = TestSet(cfg)
+        try_metrics('test_evaluator', test_set.metrics)
+    open_log(folder, cfg)
+    progress = StreamProgress(
+        folder / 'progress', streamed_key(cfg, pruner, options, target), options.resume
+    )
+    progress.weights.mkdir(parents=True, exist_ok=True)
+    writer = ShardWriter(progress.weights, shards)
+    in_memory = pruner.execution.offload == 'cpu'
+    sweep = Sweep(target.skeleton, method, writer, names, progress, in_memory)
+    with timed(seconds, 'prune'):
+        swept = sweep.run(batches, test_set)
+    result = report_of(cfg, pruner, options, target.meta, slimmed, plan, swept)
+    result.test_set = test_set
+    if swept.dense:
+        result.report.headline = headline(test_set.metrics, swept.dense)
+    result.report.streamed = StreamedRun(
+        len(target.chain.blocks), target.skeleton.weights.bytes_read, writer.bytes_written
+    )
+    result.report.seconds = seconds
+    save_description_of(
+        target.skeleton.model, progress.weights, sum(r.zeros for r in swept.results)
+    )
+    write_report(result, folder)
+    path = saved_folder(cfg, pruner, options)
+    os.replace(progress.weights, path)
+    progress.clear()
+    result.add(path)
+    return result
+
+
+def saved_folder(cfg: Config, pruner: Pruner, options: PruneOptions) -> Path:
+    """The folder that the pruned model is written into."""
+    kind = '_structured' if pruner.removes_units else ''
+    return options.output_dir / f'{file_stem(cfg, pruner)}{kind}_pruned'
+
+
+def check_streamed(cfg: Config, pruner: Pruner, options: PruneOptions) -> None:
+    """Raise :class:`UserError` for what doesn't go with ``execution.mode='streamed'``."""
+    said = "prune_cfg.execution.mode 'streamed'"
+    if dist.get_world_size() > 1:
+        raise UserError(
+            f'{said} runs in one process, but there are {dist.get_world_size()}; start it without launcher'
+        )
+    if options.checkpoint:
+        raise UserError(
+            f'{said} reads the weights of model.path, but the checkpoint {options.checkpoint} is given; '
+            'leave it (or load_from) out'
+        )
+    if pruner.in_rounds or pruner.searched:
+        key, value = (
+            ('schedule', pruner.schedule) if pruner.in_rounds else ('budget', pruner.budget)
+        )
+        raise UserError(
+            f'{said} prunes once, at a given ratio, but prune_cfg.{key}.type is {type(value).__name__!r}; '
+            "take schedule=dict(type='OneShot') and a budget with a ratio"
+        )
+    if pruner.calibration.recalibrate_bn:
+        raise UserError(f'{said} recalibrates no batch norms; leave calibration.recalibrate_bn out')
+    path = saved_folder(cfg, pruner, options)
+    if path.exists():
+        raise UserError(
+            f'--output-dir {options.output_dir} holds {path.name} already; name another directory'
+        )
+
+
+def check_exports(exports: Exports) -> None:
+    """Raise :class:`UserError` for files that a streamed run can't write."""
+    for name, value in vars(exports).items():
+        if value and name.startswith('save_'):
+            raise UserError(
+                f"--{name.replace('_', '-')} {value}: prune_cfg.execution.mode 'streamed' writes a Hugging "
+                'Face folder and nothing else; leave it out'
+            )
+
+
+def read_target(cfg: Config, pruner: Pruner) -> Target:
+    """The config's model with shapes alone, its blocks, and the files that its weights are in.
+
+    Raises:
+        UserError: it can't be streamed, or the files don't fit it.
+    """
+    meta = build_on_meta(cfg)
+    if not offers_streaming(meta):
+        raise UserError(
+            f"prune_cfg.execution.mode is 'streamed', which a {type(meta).__name__} does not offer: it "
+            'has no weight_folder; take mode="memory"'
+        )
+    shape = pruner.profile.input_shape
+    example = require_example_input(meta, shape, 1, 'prune_cfg.profile')
+    chain = find_chain(meta, *example)
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    with parameters_on_meta():
+        model = MODELS.build(deepcopy(cfg.model)).eval()
+    folder, prefix = weight_folder_of(model)
+    device = best_device()
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and not buffer.is_meta:
+                module._buffers[name] = buffer.to(device)
+    return Target(meta, chain, Skeleton(model, chain, ShardedWeights(folder), prefix, device))
+
+
+def streamed_key(
+    cfg: Config, pruner: Pruner, options: PruneOptions, target: Target
+) -> Mapping[str, Any]:
+    """What must be the same for a killed run to be gone on with."""
+    table = options.from_table and Path(options.from_table).read_text(encoding='utf-8')
+    files = target.skeleton.weights.stamp()
+    test = cfg.get('test_dataloader')
+    more = dict(files=files, table=table, test=test and dict(test), torch=torch.__version__)
+    return progress_key(cfg, pruner, options, **more, shard_size=pruner.execution.shard_size).parts
+
+
+def report_of(
+    cfg: Config,
+    pruner: Pruner,
+    options: PruneOptions,
+    dense: nn.Module,
+    slimmed: nn.Module,
+    plan: Plan,
+    swept: Swept,
+) -> PruneResult:
+    """The report of a streamed run."""
+    models = [dense, slimmed] if pruner.removes_units else [dense]
+    profiles = profile(models, pruner.profile, latency=False)
+    rows = [WeightRow(*row) for result in swept.results for row in result.weights]
+    total, zeros = sum(r.size for r in rows), sum(r.zeros for r in rows)
+    achieved = pruner.budget.achieved(total, total - zeros) if rows else None
+    share = zeros / total if total else None
+    report = start_report(cfg, pruner, options, dense, plan, profiles, share, achieved)
+    report.weights = rows
+    report.dense.metrics, report.pruned.metrics = swept.dense, swept.pruned
+    return PruneResult(report, plan=plan)
