@@ -1,6 +1,6 @@
 """Block by block is bit by bit: a streamed pruning writes and measures what an ordinary one does."""
 
-import json
+import errno
 from pathlib import Path
 
 import pytest
@@ -10,15 +10,15 @@ from tiny_causal import LLAMA
 transformers = pytest.importorskip('transformers')
 
 from mmengine.config import Config  # noqa: E402
-from safetensors import safe_open  # noqa: E402
+from streamed_runs import assert_same, in_memory, killed, streamed  # noqa: E402
 
 import projects.llm  # noqa: E402, F401
-from projects.prune_plugin.checkpoints.model_loading import load_model  # noqa: E402
-from projects.prune_plugin.evaluation.test_set import TestSet  # noqa: E402
-from projects.prune_plugin.workflows.options import PruneOptions  # noqa: E402
-from projects.prune_plugin.workflows.prune import data_factory, pruner_from_config  # noqa: E402
+from projects.prune_plugin.checkpoints.shards import ShardWriter, writing  # noqa: E402
+from projects.prune_plugin.common.errors import UserError  # noqa: E402
+from projects.prune_plugin.methods.pruners.sparsify import SparsifierRun  # noqa: E402
+from projects.prune_plugin.streaming.progress import StreamProgress  # noqa: E402
+from projects.prune_plugin.streaming.sweep import Sweep  # noqa: E402
 from projects.prune_plugin.workflows.save_results import write_record  # noqa: E402
-from projects.prune_plugin.workflows.streamed import prune_streamed  # noqa: E402
 
 WEIGHTS = dict(type='WeightPruner', budget=dict(ratio=0.5), include=[r'.*\.layers\.'])
 METHODS = {
@@ -86,39 +86,6 @@ def config(sharded_folder, dataset_cfg):
     return make
 
 
-def in_memory(cfg: Config) -> tuple[dict, dict, dict]:
-    """Weights, zeros by weight, and metrics before and after, of a model that is held as a whole."""
-    loaded, pruner, test_set = load_model(cfg, None), pruner_from_config(cfg), TestSet(cfg)
-    data = data_factory(cfg, pruner)
-    metrics = {'dense': test_set.evaluate(loaded.model, 'dense')}
-    pruner.check(loaded.model, data)
-    plan = pruner.plan(loaded.model, data)
-    pruned = pruner.apply(loaded.model, plan, data)
-    metrics['pruned'] = test_set.evaluate(pruned.model, 'pruned')
-    zeros = {name: mask.numel() - int(mask.sum()) for name, mask in pruned.masks.items()}
-    return pruned.model.state_dict(), zeros, metrics
-
-
-def read_folder(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a folder's shards, by the names that the wrapped model has."""
-    tensors = {}
-    for file in folder.glob('*.safetensors'):
-        with safe_open(file, 'pt') as opened:
-            tensors |= {f'lm.{name}': opened.get_tensor(name) for name in opened.keys()}
-    return tensors
-
-
-def streamed(cfg: Config, folder: Path, **options) -> tuple[dict, dict]:
-    """Weights and report of a streamed run."""
-    result = prune_streamed(cfg, pruner_from_config(cfg), PruneOptions(None, folder, **options))
-    return read_folder(result.trained()), json.loads((folder / 'report.json').read_text())
-
-
-def assert_same(ours: dict, theirs: dict) -> None:
-    assert ours.keys() == theirs.keys()
-    assert not [name for name in ours if not torch.equal(ours[name], theirs[name])]
-
-
 @pytest.mark.parametrize('name', METHODS)
 def test_streamed_weights_are_those_of_an_ordinary_run(name, config, tmp_path):
     prune_cfg = {**WEIGHTS, **METHODS[name]}
@@ -130,3 +97,51 @@ def test_streamed_weights_are_those_of_an_ordinary_run(name, config, tmp_path):
     for stage in ('dense', 'pruned'):
         assert report[stage]['metrics'] == metrics[stage] and metrics[stage]
     assert {p.name for p in tmp_path.iterdir()} == {'report.json', 'summary.csv', 'tiny_pruned'}
+
+
+#: Where a run is killed: in the middle of pruning and of writing a block, behind one, and at the end.
+MOMENTS = {
+    'pruning': (SparsifierRun, 'prune', 2, True),
+    'writing': (ShardWriter, 'write', 13, False),
+    'between': (StreamProgress, 'commit', 2, True),
+    'end': (Sweep, 'end', 1, True),
+}
+
+
+@pytest.mark.parametrize('moment', MOMENTS)
+def test_a_killed_run_goes_on_to_the_same_bits(moment, config, tmp_path):
+    prune_cfg = {**WEIGHTS, **METHODS['sparsegpt']}
+    offload = 'disk' if moment == 'writing' else 'cpu'
+    cfg = config(prune_cfg, mode='streamed', offload=offload)
+    whole, report = streamed(cfg, tmp_path / 'whole')
+    killed(lambda: streamed(cfg, tmp_path / 'killed'), *MOMENTS[moment])
+    assert not (tmp_path / 'killed/tiny_pruned').exists()
+    ours, own = streamed(cfg, tmp_path / 'killed', resume=True)
+    assert_same(ours, whole)
+    for key in ('weights', 'dense', 'pruned', 'achieved'):
+        assert own[key] == report[key]
+    done = {'pruning': 1, 'writing': 1, 'between': 2, 'end': 3}[moment]
+    size = sum(t.nbytes for name, t in ours.items() if '.layers.' in name) / 3
+    saved = report['streamed']['bytes_read'] - own['streamed']['bytes_read']
+    assert saved == done * size, 'finished blocks are not read again'
+    assert not (tmp_path / 'killed/progress').exists()
+
+
+def test_a_full_disk_is_a_sentence_and_can_be_resumed(config, tmp_path, monkeypatch):
+    cfg = config({**WEIGHTS, **METHODS['magnitude']}, mode='streamed')
+    written = []
+
+    def full(path, data, start):
+        if len(written) == 12:
+            raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+        written.append(path)
+        write_at(path, data, start)
+
+    write_at = writing.write_at
+    with monkeypatch.context() as patch, pytest.raises(UserError) as said:
+        patch.setattr(writing, 'write_at', full)
+        streamed(cfg, tmp_path)
+    assert 'No space left on device' in str(said.value)
+    assert '1 blocks are finished' in str(said.value) and '--resume' in str(said.value)
+    weights, _ = streamed(cfg, tmp_path, resume=True)
+    assert_same(weights, streamed(cfg, tmp_path / 'other')[0])

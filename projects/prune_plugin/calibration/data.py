@@ -66,6 +66,9 @@ class CalibrationData:
         rank, world = dist.get_dist_info()
         return len(range(rank, len(self.batches), world))
 
+    #: Whether the activations of one batch are held at a time, at the price of repeated passes.
+    one_by_one = False
+
     @property
     def dense_stream(self) -> 'CalibrationData':
         """The batches that run through the dense model beside the pruned one: the same, unless they are

@@ -20,7 +20,8 @@ class StreamProgress:
     """Finished blocks, and the hidden states behind the last of them.
 
     Args:
-        folder: Where files are kept; see :meth:`weights` and :meth:`states`.
+        folder: Where files are kept.
+        name: Of the folder with the weights, once they are finished.
         key: What the run is about; what another run has left isn't used.
         resume: Whether to go on with what is there.
 
@@ -30,8 +31,10 @@ class StreamProgress:
         seconds: How long each took, by step.
     """
 
-    def __init__(self, folder: Path, key: Mapping[str, Any], resume: bool):
+    def __init__(self, folder: Path, name: str, key: Mapping[str, Any], resume: bool):
         self.folder, self.key = folder, plain(dict(key))
+        #: Where finished weights are.
+        self.weights = folder / name
         self.done = 0
         self.blocks: list[BlockResult] = []
         self.seconds: list[dict[str, float]] = []
@@ -49,11 +52,6 @@ class StreamProgress:
     def record(self) -> Path:
         """The file that says what is finished."""
         return self.folder / 'record.json'
-
-    @property
-    def weights(self) -> Path:
-        """Where finished weights are."""
-        return self.folder / 'weights'
 
     @property
     def states(self) -> Path:

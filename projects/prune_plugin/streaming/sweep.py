@@ -76,7 +76,7 @@ class Sweep:
         writer: Takes the pruned weights.
         names: The names that tensors are written under, by those in the model; others aren't written.
         progress: What is finished.
-        in_memory: Whether hidden states wait in memory.
+        in_memory: Whether hidden states wait in memory; else one batch at a time passes a block.
     """
 
     def __init__(
@@ -187,12 +187,14 @@ class Sweep:
         """The calibration data of the next block."""
         if self.data is None:
             return None
-        batches, seed = self.data.batches, self.data.seed
+        batches, seed, alone = self.data.batches, self.data.seed, not self.in_memory
         dense, pruned = self.streams.dense, self.streams.pruned
-        of_dense = None
+        found = None
         if dense:
-            of_dense = WindowData(dense.windows(), batches[: len(dense.others)], seed)
-        return WindowData(pruned.windows(), batches, seed, of_dense) if pruned else of_dense
+            found = WindowData(dense.windows(), batches[: len(dense.others)], seed, None, alone)
+        if pruned:
+            found = WindowData(pruned.windows(), batches, seed, found, alone)
+        return found
 
     def end(self, test_set: TestSet | None) -> Swept:
         """Evaluate, and write what is outside of the blocks."""

@@ -17,6 +17,7 @@ class WindowData(CalibrationData):
         batches: The samples of each, as the whole model's calibration data has them.
         seed: Of that data.
         dense: The first batches before the same block of the dense model; None: these are they.
+        one_by_one: See :class:`CalibrationData`.
     """
 
     def __init__(
@@ -25,8 +26,10 @@ class WindowData(CalibrationData):
         batches: Sequence[Tensor],
         seed: int,
         dense: 'WindowData | None' = None,
+        one_by_one: bool = False,
     ):
         self.windows, self.batches, self.seed = windows, batches, seed
+        self.one_by_one = one_by_one
         self._dense = dense
 
     @property

@@ -80,11 +80,12 @@ def prune(
     Raises:
         UserError: bad input; nothing has been written then.
     """
+    if pruner.execution.streamed:
+        check_exports(exports)
     formats.check(cfg, exports)
     check_resume(pruner, options)
     with started(cfg, launcher, options.output_dir):
         if pruner.execution.streamed:
-            check_exports(exports)
             result = prune_streamed(cfg, pruner, options)
         elif pruner.in_rounds:
             result = prune_in_rounds(cfg, pruner, options)

@@ -92,9 +92,9 @@ def prune_streamed(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneR
         test_set = TestSet(cfg)
         try_metrics('test_evaluator', test_set.metrics)
     open_log(folder, cfg)
-    progress = StreamProgress(
-        folder / 'progress', streamed_key(cfg, pruner, options, target), options.resume
-    )
+    path = saved_folder(cfg, pruner, options)
+    key = streamed_key(cfg, pruner, options, target)
+    progress = StreamProgress(folder / 'progress', path.name, key, options.resume)
     progress.weights.mkdir(parents=True, exist_ok=True)
     writer = ShardWriter(progress.weights, shards)
     in_memory = pruner.execution.offload == 'cpu'
@@ -113,7 +113,6 @@ def prune_streamed(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneR
         target.skeleton.model, progress.weights, sum(r.zeros for r in swept.results)
     )
     write_report(result, folder)
-    path = saved_folder(cfg, pruner, options)
     os.replace(progress.weights, path)
     progress.clear()
     result.add(path)

@@ -16,7 +16,8 @@ from ...calibration.data import forward_calls
 from ...calibration.layer_inputs import add_gram, input_rows, mirror, over_ranks, weight_matrix
 from ...calibration.loss import guarded
 from ...calibration.mask_gradients import input_cuts
-from ...calibration.sequential import SharedInput, group_by_input, run_layer_by_layer
+from ...calibration.one_by_one import passes_for
+from ...calibration.sequential import SharedInput, group_by_input
 from ...common.distributed import assert_ranks_agree, tensors_from_rank_0, weights_digest
 from ...common.eval_mode import inference
 from ...common.precision import without_tf32
@@ -197,7 +198,7 @@ class LeastSquares(Compensation):
                 )
                 bar.advance(task)
 
-            run_layer_by_layer(model, calls, steps, visit)
+            passes_for(data)(model, calls, steps, visit)
         if underdetermined:
             print_log(
                 f'LeastSquares had fewer rows than inputs for {len(underdetermined)} layers, such as '

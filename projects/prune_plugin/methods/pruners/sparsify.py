@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from ...calibration.data import CalibrationData, forward_calls
 from ...calibration.layer_inputs import check_layer, from_matrix, to_matrix, weight_matrix
 from ...calibration.loss import LossFunction, guarded
+from ...calibration.one_by_one import passes_for
 from ...calibration.sequential import (
     Call,
     SharedInput,
     group_by_input,
     layers_that_run_later,
     observe,
-    run_layer_by_layer,
 )
 from ...common.distributed import assert_ranks_agree, tensors_from_rank_0, weights_digest
 from ...common.eval_mode import inference
@@ -253,4 +253,4 @@ class SparsifierRun:
                         progress.save(numbers[layers], pruned)
                 bar.advance(task)
 
-            run_layer_by_layer(self.model, calls, inputs, visit, dense, later)
+            passes_for(self.data)(self.model, calls, inputs, visit, dense, later)
