@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_causal import LLAMA
+from tiny_causal import ARCHITECTURES, LLAMA
 
 transformers = pytest.importorskip('transformers')
 
@@ -15,10 +15,15 @@ from streamed_runs import assert_same, in_memory, killed, streamed  # noqa: E402
 import projects.llm  # noqa: E402, F401
 from projects.prune_plugin.checkpoints.shards import ShardWriter, writing  # noqa: E402
 from projects.prune_plugin.common.errors import UserError  # noqa: E402
+from projects.prune_plugin.methods.pruners import build_pruner  # noqa: E402
+from projects.prune_plugin.methods.pruners.execution import check_in_memory  # noqa: E402
 from projects.prune_plugin.methods.pruners.sparsify import SparsifierRun  # noqa: E402
 from projects.prune_plugin.streaming.progress import StreamProgress  # noqa: E402
 from projects.prune_plugin.streaming.sweep import Sweep  # noqa: E402
+from projects.prune_plugin.workflows.options import PruneOptions  # noqa: E402
+from projects.prune_plugin.workflows.prune import pruner_from_config  # noqa: E402
 from projects.prune_plugin.workflows.save_results import write_record  # noqa: E402
+from projects.prune_plugin.workflows.streamed import prune_streamed  # noqa: E402
 
 WEIGHTS = dict(type='WeightPruner', budget=dict(ratio=0.5), include=[r'.*\.layers\.'])
 METHODS = {
@@ -145,3 +150,89 @@ def test_a_full_disk_is_a_sentence_and_can_be_resumed(config, tmp_path, monkeypa
     assert '1 blocks are finished' in str(said.value) and '--resume' in str(said.value)
     weights, _ = streamed(cfg, tmp_path, resume=True)
     assert_same(weights, streamed(cfg, tmp_path / 'other')[0])
+
+
+@pytest.mark.parametrize('family', ['opt', 'gpt_neox', 'qwen2'])
+def test_other_architectures(family, config, tmp_path, dataset_cfg):
+    """With embeddings that are tied or projected, biases, and layers behind norms."""
+    torch.manual_seed(2)
+    made = transformers.AutoConfig.for_model(**ARCHITECTURES[family])
+    lm = transformers.AutoModelForCausalLM.from_config(made)
+    lm.save_pretrained(tmp_path / 'dense')
+    include = dict(include=[r'.*layers\.'])
+    prune_cfg = {**WEIGHTS, **METHODS['sparsegpt'], **include}
+    cfg, own = config(prune_cfg), config(prune_cfg, mode='streamed', offload='cpu')
+    for one in (cfg, own):
+        one.model.path = str(tmp_path / 'dense')
+    weights, _, metrics = in_memory(cfg)
+    ours, report = streamed(own, tmp_path / 'out')
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'out/tiny_pruned')
+    assert_same({f'lm.{n}': t for n, t in loaded.state_dict().items()}, weights)
+    assert ours.keys() <= weights.keys()
+    assert report['pruned']['metrics'] == metrics['pruned']
+
+
+REFUSED = {
+    'rounds': (dict(schedule=dict(type='Geometric')), {}, 'prunes once'),
+    'global': (dict(sparsifier=dict(type='Magnitude', scope='global')), {}, 'take scope="layer"'),
+    'head': (dict(sparsifier=dict(type='Wanda'), include=['.*']), {}, 'lm_head.weight is outside'),
+    'checkpoint': ({}, dict(checkpoint='x.pth'), 'the checkpoint x.pth is given'),
+    'bn': (dict(calibration=dict(recalibrate_bn=4)), {}, 'recalibrates no batch norms'),
+}
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_what_cannot_be_streamed_is_refused_before_anything_is_written(case, config, tmp_path):
+    blocks, options, said = REFUSED[case]
+    prune_cfg = {**WEIGHTS, 'sparsifier': dict(type='Magnitude'), **blocks}
+    cfg = config(prune_cfg, mode='streamed')
+    cfg.prune_cfg.calibration.update(blocks.get('calibration', {}))
+    with pytest.raises(UserError, match=said):
+        options = PruneOptions(options.get('checkpoint'), tmp_path / 'out')
+        prune_streamed(cfg, pruner_from_config(cfg), options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    'model, said',
+    [
+        (dict(path=None, architecture=LLAMA), 'model.path is missing'),
+        (dict(architecture=dict(LLAMA, num_hidden_layers=4)), 'lacks 9 tensors.*layers.3'),
+        (dict(architecture=dict(LLAMA, num_hidden_layers=3, intermediate_size=40)), 'another shape of 9'),
+    ],
+)  # fmt: skip
+def test_files_that_do_not_fit(model, said, config, tmp_path):
+    cfg = config({**WEIGHTS, 'sparsifier': dict(type='Magnitude')}, mode='streamed')
+    cfg.model.update(model)
+    with pytest.raises(UserError, match=said):
+        streamed(cfg, tmp_path / 'out')
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_is_not_written_over(config, tmp_path):
+    (tmp_path / 'tiny_pruned').mkdir()
+    cfg = config({**WEIGHTS, 'sparsifier': dict(type='Magnitude')}, mode='streamed')
+    with pytest.raises(UserError, match='holds tiny_pruned already'):
+        streamed(cfg, tmp_path)
+
+
+@pytest.mark.parametrize(
+    'execution, said',
+    [
+        (dict(mode='fast'), 'execution.mode is .fast.; valid are memory, streamed'),
+        (dict(offload='tape'), 'execution.offload is .tape.; valid are cpu, disk'),
+        (dict(max_memory='12'), "execution.max_memory is '12'; it must be a size such as '12GB'"),
+        (dict(max_shard_size=0), 'execution.max_shard_size is 0'),
+        (dict(speed=1), 'execution.speed is not a key'),
+    ],
+)
+def test_settings_are_checked(execution, said):
+    with pytest.raises(UserError, match=said):
+        build_pruner(dict(execution=execution))
+
+
+def test_sizes():
+    settings = build_pruner(dict(execution=dict(max_memory='1.5gb', max_shard_size=2))).execution
+    assert (settings.most_memory, settings.shard_size) == (1_500_000_000, 2_000_000_000)
+    with pytest.raises(UserError, match='a curve needs the whole model'):
+        check_in_memory(build_pruner(dict(execution=dict(mode='streamed'))).execution, 'a curve')

@@ -1,6 +1,6 @@
 """Any causal language model of transformers as an MMEngine model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ..slim_folder import auto_class
 from .pretrained import (
     config_from,
     load_weights_into,
+    names_of_files,
     read_config,
     read_generation_config,
 )
@@ -159,13 +160,14 @@ class HFCausalLM(BaseModel):
 
         save_with_tokenizer(self, folder)
 
-    def weight_folder(self) -> tuple[Path, str]:
-        """The folder with the weights as safetensors, and the prefix of this model's names.
+    def weight_folder(self) -> tuple[Path, Callable[[str], str]]:
+        """The folder with the weights as safetensors, and what gives this model's names of them.
 
         Raises:
             UserError: there is none.
         """
-        return safetensors_folder(self.path), 'lm.'
+        own_name = names_of_files(self.lm)
+        return safetensors_folder(self.path), lambda name: f'lm.{own_name(name)}'
 
     def saved_names(self) -> dict[str, str]:
         """Names of tensors in the folder of ``save_hf``, by those in this model."""

@@ -67,11 +67,11 @@ class ModelOffers(Protocol):
     def save_hf(self, folder: str) -> None:
         """Write the model as a Hugging Face folder, for ``--save-hf``."""
 
-    def weight_folder(self) -> tuple[str | os.PathLike, str]:
+    def weight_folder(self) -> tuple[str | os.PathLike, Callable[[str], str]]:
         """A folder of safetensors files with the weights, for ``execution.mode='streamed'``.
 
         Returns:
-            The folder, and what the names of the model's tensors have before the names in the files.
+            The folder, and a function that gives the model's name of a tensor by its name in a file.
 
         Raises:
             UserError: the weights lie elsewhere, or in files of another kind.
@@ -211,8 +211,8 @@ def offers_streaming(model: Any) -> bool:
     return hasattr(model, 'weight_folder')
 
 
-def weight_folder_of(model: Any) -> tuple[str | os.PathLike, str]:
-    """Where the files of a model that :func:`offers_streaming` lie, and the prefix of its names."""
+def weight_folder_of(model: Any) -> tuple[str | os.PathLike, Callable[[str], str]]:
+    """Where the files of a model that :func:`offers_streaming` lie, and its names of their tensors."""
     return model.weight_folder()
 
 

@@ -174,7 +174,7 @@ def chain_of(
     late = {
         parameter
         for owner, runs in observed.owners.items()
-        if runs and all(run[name] == length for run in runs)
+        if not owner.startswith(f'{name}.') and all(run[name] == length for run in runs)
         for parameter, _ in model.get_submodule(owner).named_parameters(owner, recurse=False)
     }
     early = {id(p) for n, p in model.named_parameters(remove_duplicate=False) if n not in late}

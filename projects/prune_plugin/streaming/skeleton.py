@@ -1,6 +1,6 @@
 """A model whose weights are read when their turn comes, and freed behind it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from mmengine.logging import print_log
@@ -20,7 +20,7 @@ class Skeleton:
         model: The model; its buffers have values.
         chain: Its blocks.
         weights: The files.
-        prefix: What the model's names have before those in the files.
+        own_name: Gives the model's name of a tensor by its name in the files.
         device: Where weights go.
 
     Raises:
@@ -32,13 +32,13 @@ class Skeleton:
         model: nn.Module,
         chain: BlockChain,
         weights: ShardedWeights,
-        prefix: str = '',
+        own_name: Callable[[str], str] = str,
         device: str = 'cpu',
     ):
         self.model, self.chain, self.weights, self.device = model, chain, weights, device
         tensors = dict(model.state_dict(keep_vars=True))
         self.tied = tied_names(tensors)
-        self.sources = self._sources(tensors, prefix)
+        self.sources = self._sources(tensors, own_name)
         self.inside: list[list[str]] = [[] for _ in chain.blocks]
         self.outside: list[str] = []
         for name in tensors:
@@ -57,14 +57,16 @@ class Skeleton:
                     'model is built without weights; take mode="memory"'
                 )
 
-    def _sources(self, tensors: dict[str, Tensor], prefix: str) -> dict[str, str]:
+    def _sources(
+        self, tensors: dict[str, Tensor], own_name: Callable[[str], str]
+    ) -> dict[str, str]:
         """The name in the files of each tensor."""
+        in_files = {own_name(name): name for name in self.weights}
         found: dict[str, str] = {}
         for name in tensors:
-            names = [n.removeprefix(prefix) for n in (name, *self.tied.get(name, ()))]
-            source = next((n for n in names if n in self.weights), None)
-            if source is not None:
-                found[name] = source
+            names = [n for n in (name, *self.tied.get(name, ())) if n in in_files]
+            if names:
+                found[name] = in_files[names[0]]
         self._check_names(tensors, found)
         wrong = [
             f'{n} {self.weights[s].shape} instead of {tuple(tensors[n].shape)}'

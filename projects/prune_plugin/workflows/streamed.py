@@ -182,13 +182,13 @@ def read_target(cfg: Config, pruner: Pruner) -> Target:
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     with parameters_on_meta():
         model = MODELS.build(deepcopy(cfg.model)).eval()
-    folder, prefix = weight_folder_of(model)
+    folder, own_name = weight_folder_of(model)
     device = best_device()
     for module in model.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None and not buffer.is_meta:
                 module._buffers[name] = buffer.to(device)
-    return Target(meta, chain, Skeleton(model, chain, ShardedWeights(folder), prefix, device))
+    return Target(meta, chain, Skeleton(model, chain, ShardedWeights(folder), own_name, device))
 
 
 def streamed_key(

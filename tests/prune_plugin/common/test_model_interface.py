@@ -132,7 +132,8 @@ def test_llm():
 
     assert fulfils(HFCausalLM, interface.ModelOffers) == {
         'dummy_inputs', 'checkpoint_meta', 'init_weights', 'weights_source', 'profile_batch_size',
-        'distill_targets', 'evaluators', 'save_hf', 'save_gguf',
+        'distill_targets', 'evaluators', 'save_hf', 'save_gguf', 'weight_folder', 'saved_names',
+        'save_description',
     }  # fmt: skip
 
 
