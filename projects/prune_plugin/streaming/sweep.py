@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -94,7 +93,6 @@ class Sweep:
         self.streams = Streams()
         self.data: CalibrationData | None = None
 
-    @torch.no_grad()
     def run(self, data: CalibrationData | None, test_set: TestSet | None) -> Swept:
         """Prune all blocks that aren't finished, and evaluate.
 
@@ -105,13 +103,19 @@ class Sweep:
         Raises:
             UserError: a file can't be written; what was finished is kept.
         """
+        with self.prepared(data, test_set):
+            for number in range(self.progress.done, len(self.chain.blocks)):
+                self.block(number)
+            return self.end(test_set)
+
+    @contextmanager
+    def prepared(self, data: CalibrationData | None, test_set: TestSet | None) -> Iterator[None]:
+        """Take all batches to the first block that isn't finished; the body goes on from there."""
         self.data = data
         with inference(self.model), writing(self.progress):
             self.start(data, test_set)
             self.progress.restore(self.streams.all())
-            for number in range(self.progress.done, len(self.chain.blocks)):
-                self.block(number)
-            return self.end(test_set)
+            yield
 
     def start(self, data: CalibrationData | None, test_set: TestSet | None) -> None:
         """Run all batches up to the first block."""

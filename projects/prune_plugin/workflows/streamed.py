@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,11 @@ from ..common.timing import timed
 from ..evaluation.example_inputs import require_example_input
 from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, headline
-from ..methods.pruners import Plan, Pruner
+from ..methods.pruners import Pruner
 from ..streaming.chain import BlockChain, find_chain
 from ..streaming.progress import StreamProgress
 from ..streaming.skeleton import Skeleton
-from ..streaming.sweep import Sweep, Swept
+from ..streaming.sweep import Sweep, Swept, writing
 from ..training.dry_build import try_metrics
 from .options import PruneOptions, PruneResult
 from .plan_on_meta import build_on_meta
@@ -71,52 +72,111 @@ def prune_streamed(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneR
         UserError: bad input, or a model that can't be streamed; nothing has been written then. Or a disk
             that is full.
     """
-    check_streamed(cfg, pruner, options)
-    folder = options.output_dir
-    seconds: dict[str, float] = {}
-    with timed(seconds, 'load'):
-        target = read_target(cfg, pruner)
-    check_config(cfg, pruner, target.meta, bool(options.from_table))
-    data = data_factory(cfg, pruner)
-    with timed(seconds, 'score'):
-        method, plan = method_for(pruner, target.skeleton, data, options)
-    slimmed = deepcopy(target.meta)
-    method.shrink_all(slimmed)
-    names = saved_names_of(slimmed)
-    tensors = slimmed.state_dict()
-    shapes = {saved: (tensors[n].dtype, tuple(tensors[n].shape)) for n, saved in names.items()}
-    shards = plan_shards(shapes, pruner.execution.shard_size)
-    users = pruner.data_users(bool(options.from_table))
-    batches = pruner.batches(data, users[-1]) if users else None
-    with timed(seconds, 'evaluate'):
-        test_set = TestSet(cfg)
-        try_metrics('test_evaluator', test_set.metrics)
-    open_log(folder, cfg)
-    path = saved_folder(cfg, pruner, options)
-    key = streamed_key(cfg, pruner, options, target)
-    progress = StreamProgress(folder / 'progress', path.name, key, options.resume)
-    progress.weights.mkdir(parents=True, exist_ok=True)
-    writer = ShardWriter(progress.weights, shards)
-    in_memory = pruner.execution.offload == 'cpu'
-    sweep = Sweep(target.skeleton, method, writer, names, progress, in_memory)
-    with timed(seconds, 'prune'):
-        swept = sweep.run(batches, test_set)
-    result = report_of(cfg, pruner, options, target.meta, slimmed, plan, swept)
-    result.test_set = test_set
-    if swept.dense:
-        result.report.headline = headline(test_set.metrics, swept.dense)
-    result.report.streamed = StreamedRun(
-        len(target.chain.blocks), target.skeleton.weights.bytes_read, writer.bytes_written
-    )
-    result.report.seconds = seconds
-    save_description_of(
-        target.skeleton.model, progress.weights, sum(r.zeros for r in swept.results)
-    )
-    write_report(result, folder)
-    os.replace(progress.weights, path)
-    progress.clear()
-    result.add(path)
-    return result
+    return StreamedRunner(cfg, pruner, options).run()
+
+
+class StreamedRunner:
+    """A streamed run: everything is checked and planned when it is made, and nothing written.
+
+    Args:
+        cfg: As for :func:`prune_streamed`.
+        pruner: As there.
+        options: As there.
+
+    Attributes:
+        target: The model, its blocks and its files.
+        method: What is done to each block.
+        plan: What is to be removed.
+        slimmed: On the meta device, the model as it will be.
+        batches: Calibration batches; None for a method without any.
+        test_set: Test data.
+    """
+
+    def __init__(self, cfg: Config, pruner: Pruner, options: PruneOptions):
+        check_streamed(cfg, pruner, options)
+        self.cfg, self.pruner, self.options = cfg, pruner, options
+        self.seconds: dict[str, float] = {}
+        with timed(self.seconds, 'load'):
+            self.target = read_target(cfg, pruner)
+        scored = bool(options.from_table)
+        check_config(cfg, pruner, self.target.meta, scored)
+        data = data_factory(cfg, pruner)
+        with timed(self.seconds, 'score'):
+            self.method, self.plan = method_for(pruner, self.target.skeleton, data, options)
+        self.slimmed = deepcopy(self.target.meta)
+        self.method.shrink_all(self.slimmed)
+        self.names = saved_names_of(self.slimmed)
+        users = pruner.data_users(scored)
+        self.batches = pruner.batches(data, users[-1]) if users else None
+        with timed(self.seconds, 'evaluate'):
+            self.test_set = TestSet(cfg)
+            try_metrics('test_evaluator', self.test_set.metrics)
+
+    @cached_property
+    def progress(self) -> StreamProgress:
+        """What is finished; the first that is written."""
+        path = saved_folder(self.cfg, self.pruner, self.options)
+        key = streamed_key(self.cfg, self.pruner, self.options, self.target)
+        folder = self.options.output_dir / 'progress'
+        return StreamProgress(folder, path.name, key, self.options.resume)
+
+    @cached_property
+    def writer(self) -> ShardWriter:
+        """The files to write; their space is taken when it is made."""
+        tensors = self.slimmed.state_dict()
+        kinds = {
+            saved: (tensors[n].dtype, tuple(tensors[n].shape)) for n, saved in self.names.items()
+        }
+        with writing(self.progress):
+            self.progress.weights.mkdir(parents=True, exist_ok=True)
+            shards = plan_shards(kinds, self.pruner.execution.shard_size)
+            return ShardWriter(self.progress.weights, shards)
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """The pass over all blocks."""
+        in_memory = self.pruner.execution.offload == 'cpu'
+        skeleton = self.target.skeleton
+        return Sweep(skeleton, self.method, self.writer, self.names, self.progress, in_memory)
+
+    def run(self) -> PruneResult:
+        """Prune all blocks that aren't finished, evaluate, and write folder and report."""
+        folder = self.options.output_dir
+        open_log(folder, self.cfg)
+        with timed(self.seconds, 'prune'):
+            swept = self.sweep.run(self.batches, self.test_set)
+        result = self.result(swept)
+        zeros = sum(block.zeros for block in swept.results)
+        save_description_of(self.target.skeleton.model, self.progress.weights, zeros)
+        write_report(result, folder)
+        path = saved_folder(self.cfg, self.pruner, self.options)
+        os.replace(self.progress.weights, path)
+        self.progress.clear()
+        result.add(path)
+        return result
+
+    def result(self, swept: Swept) -> PruneResult:
+        """The report, and what was planned."""
+        pruner, dense, slimmed = self.pruner, self.target.meta, self.slimmed
+        models = [dense, slimmed] if pruner.removes_units else [dense]
+        profiles = profile(models, pruner.profile, latency=False)
+        rows = [WeightRow(*row) for block in swept.results for row in block.weights]
+        total, zeros = sum(r.size for r in rows), sum(r.zeros for r in rows)
+        achieved = pruner.budget.achieved(total, total - zeros) if rows else None
+        share = zeros / total if total else None
+        report = start_report(
+            self.cfg, pruner, self.options, dense, self.plan, profiles, share, achieved
+        )
+        report.weights = rows
+        report.dense.metrics, report.pruned.metrics = swept.dense, swept.pruned
+        if swept.dense:
+            report.headline = headline(self.test_set.metrics, swept.dense)
+        read = self.target.skeleton.weights.bytes_read
+        report.streamed = StreamedRun(
+            len(self.target.chain.blocks), read, self.writer.bytes_written
+        )
+        report.seconds = self.seconds
+        return PruneResult(report, plan=self.plan, test_set=self.test_set)
 
 
 def saved_folder(cfg: Config, pruner: Pruner, options: PruneOptions) -> Path:
@@ -200,25 +260,3 @@ def streamed_key(
     test = cfg.get('test_dataloader')
     more = dict(files=files, table=table, test=test and dict(test), torch=torch.__version__)
     return progress_key(cfg, pruner, options, **more, shard_size=pruner.execution.shard_size).parts
-
-
-def report_of(
-    cfg: Config,
-    pruner: Pruner,
-    options: PruneOptions,
-    dense: nn.Module,
-    slimmed: nn.Module,
-    plan: Plan,
-    swept: Swept,
-) -> PruneResult:
-    """The report of a streamed run."""
-    models = [dense, slimmed] if pruner.removes_units else [dense]
-    profiles = profile(models, pruner.profile, latency=False)
-    rows = [WeightRow(*row) for result in swept.results for row in result.weights]
-    total, zeros = sum(r.size for r in rows), sum(r.zeros for r in rows)
-    achieved = pruner.budget.achieved(total, total - zeros) if rows else None
-    share = zeros / total if total else None
-    report = start_report(cfg, pruner, options, dense, plan, profiles, share, achieved)
-    report.weights = rows
-    report.dense.metrics, report.pruned.metrics = swept.dense, swept.pruned
-    return PruneResult(report, plan=plan)
