@@ -31,6 +31,13 @@ def in_memory(cfg: Config, table: str | None = None) -> tuple[dict, dict, dict]:
     return pruned.model.state_dict(), zeros, metrics
 
 
+def scored(cfg: Config, table: str) -> None:
+    """Save the scores of a model that is held as a whole."""
+    loaded, pruner = load_model(cfg, None), pruner_from_config(cfg)
+    options = PruneOptions(None, Path(), save_table=table)
+    make_plan(pruner, loaded, options, score(pruner, loaded, options, data_factory(cfg, pruner)))
+
+
 def read_folder(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a folder's shards, by the names that the wrapped model has."""
     tensors = {}

@@ -10,11 +10,12 @@ from tiny_causal import ARCHITECTURES, LLAMA
 transformers = pytest.importorskip('transformers')
 
 from mmengine.config import Config  # noqa: E402
-from streamed_runs import assert_same, in_memory, killed, streamed  # noqa: E402
+from streamed_runs import assert_same, in_memory, killed, scored, streamed  # noqa: E402
 
 import projects.llm  # noqa: E402, F401
 from projects.prune_plugin.checkpoints.shards import ShardWriter, writing  # noqa: E402
 from projects.prune_plugin.common.errors import UserError  # noqa: E402
+from projects.prune_plugin.methods.compensation import LeastSquares  # noqa: E402
 from projects.prune_plugin.methods.pruners import build_pruner  # noqa: E402
 from projects.prune_plugin.methods.pruners.execution import check_in_memory  # noqa: E402
 from projects.prune_plugin.methods.pruners.sparsify import SparsifierRun  # noqa: E402
@@ -236,3 +237,69 @@ def test_sizes():
     assert (settings.most_memory, settings.shard_size) == (1_500_000_000, 2_000_000_000)
     with pytest.raises(UserError, match='a curve needs the whole model'):
         check_in_memory(build_pruner(dict(execution=dict(mode='streamed'))).execution, 'a curve')
+
+
+UNITS = dict(
+    type='StructuredPruner',
+    units=[dict(type='AttentionHeads'), dict(type='FFNNeurons')],
+    budget=dict(type='params', ratio=0.25),
+    compensation=dict(type='LeastSquares'),
+    weight_level=False,
+)
+UNIT_METHODS = {
+    'l1': dict(criterion=dict(type='L1')),
+    'activation': dict(criterion=dict(type='Activation')),
+    'wanda': dict(criterion=dict(type='Wanda', normalize='mean'), compensation=None),
+    'table': dict(criterion=dict(type='Fisher')),
+    'layers': dict(
+        units=[dict(type='PreNormLayers')], budget=dict(type='units', ratio=0.3), compensation=None
+    ),
+    'uniform': dict(allocator=dict(type='Uniform'), units=[dict(type='FFNNeurons')], round_to=8),
+}
+
+
+@pytest.mark.parametrize('name', UNIT_METHODS)
+def test_streamed_units_are_those_of_an_ordinary_run(name, config, tmp_path):
+    prune_cfg = {**UNITS, **UNIT_METHODS[name]}
+    table = str(tmp_path / 'table.csv') if name == 'table' else None
+    if table:
+        scored(config(prune_cfg), table)
+    weights, _, metrics = in_memory(config(prune_cfg), table)
+    offload = 'disk' if name in ('table', 'activation') else 'cpu'
+    cfg = config(prune_cfg, mode='streamed', offload=offload)
+    _, report = streamed(cfg, tmp_path / 'out', from_table=table)
+    lm = projects.llm.load_slim(tmp_path / 'out/tiny_structured_pruned')
+    ours = {f'lm.{name}': tensor for name, tensor in lm.state_dict().items()}
+    if name == 'layers':  # those that are left are counted anew
+        assert [t.tolist() for t in ours.values()] == [t.tolist() for t in weights.values()]
+    else:
+        assert_same(ours, weights)
+    for stage in ('dense', 'pruned'):
+        assert report[stage]['metrics'] == metrics[stage] and metrics[stage]
+    assert report['pruned']['params'] == sum(p.numel() for p in lm.parameters())
+    assert {p.name for p in (tmp_path / 'out').iterdir()} == {
+        'report.json', 'summary.csv', 'tiny_structured_pruned'
+    }  # fmt: skip
+
+
+def test_units_killed_in_the_middle_of_a_refit(config, tmp_path):
+    cfg = config({**UNITS, **UNIT_METHODS['l1']}, mode='streamed')
+    whole, _ = streamed(cfg, tmp_path / 'whole')
+    moment = (LeastSquares, 'refit_layers', 4, False)
+    killed(lambda: streamed(cfg, tmp_path / 'killed'), *moment)
+    assert_same(streamed(cfg, tmp_path / 'killed', resume=True)[0], whole)
+
+
+@pytest.mark.parametrize(
+    'blocks, said',
+    [
+        (dict(criterion=dict(type='Fisher')), 'Fisher reads gradients.*--from-table'),
+        (dict(criterion=dict(type='Remain')), 'Remain ranks all weights together'),
+        (dict(budget=dict(type='latency', ratio=0.2)), 'times the whole model'),
+        (dict(units=[dict(type='CoupledChannels', shared=True)]), 'CoupledChannels runs the model'),
+    ],
+)  # fmt: skip
+def test_units_that_cannot_be_streamed(blocks, said, config, tmp_path):
+    with pytest.raises(UserError, match=said):
+        streamed(config({**UNITS, **blocks}, mode='streamed'), tmp_path / 'out')
+    assert not list(tmp_path.iterdir())

@@ -23,21 +23,27 @@ METHODS = ('forward', 'sparsegpt', 'magnitude', '2of4')
 GIB = 2**30
 
 
-def shape_of(params: float) -> dict:
-    """The numbers of a Llama of about so many parameters: wider first, then deeper."""
-    width = next((w for w in (4096, 2048, 1024, 512) if 16 * per_block(w) <= params), 256)
-    layers = max(round((params - 2 * 32000 * width) / per_block(width)), 2)
+def shape_of(params: float, mlp: float) -> dict:
+    """The numbers of a Llama of about so many parameters: wider first, then deeper.
+
+    Args:
+        params: Parameters.
+        mlp: Width of an MLP by that of the model.
+    """
+    wide = [w for w in (4096, 2048, 1024, 512, 256) if 16 * per_block(w, mlp) <= params]
+    width = wide[0] if wide else 256
+    layers = max(round((params - 2 * 32000 * width) / per_block(width, mlp)), 2)
     return dict(
-        model_type='llama', vocab_size=32000, hidden_size=width, intermediate_size=43 * width // 16,
+        model_type='llama', vocab_size=32000, hidden_size=width, intermediate_size=int(mlp * width),
         num_hidden_layers=layers, num_attention_heads=width // 128 if width >= 512 else 4,
         num_key_value_heads=max(width // 512, 2), max_position_embeddings=4096,
         tie_word_embeddings=False, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
 
 
-def per_block(width: int) -> int:
+def per_block(width: int, mlp: float) -> int:
     """Parameters of a block: attention with a quarter of the key and value heads, and an MLP."""
-    return width * width * 5 // 2 + 3 * width * (43 * width // 16)
+    return width * width * 5 // 2 + 3 * width * int(mlp * width)
 
 
 def run(arguments: list[str]) -> dict:
@@ -54,6 +60,9 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--params', type=float, default=6e9, help='parameters; default: 6e9')
+    parser.add_argument(
+        '--mlp', type=float, default=2.0, help="an MLP's width by the model's; default: 2"
+    )
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=METHODS)
     parser.add_argument(
         '--blocks', default='0:3', help='blocks to prune by SparseGPT, and to compare; default: 0:3'
@@ -72,7 +81,7 @@ def main() -> None:
     """Run the benchmark."""
     args = parse()
     folder = Path(tempfile.mkdtemp(dir=args.folder, prefix='streamed-'))
-    shape = shape_of(args.params)
+    shape = shape_of(args.params, args.mlp)
     common = [
         '--folder', str(folder), '--shape', json.dumps(shape), '--samples', str(args.samples),
         '--offload', args.offload, '--limit', str(round(args.limit * GIB)),

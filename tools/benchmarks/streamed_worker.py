@@ -184,10 +184,16 @@ def forward(args: argparse.Namespace) -> dict:
     return dict(seconds=seconds, bytes_read=skeleton.weights.bytes_read)
 
 
-def moved(runner: object) -> dict[str, int]:
-    """Bytes of weights that a run has read and written."""
+def moved(runner: object) -> dict:
+    """Bytes of weights that a run has read and written, and what was estimated before it."""
     read, written = runner.target.skeleton.weights, runner.writer
-    return dict(bytes_read=read.bytes_read, bytes_written=written.bytes_written)
+    estimated = runner.estimate
+    return dict(
+        bytes_read=read.bytes_read,
+        bytes_written=written.bytes_written,
+        estimated_gib=estimated.peak / 2**30,
+        estimate={name: size / 2**30 for name, size in vars(estimated).items()},
+    )
 
 
 def parse() -> argparse.Namespace:

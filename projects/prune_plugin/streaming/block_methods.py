@@ -1,6 +1,6 @@
 """What is done to one block after the other: the part of a pruning that differs between pruners."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from ..common.errors import UserError
+from ..methods.pruners import Pruner
 from ..methods.pruners.plan import UnitPlan
 from ..methods.pruners.structured import StructuredPruner
 from ..methods.pruners.unstructured import WeightPruner
 from ..structure.prune_state import PruneState
-from ..structure.slimming import slim
+from ..structure.slimming import mask, slim
+from ..structure.unit_group import UnitGroup
 from .chain import BlockChain
 from .view import BlockView, run_view
 from .window_data import WindowData
@@ -31,6 +33,19 @@ class Batches:
     dense: int = 0
 
 
+def batches_for(pruner: Pruner, count: int) -> Batches:
+    """Which of ``count`` calibration batches a pruner needs where."""
+    if isinstance(pruner, StructuredPruner) and pruner.compensation is not None:
+        return Batches(count)
+    sparsifier = pruner.sparsifier if isinstance(pruner, WeightPruner) else None
+    if sparsifier is None or not sparsifier.reads_inputs:
+        return Batches()
+    if not sparsifier.sequential:
+        return Batches(0, count)
+    share = sparsifier.dense_share
+    return Batches(count, max(1, round(share * count)) if share else 0)
+
+
 @dataclass
 class BlockResult:
     """What is known of a finished block.
@@ -45,11 +60,18 @@ class BlockResult:
 
 
 class BlockMethod:
-    """Prunes a model block by block."""
+    """Prunes a model block by block.
+
+    Args:
+        pruner: The pruner.
+    """
+
+    def __init__(self, pruner: Pruner):
+        self.given = pruner
 
     def batches(self, count: int) -> Batches:
         """Which of ``count`` calibration batches are needed where."""
-        raise NotImplementedError
+        return batches_for(self.given, count)
 
     def prune(self, view: BlockView, data: WindowData | None) -> BlockResult:
         """Prune a block, in place, without changing its shapes."""
@@ -79,6 +101,7 @@ class WeightBlocks(BlockMethod):
     """
 
     def __init__(self, pruner: WeightPruner, ratios: Mapping[str, float], chain: BlockChain):
+        super().__init__(pruner)
         self.pruner, self.ratios, self.sparsifier = pruner, ratios, pruner.sparsifier
         if self.sparsifier.ranks_together:
             raise UserError(
@@ -93,15 +116,6 @@ class WeightBlocks(BlockMethod):
                 f"prune_cfg.execution.mode is 'streamed', but {fixed[0]} is outside of the blocks "
                 f'({chain.blocks[0]} and so on); name it in prune_cfg.exclude'
             )
-
-    def batches(self, count: int) -> Batches:
-        """See :class:`BlockMethod`."""
-        if not self.sparsifier.reads_inputs:
-            return Batches()
-        if not self.sparsifier.sequential:
-            return Batches(0, count)
-        share = self.sparsifier.dense_share
-        return Batches(count, max(1, round(share * count)) if share else 0)
 
     def prune(self, view: BlockView, data: WindowData | None) -> BlockResult:
         """See :class:`BlockMethod`."""
@@ -130,19 +144,11 @@ class UnitBlocks(BlockMethod):
     Args:
         pruner: The pruner.
         plan: Which units are kept.
-        chain: The model's blocks.
-
-    Raises:
-        UserError: units are not within one block.
     """
 
-    def __init__(self, pruner: StructuredPruner, plan: UnitPlan, chain: BlockChain):
+    def __init__(self, pruner: StructuredPruner, plan: UnitPlan):
+        super().__init__(pruner)
         self.pruner, self.state = pruner, plan.state
-        check_within_blocks(plan.state, chain)
-
-    def batches(self, count: int) -> Batches:
-        """See :class:`BlockMethod`."""
-        return Batches(count) if self.pruner.compensation is not None else Batches()
 
     def state_of(self, view: BlockView) -> PruneState:
         """The part of the plan that is about a block."""
@@ -160,6 +166,9 @@ class UnitBlocks(BlockMethod):
         state = self.state_of(view)
         if self.pruner.compensation is not None and data is not None and state.reduced:
             self.pruner.compensation.apply(view, state, data, run_view)
+            mask(
+                view, state
+            )  # later blocks are fitted without the units that no refit makes up for
         return BlockResult()
 
     def shrink(self, view: BlockView) -> None:
@@ -171,14 +180,14 @@ class UnitBlocks(BlockMethod):
         slim(model, self.state)
 
 
-def check_within_blocks(state: PruneState, chain: BlockChain) -> None:
+def check_within_blocks(groups: Sequence[UnitGroup], chain: BlockChain) -> None:
     """Raise :class:`UserError` for units that have parts in several blocks, or outside of all."""
-    for name, group in state.groups.items():
+    for group in groups:
         names = [cut.name for cut in group.cuts]
         modules = [attr.module for attr in group.attrs]
         owners = {chain.owner(n) for n in names} | {chain.owner(f'{m}.') for m in modules}
         if len(owners) != 1 or None in owners:
             raise UserError(
-                f"prune_cfg.execution.mode is 'streamed', but the units of {name} have parts outside of "
-                'one block; name them in prune_cfg.exclude, or take other prune_cfg.units'
+                f'prune_cfg.execution.mode is "streamed", but the units of {group.name} have parts '
+                'outside of one block; name them in prune_cfg.exclude, or take other prune_cfg.units'
             )

@@ -54,7 +54,8 @@ class BlockCall:
     def named(self) -> dict[Slot, Any]:
         """The arguments by position or name."""
         arguments: dict[Slot, Any] = dict(enumerate(self.args))
-        return {**arguments, **self.kwargs}
+        arguments.update(self.kwargs)
+        return arguments
 
 
 @dataclass

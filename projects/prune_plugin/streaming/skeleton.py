@@ -38,6 +38,7 @@ class Skeleton:
         self.model, self.chain, self.weights, self.device = model, chain, weights, device
         tensors = dict(model.state_dict(keep_vars=True))
         self.tied = tied_names(tensors)
+        self.types = {name: tensor.dtype for name, tensor in tensors.items()}
         self.sources = self._sources(tensors, own_name)
         self.inside: list[list[str]] = [[] for _ in chain.blocks]
         self.outside: list[str] = []
@@ -104,11 +105,11 @@ class Skeleton:
         """
         for name in names:
             module, own = self._place(name)
-            old = module._parameters.get(own, module._buffers.get(own))
-            assert old is not None
-            if isinstance(old, nn.Parameter) and not old.is_meta:
+            old = module._parameters.get(own)
+            if old is not None and not old.is_meta:
                 continue  # tied to one that was read
-            kind = dtype if dtype is not None and old.is_floating_point() else old.dtype
+            kind = self.types[name]
+            kind = dtype if dtype is not None and kind.is_floating_point else kind
             value = self.weights.read(self.sources[name])
             check_finite({name: value}, f'{self.weights.folder}: ')
             self._install(name, value.to(self.device, kind))
@@ -119,7 +120,7 @@ class Skeleton:
             module, own = self._place(name)
             old = module._parameters.get(own)
             if old is not None and not old.is_meta:
-                self._install(name, old.detach().to('meta'))
+                self._install(name, old.detach().to('meta', self.types[name]))
 
     def _place(self, name: str) -> tuple[nn.Module, str]:
         path, _, own = name.rpartition('.')

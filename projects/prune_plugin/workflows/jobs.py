@@ -36,6 +36,7 @@ from .reports import (
     print_report,
     print_search,
     print_sensitivity,
+    print_streamed,
 )
 from .run_log import nothing_left_of_errors, waiting_log
 from .run_report import RunReport
@@ -160,9 +161,11 @@ def plan_on_meta(
     with started(cfg, launcher, options.output_dir if write else None):
         report = make_plan(cfg, pruner, options, write)
     if dist.is_main_process():
-        print_kinds(report)
+        if report.groups:
+            print_kinds(report)
         print_report(report)
         print_memory(report)
+        print_streamed(report)
     return report
 
 
@@ -245,6 +248,7 @@ def print_result(result: PruneResult) -> None:
     if report.search:
         print_search(report.search)
     print_report(report)
+    print_streamed(report)
     for path in (result.structured, result.weight_level):
         if path:
             print(path)

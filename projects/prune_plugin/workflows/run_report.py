@@ -130,17 +130,23 @@ class MemoryRow:
 
 @dataclass
 class StreamedRun:
-    """What a run block by block took.
+    """What a run block by block took, or in a plan by shapes alone an estimate of it.
 
     Attributes:
         blocks: Number of blocks.
         bytes_read: Bytes of weights read from files, by the last sitting of a resumed run.
         bytes_written: Bytes of weights written, likewise.
+        peak_memory: Most bytes of resident memory of the process; in a plan of private memory.
+        estimated_memory: What was estimated for it before the run.
+        disk: Most bytes of files that the run has at once, by the estimate: weights and hidden states.
     """
 
     blocks: int
     bytes_read: int
     bytes_written: int
+    peak_memory: int | None
+    estimated_memory: int
+    disk: int
 
 
 #: Stages in the order of their columns; a report has some of them.

@@ -20,17 +20,17 @@ from ..common.device import best_device
 from ..common.errors import UserError
 from ..common.meta_parameters import parameters_on_meta
 from ..common.model_interface import (
-    offers_streaming,
     save_description_of,
     saved_names_of,
     weight_folder_of,
 )
 from ..common.timing import timed
-from ..evaluation.example_inputs import require_example_input
+from ..evaluation.example_inputs import Example
 from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, headline
 from ..methods.pruners import Pruner
-from ..streaming.chain import BlockChain, find_chain
+from ..streaming.chain import BlockChain
+from ..streaming.estimate import Counts, Estimate, estimate, peak_memory, relative_length
 from ..streaming.progress import StreamProgress
 from ..streaming.skeleton import Skeleton
 from ..streaming.sweep import Sweep, Swept, writing
@@ -40,8 +40,9 @@ from .plan_on_meta import build_on_meta
 from .prune import check_config, data_factory, progress_key
 from .report_building import start_report
 from .run_log import open_log
-from .run_report import StreamedRun, WeightRow
+from .run_report import WeightRow
 from .save_results import file_stem, write_report
+from .streamed_estimate import chain_of, streamed_run
 from .streamed_methods import method_for
 
 
@@ -51,11 +52,13 @@ class Target:
 
     Attributes:
         meta: The dense model on the meta device.
+        example: A call of it.
         chain: Its blocks.
         skeleton: The model and its files.
     """
 
     meta: nn.Module
+    example: Example
     chain: BlockChain
     skeleton: Skeleton
 
@@ -101,16 +104,35 @@ class StreamedRunner:
         scored = bool(options.from_table)
         check_config(cfg, pruner, self.target.meta, scored)
         data = data_factory(cfg, pruner)
-        with timed(self.seconds, 'score'):
-            self.method, self.plan = method_for(pruner, self.target.skeleton, data, options)
-        self.slimmed = deepcopy(self.target.meta)
-        self.method.shrink_all(self.slimmed)
-        self.names = saved_names_of(self.slimmed)
-        users = pruner.data_users(scored)
-        self.batches = pruner.batches(data, users[-1]) if users else None
         with timed(self.seconds, 'evaluate'):
             self.test_set = TestSet(cfg)
             try_metrics('test_evaluator', self.test_set.metrics)
+        users = pruner.data_users(scored)
+        self.batches = pruner.batches(data, users[-1]) if users else None
+        self.estimate = self.estimated()
+        self.estimate.check(pruner.execution)
+        with timed(self.seconds, 'score'):
+            self.method, self.plan = method_for(
+                pruner, self.target.meta, self.target.skeleton, data, options
+            )
+        self.slimmed = deepcopy(self.target.meta)
+        self.method.shrink_all(self.slimmed)
+        self.names = saved_names_of(self.slimmed)
+
+    def estimated(self) -> Estimate:
+        """What the run will take."""
+        target = self.target
+        test = None if self.test_set.missing else self.test_set.loader
+        samples = [self.batches.first_sample()] if self.batches else []
+        samples += [test.dataset[0]] if test is not None and len(test.dataset) else []
+        counts = Counts(
+            len(self.batches.batches) if self.batches else 0,
+            self.pruner.calibration.batch_size,
+            len(test) if test is not None else 0,
+            (getattr(test, 'batch_size', None) or 1) if test is not None else 1,
+            relative_length(target.example, samples),
+        )
+        return estimate(target.meta, target.chain, target.example, self.pruner, counts)
 
     @cached_property
     def progress(self) -> StreamProgress:
@@ -172,8 +194,8 @@ class StreamedRunner:
         if swept.dense:
             report.headline = headline(self.test_set.metrics, swept.dense)
         read = self.target.skeleton.weights.bytes_read
-        report.streamed = StreamedRun(
-            len(self.target.chain.blocks), read, self.writer.bytes_written
+        report.streamed = streamed_run(
+            self.target.chain, self.estimate, read, self.writer.bytes_written, peak_memory()
         )
         report.seconds = self.seconds
         return PruneResult(report, plan=self.plan, test_set=self.test_set)
@@ -231,14 +253,7 @@ def read_target(cfg: Config, pruner: Pruner) -> Target:
         UserError: it can't be streamed, or the files don't fit it.
     """
     meta = build_on_meta(cfg)
-    if not offers_streaming(meta):
-        raise UserError(
-            f"prune_cfg.execution.mode is 'streamed', which a {type(meta).__name__} does not offer: it "
-            'has no weight_folder; take mode="memory"'
-        )
-    shape = pruner.profile.input_shape
-    example = require_example_input(meta, shape, 1, 'prune_cfg.profile')
-    chain = find_chain(meta, *example)
+    example, chain = chain_of(meta, pruner)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     with parameters_on_meta():
         model = MODELS.build(deepcopy(cfg.model)).eval()
@@ -248,7 +263,9 @@ def read_target(cfg: Config, pruner: Pruner) -> Target:
         for name, buffer in module._buffers.items():
             if buffer is not None and not buffer.is_meta:
                 module._buffers[name] = buffer.to(device)
-    return Target(meta, chain, Skeleton(model, chain, ShardedWeights(folder), own_name, device))
+    return Target(
+        meta, example, chain, Skeleton(model, chain, ShardedWeights(folder), own_name, device)
+    )
 
 
 def streamed_key(

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from projects.prune_plugin.common.errors import UserError
+from projects.prune_plugin.streaming.block_methods import check_within_blocks
 from projects.prune_plugin.streaming.chain import find_chain
 from projects.prune_plugin.streaming.stream import capture
+from projects.prune_plugin.structure.unit_group import Attr, Cut, UnitGroup
 
 
 class Block(nn.Module):
@@ -110,3 +112,21 @@ def test_arguments_that_depend_on_blocks(tmp_path):
 def test_a_model_without_a_list():
     with torch.device('meta'), pytest.raises(UserError, match='no torch.nn.ModuleList'):
         find_chain(nn.Linear(3, 4), (torch.zeros(1, 3),), {})
+
+
+def test_units_are_within_one_block():
+    chain = found(Chain)
+
+    def group(*names, attr='blocks.1'):
+        cuts = tuple(Cut(f'{name}.weight', 0) for name in names)
+        return UnitGroup('units', 'mlp', 4, cuts, attrs=(Attr(attr, 'width'),))
+
+    inside = 'blocks.1.experts.0', 'blocks.1.experts.1'
+    check_within_blocks([group(*inside)], chain)
+    for wrong in (
+        group(*inside, 'blocks.2.experts.0'),
+        group(*inside, attr='blocks.0'),
+        group('head', attr='head'),
+    ):
+        with pytest.raises(UserError, match='the units of units have parts outside of one block'):
+            check_within_blocks([wrong], chain)

@@ -66,6 +66,15 @@ class Sparsifier:
                     f'{row} weights; exclude it or use another pattern'
                 )
 
+    def memory(self, rows: int, inputs: int) -> int:
+        """Bytes that pruning layers which share an input needs beside their weights; an estimate.
+
+        Args:
+            rows: Outputs of these layers, together.
+            inputs: Their inputs.
+        """
+        return 24 * rows * inputs
+
     def keep_masks(self, weights: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
         """Choose the weights to keep, from the weights only.
 

@@ -180,6 +180,14 @@ class SparseGPT(Sparsifier):
         self.dense_targets = float(dense_targets)
         self.dense_share = float(dense_share) if dense_targets else 0.0
 
+    def memory(self, rows, inputs):
+        """See :meth:`Sparsifier.memory`: matrices of the inputs where one is factorised, or copies of the
+        weights in float32 where they are updated."""
+        statistics = 3 if self.dense_share else 1
+        square = 4 * inputs * inputs
+        factorising = (statistics + 5) * square + 4 * rows * inputs
+        return max(factorising, (statistics + 1) * square + 15 * rows * inputs)
+
     def statistic(self, module, inputs, dense=()):
         """Mean Gram matrices of the layer's inputs, float32 (inputs, inputs) each.
 
