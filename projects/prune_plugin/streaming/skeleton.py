@@ -120,7 +120,8 @@ class Skeleton:
             module, own = self._place(name)
             old = module._parameters.get(own)
             if old is not None and not old.is_meta:
-                self._install(name, old.detach().to('meta', self.types[name]))
+                empty = torch.empty(old.shape, dtype=self.types[name], device='meta')
+                self._install(name, empty)
 
     def _place(self, name: str) -> tuple[nn.Module, str]:
         path, _, own = name.rpartition('.')

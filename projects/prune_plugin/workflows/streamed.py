@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine.config import Config
+from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
@@ -260,6 +261,8 @@ def read_target(cfg: Config, pruner: Pruner) -> Target:
     folder, own_name = weight_folder_of(model)
     device = best_device()
     for module in model.modules():
+        if isinstance(module, BaseDataPreprocessor):
+            module.to(device)  # where it puts batches
         for name, buffer in module._buffers.items():
             if buffer is not None and not buffer.is_meta:
                 module._buffers[name] = buffer.to(device)
