@@ -1,8 +1,7 @@
 """Finding the numbers of a config with which transformers builds a pruned model."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -10,6 +9,8 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from projects.prune_plugin.common.meta_parameters import parameters_on_meta
 
 #: Shapes of tensors by name.
 Shapes = dict[str, tuple[int, ...]]
@@ -39,23 +40,6 @@ def built(config: PreTrainedConfig | None, buffers: bool = False) -> PreTrainedM
             return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
     except (ValueError, StrictDataclassError, ZeroDivisionError, RuntimeError):
         return None
-
-
-@contextmanager
-def parameters_on_meta() -> Iterator[None]:
-    """Parameters of modules that are built meanwhile go to the meta device; buffers don't."""
-    register = nn.Module.register_parameter
-
-    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None:
-            parameter = nn.Parameter(parameter.detach().to('meta'), parameter.requires_grad)
-        register(module, name, parameter)
-
-    nn.Module.register_parameter = on_meta  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def narrower(

@@ -1,7 +1,7 @@
 """Which config describes a pruned language model: one that transformers knows, or one with widths."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -320,10 +320,17 @@ def layer_prefix(lm: PreTrainedModel) -> str:
 
 def renumbered_state(lm: PreTrainedModel, left: Sequence[int]) -> dict[str, torch.Tensor]:
     """The state dict with the layers that are left counted from 0."""
+    rename = renumbering(lm, left)
+    return {rename(name): tensor for name, tensor in lm.state_dict().items()}
+
+
+def renumbering(lm: PreTrainedModel, left: Sequence[int]) -> Callable[[str], str]:
+    """A function that gives a tensor's name with the layers that are left counted from 0."""
     prefix = layer_prefix(lm)
     position = {str(old): str(new) for new, old in enumerate(left)}
-    state = {}
-    for name, tensor in lm.state_dict().items():
+
+    def rename(name: str) -> str:
         found = re.match(rf'{re.escape(prefix)}(\d+)(\..*)', name)
-        state[f'{prefix}{position[found[1]]}{found[2]}' if found else name] = tensor
-    return state
+        return f'{prefix}{position[found[1]]}{found[2]}' if found else name
+
+    return rename

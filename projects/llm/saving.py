@@ -19,7 +19,7 @@ from projects.prune_plugin.common.fileio import check_new_folder
 
 from . import modeling_slim
 from .plain_norms import with_plain_norms
-from .saved_config import Described, describe, renumbered_state
+from .saved_config import Described, describe, renumbered_state, renumbering
 
 CODE = Path(modeling_slim.__file__)
 README = """# {name}
@@ -76,7 +76,8 @@ def save_hf(lm: PreTrainedModel, folder: str | os.PathLike, tokenizer: Any = Non
         write_config(lm, described, temporary)
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
-        write_readme(lm, described, folder.name, temporary)
+        zeros = sum(int((p == 0).sum()) for p in lm.parameters())
+        write_readme(lm, described, folder.name, temporary, zeros)
         temporary.chmod(0o755)
         os.replace(temporary, folder)  # over an empty folder, too
     except BaseException:
@@ -89,13 +90,52 @@ def save_hf(lm: PreTrainedModel, folder: str | os.PathLike, tokenizer: Any = Non
 
 def save_with_tokenizer(model: Any, folder: str | os.PathLike) -> None:
     """:func:`save_hf` of an ``HFCausalLM``, with the tokenizer of its ``path``, if it has one."""
-    tokenizer = None
-    if model.path is not None:
-        try:
-            tokenizer = model.tokenizer
-        except UserError as error:
-            print_log(f'{folder} gets no tokenizer: {error}', 'current', logging.WARNING)
-    save_hf(model.lm, folder, tokenizer)
+    save_hf(model.lm, folder, tokenizer_for(model, folder))
+
+
+def tokenizer_for(model: Any, folder: str | os.PathLike) -> Any:
+    """The tokenizer to put into a folder of an ``HFCausalLM``; None, with a warning, if it has none."""
+    if model.path is None:
+        return None
+    try:
+        return model.tokenizer
+    except UserError as error:
+        print_log(f'{folder} gets no tokenizer: {error}', 'current', logging.WARNING)
+        return None
+
+
+def save_description(
+    lm: PreTrainedModel, folder: str | os.PathLike, zeros: int, tokenizer: Any = None
+) -> None:
+    """Write a Hugging Face folder without its weights.
+
+    Args:
+        lm: The model; meta tensors will do.
+        folder: An existing folder.
+        zeros: How many weights are zero.
+        tokenizer: The tokenizer to put beside it; None: without.
+    """
+    folder, described = Path(folder), describe(lm)
+    write_config(lm, described, folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    write_readme(lm, described, folder.name, folder, zeros)
+
+
+def saved_names(lm: PreTrainedModel) -> dict[str, str]:
+    """The names that tensors have in the folder of :func:`save_hf`, by those in the model; tied ones once.
+
+    Args:
+        lm: The model; meta tensors will do.
+
+    Raises:
+        UserError: the model can't be described.
+    """
+    rename = renumbering(lm, describe(lm).layers)
+    first: dict[int, str] = {}
+    for name, tensor in lm.state_dict(keep_vars=True).items():
+        first.setdefault(id(tensor), name)
+    return {name: rename(name) for name in first.values()}
 
 
 def write_weights(lm: PreTrainedModel, described: Described, folder: Path) -> None:
@@ -156,12 +196,13 @@ def modelling_code(model: type, config: type) -> str:
     return re.sub(r'\bLlamaConfig\b', config.__name__, text)
 
 
-def write_readme(lm: PreTrainedModel, described: Described, name: str, folder: Path) -> None:
+def write_readme(
+    lm: PreTrainedModel, described: Described, name: str, folder: Path, zeros: int
+) -> None:
     """Write down what the folder is and how it is loaded."""
     from projects.prune_plugin.common.version import __version__
 
     architecture = described.architecture.__name__
-    zeros = sum(int((p == 0).sum()) for p in lm.parameters())
     total = sum(p.numel() for p in lm.parameters())
     kind = (PLAIN if described.plain else SLIM).format(name=name, architecture=architecture)
     counts = f'Parameters: {total:,}, of which {zeros:,} are zero. Layers: {len(described.layers)}.'

@@ -28,6 +28,7 @@ from projects.prune_plugin import (
 from projects.prune_plugin.calibration.settings import CalibrationSettings
 from projects.prune_plugin.common.registry import accepted_keys
 from projects.prune_plugin.evaluation.settings import ProfileSettings
+from projects.prune_plugin.methods.pruners.execution import ExecutionSettings
 from projects.prune_plugin.training.settings import RecoverySettings
 from projects.prune_plugin.workflows.options import PruneOptions
 from projects.prune_plugin.workflows.prune import prune, pruner_from_config
@@ -135,6 +136,7 @@ SETTINGS = {
     'calibration': CalibrationSettings,
     'recovery': RecoverySettings,
     'profile': ProfileSettings,
+    'execution': ExecutionSettings,
 }
 
 

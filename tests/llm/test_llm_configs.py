@@ -21,6 +21,7 @@ PARAMETERS = {
     'qwen': 596_049_920,
     'llama3_8b': 8_030_261_248,
     'llama3_70b': 70_553_706_496,
+    'llama3_405b': 405_853_388_800,
 }
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader', 'calibration_dataloader')
 

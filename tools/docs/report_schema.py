@@ -45,6 +45,7 @@ RECORDS = (
     run_report.WeightRow,
     round_record.Row,
     run_report.MemoryRow,
+    run_report.StreamedRun,
 )
 
 

@@ -1,7 +1,8 @@
 """Any causal language model of transformers as an MMEngine model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +21,11 @@ from .gguf_network import GgufNetwork
 from .pretrained import (
     config_from,
     load_weights_into,
+    names_of_files,
     read_config,
     read_generation_config,
 )
-from .sources import find_source, reason
+from .sources import find_source, reason, safetensors_folder
 from .tokenizer import load_tokenizer
 
 DTYPES = {name: getattr(torch, name) for name in ('float32', 'bfloat16', 'float16', 'float64')}
@@ -164,6 +166,27 @@ class HFCausalLM(BaseModel):
         from ..saving import save_with_tokenizer
 
         save_with_tokenizer(self, folder)
+
+    def weight_folder(self) -> tuple[Path, Callable[[str], str]]:
+        """The folder with the weights as safetensors, and what gives this model's names of them.
+
+        Raises:
+            UserError: there is none.
+        """
+        own_name = names_of_files(self.lm)
+        return safetensors_folder(self.path), lambda name: f'lm.{own_name(name)}'
+
+    def saved_names(self) -> dict[str, str]:
+        """Names of tensors in the folder of ``save_hf``, by those in this model."""
+        from ..saving import saved_names
+
+        return {f'lm.{name}': saved for name, saved in saved_names(self.lm).items()}
+
+    def save_description(self, folder: str, zeros: int) -> None:
+        """Write what the folder of ``save_hf`` has beside weights, of which so many are zero."""
+        from ..saving import save_description, tokenizer_for
+
+        save_description(self.lm, folder, zeros, tokenizer_for(self, folder))
 
     @staticmethod
     def check_gguf(model: Mapping[str, Any], kind: str) -> None:

@@ -3,7 +3,7 @@
 import io
 import json
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
 from functools import lru_cache
@@ -14,6 +14,8 @@ import transformers
 from mmengine.logging import print_log
 from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -151,6 +153,18 @@ def load_weights_into(
     if read_generation_config(source) is None:
         lm.generation_config = loaded.generation_config
     print_log(f'weights of {source.path} loaded: {len(theirs)} tensors', 'current')
+
+
+def names_of_files(lm: PreTrainedModel) -> Callable[[str], str]:
+    """A function that gives a model's name of a tensor by its name in a file of weights.
+
+    It renames as transformers does. What transformers computes from several tensors, such as the stacked
+    experts of some models, keeps its name, which the model doesn't have.
+    """
+    renamings = [r for r in get_model_conversion_mapping(lm) if isinstance(r, WeightRenaming)]
+    own = lm.state_dict()
+    prefix = lm.base_model_prefix
+    return lambda name: rename_source_key(name, renamings, [], prefix, own)[0]
 
 
 def named_tensors(lm: PreTrainedModel) -> dict[str, Tensor]:

@@ -140,6 +140,26 @@ def with_weights(source: Source, key: str = 'model.path') -> Source:
     return Source(source.path, folder, hub=True)
 
 
+def safetensors_folder(path: str | None) -> Path:
+    """The folder with a model's weights as safetensors, from the hub if they are there.
+
+    Raises:
+        UserError: it has none, or weights of another kind.
+    """
+    if path is None:
+        raise UserError(
+            'model.path is missing: streamed, weights are read from a folder of safetensors files'
+        )
+    source = with_weights(find_source(path))
+    if source.gguf or not any(source.folder.glob(WEIGHTS[0][0])):
+        kind = 'a GGUF file' if source.gguf else f'a folder without {WEIGHTS[0][0]}'
+        raise UserError(
+            f'model.path={path!r} is {kind}, but streamed, weights are read from safetensors files; write '
+            'them with tools/test.py --save-hf on a machine that holds the model'
+        )
+    return source.folder
+
+
 def reason(error: BaseException) -> str:
     """The kind and the first line of an error."""
     said = str(error).strip()

@@ -72,6 +72,15 @@ class CalibrationData:
         rank, world = dist.get_dist_info()
         return sum(map(len, self.batches[rank::world]))
 
+    #: Whether the activations of one batch are held at a time, at the price of repeated passes.
+    one_by_one = False
+
+    @property
+    def dense_stream(self) -> 'CalibrationData':
+        """The batches that run through the dense model beside the pruned one: the same, unless they are
+        hidden states, which differ."""
+        return self
+
 
 class GivenBatches(CalibrationData):
     """Batches that the user made; rank r of n takes the batches r, r + n, ... of them.
@@ -175,3 +184,14 @@ def first_share(
     """
     rank, world = dist.get_dist_info()
     return calls[: len(range(rank, max(1, round(share * batches)), world))]
+
+
+def dense_calls_of(
+    model: nn.Module,
+    data: CalibrationData,
+    loss: Callable[[nn.Module, Any], Tensor],
+    calls: list[Callable[[], Any]],
+) -> list[Callable[[], Any]]:
+    """Calls that run the dense model: these, or those of the data's dense stream, where it has one."""
+    stream = getattr(data, 'dense_stream', data)
+    return calls if stream is data else forward_calls(model, stream, loss)

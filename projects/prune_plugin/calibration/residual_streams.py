@@ -85,6 +85,10 @@ def find_streams(
         x = first_tensor(args, kwargs)
         if x is None or (reads and reads[-1].tensor is x and reads[-1].version == x._version):
             return
+        compare(x)
+        reads.append(Read(name, x, x._version, x.detach().clone()))
+
+    def compare(x: Tensor) -> None:
         for layer, output in list(waiting.items()):
             if alike(output.output, x) and (stream := added_to(output, x)):
                 found[layer] = stream
@@ -93,7 +97,11 @@ def find_streams(
             output.left -= 1
             if not output.left:
                 del waiting[layer]
-        reads.append(Read(name, x, x._version, x.detach().clone()))
+
+    def ended(module: nn.Module, args: tuple, output: Any) -> None:
+        x = first_tensor((output,), {})
+        if x is not None:
+            compare(x)  # of a part of a model, nothing may read the last sum
 
     def ran(module: nn.Module, args: tuple, output: Any, name: str) -> None:
         output = first_tensor((output,), {})
@@ -109,6 +117,7 @@ def find_streams(
         if name
     ]
     handles += [model.get_submodule(n).register_forward_hook(partial(ran, name=n)) for n in names]
+    handles.append(model.register_forward_hook(ended))
     try:
         call()
     finally:

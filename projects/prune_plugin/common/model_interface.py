@@ -67,6 +67,26 @@ class ModelOffers(Protocol):
     def save_hf(self, folder: str) -> None:
         """Write the model as a Hugging Face folder, for ``--save-hf``."""
 
+    def weight_folder(self) -> tuple[str | os.PathLike, Callable[[str], str]]:
+        """A folder of safetensors files with the weights, for ``execution.mode='streamed'``.
+
+        Returns:
+            The folder, and a function that gives the model's name of a tensor by its name in a file.
+
+        Raises:
+            UserError: the weights lie elsewhere, or in files of another kind.
+        """
+
+    def saved_names(self) -> Mapping[str, str]:
+        """The name in a Hugging Face folder of each tensor that one would hold, by its name in the model.
+
+        Raises:
+            UserError: no such folder can describe the model.
+        """
+
+    def save_description(self, folder: str | os.PathLike, zeros: int) -> None:
+        """Write what a Hugging Face folder has beside weights, of which so many are zero."""
+
     def export_view(self) -> Any:
         """A module that computes the same from tensors alone, for ``--save-onnx`` and ``--save-exported``.
 
@@ -191,6 +211,26 @@ def evaluators_of(model: Any) -> Mapping[str, Any]:
 def offers_save_hf(model: Any) -> bool:
     """Whether a model, or its class, can be saved as a Hugging Face folder."""
     return hasattr(model, 'save_hf')
+
+
+def offers_streaming(model: Any) -> bool:
+    """Whether a model, or its class, can be read and saved block by block."""
+    return hasattr(model, 'weight_folder')
+
+
+def weight_folder_of(model: Any) -> tuple[str | os.PathLike, Callable[[str], str]]:
+    """Where the files of a model that :func:`offers_streaming` lie, and its names of their tensors."""
+    return model.weight_folder()
+
+
+def saved_names_of(model: Any) -> dict[str, str]:
+    """Names of tensors in the folder to save a model as, by those in the model."""
+    return dict(model.saved_names())
+
+
+def save_description_of(model: Any, folder: str | os.PathLike, zeros: int) -> None:
+    """Write a model's folder without its weights."""
+    model.save_description(folder, zeros)
 
 
 def offers_save_gguf(model: Any) -> bool:

@@ -22,6 +22,7 @@ from ..evaluation.environment import environment
 from ..evaluation.profiling import latency_note, profile
 from ..evaluation.test_set import TestSet, headline
 from ..methods.pruners import DataFactory, Plan, Pruned, Pruner, ScoredUnits
+from ..methods.pruners.execution import check_in_memory
 from ..training.dry_build import try_metrics
 from .curve_series import Series, series_of
 from .evaluation_cache import cached_results
@@ -103,6 +104,7 @@ def draw_curve(cfg: Config, pruner: Pruner, options: CurveOptions) -> dict[str, 
     Raises:
         UserError: bad input, or a ratio that the first method can't reach; nothing has been written then.
     """
+    check_in_memory(pruner.execution, 'a curve')
     series = series_of(
         pruner, options.ratios, options.criteria, options.allocators, options.baselines
     )

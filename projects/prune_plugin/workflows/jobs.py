@@ -38,10 +38,12 @@ from .reports import (
     print_report,
     print_search,
     print_sensitivity,
+    print_streamed,
 )
 from .run_log import nothing_left_of_errors, waiting_log
 from .run_report import RunReport
 from .save_results import write_report
+from .streamed import check_exports, prune_streamed
 from .train import recover, train_in_rounds, use_amp
 
 
@@ -81,10 +83,14 @@ def prune(
     Raises:
         UserError: bad input; nothing has been written then.
     """
+    if pruner.execution.streamed:
+        check_exports(exports)
     formats.check(cfg, exports)
     check_resume(pruner, options)
     with started(cfg, launcher, options.output_dir):
-        if pruner.in_rounds:
+        if pruner.execution.streamed:
+            result = prune_streamed(cfg, pruner, options)
+        elif pruner.in_rounds:
             result = prune_in_rounds(cfg, pruner, options)
         else:
             result = prune_once(cfg, pruner, options)
@@ -159,9 +165,11 @@ def plan_on_meta(
     with started(cfg, launcher, options.output_dir if write else None):
         report = make_plan(cfg, pruner, options, write)
     if dist.is_main_process():
-        print_kinds(report)
+        if report.groups:
+            print_kinds(report)
         print_report(report)
         print_memory(report)
+        print_streamed(report)
     return report
 
 
@@ -208,7 +216,7 @@ def started(cfg: Config, launcher: str, folder: Path | None = None) -> Iterator[
 
 def check_resume(pruner: Pruner, options: PruneOptions) -> None:
     """Raise :class:`UserError` if a pruning of this kind can't be resumed."""
-    if options.resume and pruner.removes_units:
+    if options.resume and pruner.removes_units and not pruner.execution.streamed:
         raise UserError(
             f'--resume goes with a WeightPruner, but prune_cfg.type is {type(pruner).__name__!r}; its '
             'training goes on with tools/train.py --resume'
@@ -245,6 +253,7 @@ def print_result(result: PruneResult) -> None:
     if report.search:
         print_search(report.search)
     print_report(report)
+    print_streamed(report)
     for path in (result.structured, result.weight_level):
         if path:
             print(path)

@@ -14,13 +14,14 @@ from ..common.progress import expect
 from ..common.timing import timed
 from ..evaluation.memory_estimate import memory_table
 from ..evaluation.profiling import profile
-from ..methods.pruners import Pruner
+from ..methods.pruners import Pruner, ScoredUnits
 from .expected_steps import guessed, planning_step, scoring_steps
 from .options import PruneOptions
 from .prune import data_factory, make_plan, score
 from .report_building import start_report
 from .run_report import MemoryRow, RunReport
 from .save_results import write_record, write_unit_tables
+from .streamed_estimate import planned
 
 
 def build_on_meta(cfg: Config) -> nn.Module:
@@ -37,7 +38,8 @@ def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool
 
     Args:
         cfg: The config.
-        pruner: A structured one. Its criterion gives way to ``Random`` unless a table has scores.
+        pruner: A structured one, whose criterion gives way to ``Random`` unless a table has scores; or
+            any with ``execution.mode='streamed'``, for what that will take.
         options: Those that say where scores and results go.
         write: Whether to write ``report.json``, ``summary.csv``, ``report.csv`` and the tables of units.
 
@@ -47,6 +49,8 @@ def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool
     Raises:
         UserError: what needs weights or a clock is asked for.
     """
+    if pruner.execution.streamed and not pruner.removes_units:
+        return plan_weights(cfg, pruner, options, write)
     pruner, scores = pruner.without_weights(bool(options.from_table))
     if options.from_table:
         scores = f'from {options.from_table}'
@@ -71,9 +75,28 @@ def plan_on_meta(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool
         'GiB on the fullest rank for weights, gradients and the moments of AdamW, in the types that '
         'the parameters have; without activations, and the blocks that FSDP2 gathers'
     )
+    if pruner.execution.streamed:
+        report.streamed = planned(model, slimmed, pruner)
     report.seconds = seconds
     if write and plan.units and dist.is_main_process():
         with timed(seconds, 'save'):
             write_unit_tables(plan.units, None, options.output_dir)
+        write_record(report, options.output_dir)
+    return report
+
+
+def plan_weights(cfg: Config, pruner: Pruner, options: PruneOptions, write: bool) -> RunReport:
+    """What a streamed pruning of single weights, which changes no shapes, will take."""
+    seconds: dict[str, float] = {}
+    with timed(seconds, 'load'):
+        model = build_on_meta(cfg)
+    plan = pruner.plan_from(model, ScoredUnits())
+    with timed(seconds, 'profile'):
+        profiles = profile([model], pruner.profile, latency=False)
+    report = start_report(cfg, pruner, options, model, plan, profiles)
+    report.memory = [MemoryRow(**row) for row in memory_table({'dense': model, 'pruned': model})]
+    report.streamed = planned(model, model, pruner)
+    report.seconds = seconds
+    if write and dist.is_main_process():
         write_record(report, options.output_dir)
     return report

@@ -22,6 +22,7 @@ from ..common.timing import timed
 from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, headline
 from ..methods.pruners import DataFactory, Plan, Pruner, ScoredUnits, UnitPlan, build_pruner
+from ..methods.pruners.execution import check_in_memory
 from ..methods.pruners.layer_progress import LayerProgress
 from ..structure.prune_state import PruneState
 from ..training.distillation import targets_for
@@ -143,6 +144,7 @@ def prepare(
         options: See :class:`PruneOptions`.
         seconds: Where to add the time of each step.
     """
+    check_in_memory(pruner.execution, 'a dry run, a search or a training')
     expect([guessed('load')])
     with timed(seconds, 'load'):
         loaded = load_model(cfg, options.checkpoint, best_device())

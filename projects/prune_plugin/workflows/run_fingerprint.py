@@ -31,7 +31,7 @@ WITHOUT_EFFECT = (
     'resume_path', 'train_cfg', 'vis_backends', 'visualizer', 'work_dir',
 )  # fmt: skip
 #: Keys of ``prune_cfg`` that don't change what is pruned; its budget counts by its ratio.
-NOT_PRUNING = ('budget', 'name', 'profile', 'recovery')
+NOT_PRUNING = ('budget', 'execution', 'name', 'profile', 'recovery')
 
 
 #: Settings of ``prune_cfg.calibration`` that version 0.1.0 didn't have, at their defaults.

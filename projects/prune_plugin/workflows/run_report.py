@@ -128,10 +128,31 @@ class MemoryRow:
     total: float
 
 
+@dataclass
+class StreamedRun:
+    """What a run block by block took, or in a plan by shapes alone an estimate of it.
+
+    Attributes:
+        blocks: Number of blocks.
+        bytes_read: Bytes of weights read from files, by the last sitting of a resumed run.
+        bytes_written: Bytes of weights written, likewise.
+        peak_memory: Most bytes of resident memory of the process; in a plan of private memory.
+        estimated_memory: What was estimated for it before the run.
+        disk: Most bytes of files that the run has at once, by the estimate: weights and hidden states.
+    """
+
+    blocks: int
+    bytes_read: int
+    bytes_written: int
+    peak_memory: int | None
+    estimated_memory: int
+    disk: int
+
+
 #: Stages in the order of their columns; a report has some of them.
 STAGES = ('dense', 'pruned', 'masked', 'recovered')
 #: Keys that only some runs have: without a value they are not in the file.
-OPTIONAL = ('masked', 'recovered', 'rounds', 'search', 'scores', 'memory', 'budget')
+OPTIONAL = ('masked', 'recovered', 'rounds', 'search', 'scores', 'memory', 'budget', 'streamed')
 
 
 @dataclass
@@ -172,6 +193,7 @@ class RunReport:
         command: The command line.
         scores: Where scores come from, in a plan by shapes alone.
         memory: What each rank would hold in training, in a plan by shapes alone.
+        streamed: What a run with ``execution.mode='streamed'`` read and wrote.
         notes: What the figures mean, by key.
         environment: Versions and devices behind the figures.
     """
@@ -201,6 +223,7 @@ class RunReport:
     command: list[str] = field(default_factory=list)
     scores: str | None = None
     memory: list[MemoryRow] | None = None
+    streamed: StreamedRun | None = None
     notes: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
 
@@ -244,7 +267,7 @@ class RunReport:
 #: Keys of the report that hold a record, or a list of them.
 RECORDS: dict[str, type] = {
     'dense': Stage, 'pruned': Stage, 'masked': MaskedStage, 'recovered': RecoveredStage,
-    'budget': BudgetResult,
+    'budget': BudgetResult, 'streamed': StreamedRun,
 }  # fmt: skip
 LISTS: dict[str, type] = {
     'rounds': Row, 'groups': GroupRow, 'weights': WeightRow, 'memory': MemoryRow,

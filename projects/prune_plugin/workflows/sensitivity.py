@@ -23,6 +23,7 @@ from ..evaluation.environment import environment
 from ..evaluation.profiling import profile
 from ..evaluation.test_set import TestSet, headline
 from ..methods.pruners import Pruner
+from ..methods.pruners.execution import check_in_memory
 from ..structure.prune_state import PruneState
 from ..structure.slimming import slim
 from .evaluation_cache import cached_results
@@ -143,6 +144,7 @@ def check_pruner(pruner: Pruner) -> None:
             f'prune_cfg.type is {type(pruner).__name__!r}; --sensitivity removes units and needs a '
             "'StructuredPruner'"
         )
+    check_in_memory(pruner.execution, '--sensitivity')
 
 
 def start_report(

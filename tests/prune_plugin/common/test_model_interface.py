@@ -134,7 +134,7 @@ def test_llm():
     assert fulfils(HFCausalLM, interface.ModelOffers) == {
         'dummy_inputs', 'checkpoint_meta', 'init_weights', 'weights_source', 'profile_batch_size',
         'distill_targets', 'evaluators', 'save_hf', 'save_gguf', 'use_network', 'engine_files',
-        'tokens_per_second',
+        'tokens_per_second', 'weight_folder', 'saved_names', 'save_description',
     }  # fmt: skip
 
 

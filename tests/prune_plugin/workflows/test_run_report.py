@@ -19,6 +19,7 @@ from projects.prune_plugin.workflows.run_report import (
     MemoryRow,
     RecoveredStage,
     Stage,
+    StreamedRun,
 )
 from projects.prune_plugin.workflows.save_results import read_report, write_record
 
@@ -54,6 +55,7 @@ def full() -> RunReport:
         groups=[GroupRow('a', 'mlp', 0, 8, 4)],
         scores='random',
         memory=[MemoryRow('dense', 'DDP', 1, 1.0, 1.0, 2.0, 4.0)],
+        streamed=StreamedRun(2, 800, 600, None, 5000, 1400),
     )
 
 

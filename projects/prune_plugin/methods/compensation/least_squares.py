@@ -12,17 +12,17 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ...calibration.collect import observable
-from ...calibration.data import first_share, forward_calls
+from ...calibration.data import dense_calls_of, first_share, forward_calls
 from ...calibration.layer_inputs import add_gram, input_rows, mirror, over_ranks, weight_matrix
 from ...calibration.loss import guarded
 from ...calibration.mask_gradients import input_cuts
+from ...calibration.one_by_one import passes_for
 from ...calibration.residual_streams import Stream, StreamReads, find_streams
 from ...calibration.sequential import (
     Call,
     SharedInput,
     group_by_input,
     layers_that_run_later,
-    run_layer_by_layer,
 )
 from ...calibration.stream_shift import Shift, stream_shift
 from ...common.distributed import assert_ranks_agree, tensors_from_rank_0, weights_digest
@@ -224,7 +224,9 @@ class LeastSquares(Compensation):
                 linear = [n for n in kept if isinstance(model.get_submodule(n), nn.Linear)]
                 streams = find_streams(model, linear, first_call)
             if streams:
-                dense_calls = first_share(calls, self.dense_share, len(data.batches))
+                dense_calls = first_share(
+                    dense_calls_of(model, data, loss, calls), self.dense_share, len(data.batches)
+                )
                 later = layers_that_run_later(model, steps, first_call)
             mask_uncompensated(model, state)
             task = bar.add_task('refitting layers', total=len(steps))
@@ -252,7 +254,7 @@ class LeastSquares(Compensation):
                 bar.advance(task)
 
             with reads.watched():
-                run_layer_by_layer(model, calls, steps, visit, dense_calls, later)
+                passes_for(data)(model, calls, steps, visit, dense_calls, later)
         if underdetermined:
             print_log(
                 f'LeastSquares had fewer rows than inputs for {len(underdetermined)} layers, such as '

@@ -28,6 +28,7 @@ from ..rounding import RoundTo
 from ..schedules import OneShot, Round, Schedule
 from .budget_block import is_searched, with_ratio
 from .data_source import DataSource, DataUser
+from .execution import ExecutionSettings
 from .layer_progress import LayerProgress
 from .plan import Plan, Pruned, ScoredUnits
 from .selection import Selection
@@ -48,6 +49,7 @@ class Pruner:
         recovery: See :class:`RecoverySettings`.
         profile: See :class:`ProfileSettings`.
         name: Stem of the checkpoints' names; by default the config name's first word.
+        execution: See :class:`ExecutionSettings`.
     """
 
     #: The budget's type where a config names none.
@@ -81,6 +83,7 @@ class Pruner:
         recovery: Mapping,
         profile: Mapping,
         name: str | None,
+        execution: Mapping = {},  # noqa: B006  read, never changed
     ):
         self.schedule: Schedule = build(SCHEDULES, schedule, 'prune_cfg.schedule')
         self.budget: Budget = self._budget(budget)
@@ -89,6 +92,7 @@ class Pruner:
         self.calibration = read_settings(CalibrationSettings, calibration, 'prune_cfg.calibration')
         self.recovery = read_settings(RecoverySettings, recovery, 'prune_cfg.recovery')
         self.profile = read_settings(ProfileSettings, profile, 'prune_cfg.profile')
+        self.execution = read_settings(ExecutionSettings, execution, 'prune_cfg.execution')
         self.rounds = self._rounds(calibration, recovery)
         if name is not None and not (
             isinstance(name, str) and re.fullmatch(r'[\w.-]{1,100}', name)

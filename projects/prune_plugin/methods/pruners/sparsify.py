@@ -9,9 +9,10 @@ import torch
 from mmengine import dist
 from torch import Tensor, nn
 
-from ...calibration.data import CalibrationData, first_share, forward_calls
+from ...calibration.data import CalibrationData, dense_calls_of, first_share, forward_calls
 from ...calibration.layer_inputs import check_layer, from_matrix, to_matrix, weight_matrix
 from ...calibration.loss import LossFunction, guarded
+from ...calibration.one_by_one import passes_for
 from ...calibration.output_gradients import output_gradients
 from ...calibration.residual_streams import Stream, StreamReads, find_streams
 from ...calibration.sequential import (
@@ -20,7 +21,6 @@ from ...calibration.sequential import (
     group_by_input,
     layers_that_run_later,
     observe,
-    run_layer_by_layer,
 )
 from ...calibration.stream_shift import stream_shift
 from ...common.distributed import assert_ranks_agree, tensors_from_rank_0, weights_digest
@@ -243,7 +243,11 @@ class SparsifierRun:
         later: Collection[str] = ()
         streams: dict[str, Stream] = {}
         if self.sparsifier.dense_share:
-            dense = first_share(calls, self.sparsifier.dense_share, len(self.data.batches))
+            dense = first_share(
+                dense_calls_of(self.model, self.data, self.loss, calls),
+                self.sparsifier.dense_share,
+                len(self.data.batches),
+            )
             later = layers_that_run_later(self.model, inputs, self.first_call)
             if self.sparsifier.reads_streams:
                 linear = [n for n, m in self.modules.items() if isinstance(m, nn.Linear)]
@@ -272,4 +276,4 @@ class SparsifierRun:
                 bar.advance(task)
 
             with reads.watched():
-                run_layer_by_layer(self.model, calls, inputs, visit, dense, later)
+                passes_for(self.data)(self.model, calls, inputs, visit, dense, later)

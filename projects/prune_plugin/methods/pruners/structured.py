@@ -93,6 +93,7 @@ class StructuredPruner(Pruner):
         recovery: See :class:`Pruner`.
         profile: See :class:`Pruner`.
         name: See :class:`Pruner`.
+        execution: See :class:`Pruner`.
 
     Raises:
         UserError: anything in the config that isn't valid; the message names the key.
@@ -129,8 +130,11 @@ class StructuredPruner(Pruner):
         recovery: Mapping = {},  # noqa: B006
         profile: Mapping = {},  # noqa: B006
         name: str | None = None,
+        execution: Mapping = {},  # noqa: B006
     ):
-        super().__init__(budget, schedule, include, exclude, calibration, recovery, profile, name)
+        super().__init__(
+            budget, schedule, include, exclude, calibration, recovery, profile, name, execution
+        )
         self.penalty = build_optional(PENALTIES, penalty, 'prune_cfg.penalty')
         check_number('prune_cfg.fillback_rate', fillback_rate, 0, 1, least=True)
         self.fillback_rate = float(fillback_rate)
@@ -261,7 +265,7 @@ class StructuredPruner(Pruner):
 
         def chosen() -> tuple[list[Tensor], Tensor, BudgetResult]:
             if scored.cost is None:
-                scored.cost = self.corrected_cost(model, groups, scored.importance, scored.example)
+                scored.cost = corrected_cost(self, model, groups, scored.importance, scored.example)
             kept = self.allocate(model, groups, scored.importance, scored.cost)
             dense, left = scored.cost.total(sizes(groups)), scored.cost.total(counts(kept))
             return kept, scored.cost.marginal(sizes(groups)), self.budget.achieved(dense, left)
@@ -369,12 +373,6 @@ class StructuredPruner(Pruner):
         if self.remove_empty_layers and self.budget.counts_layers:
             return depth_cost(model, groups, cost_of)
         return cost_of(groups)
-
-    def corrected_cost(
-        self, model: nn.Module, groups: list[UnitGroup], scores: list[Tensor], example: Any
-    ) -> Cost:
-        """:meth:`cost`; where what a plan by it costs can be looked at, corrected by that."""
-        return corrected_cost(self, model, groups, scores, example)
 
     def state_of(self, model: nn.Module, groups: list[UnitGroup], kept: list[Tensor]) -> PruneState:
         """The units kept as a state, with the layers that are left without any."""

@@ -52,6 +52,7 @@ class WeightPruner(Pruner):
         recovery: See :class:`Pruner`.
         profile: See :class:`Pruner`.
         name: See :class:`Pruner`.
+        execution: See :class:`Pruner`.
 
     Example:
         >>> prune_cfg = dict(type='WeightPruner', sparsifier=dict(type='Magnitude'),
@@ -85,6 +86,7 @@ class WeightPruner(Pruner):
         recovery: Mapping = {},  # noqa: B006
         profile: Mapping = {},  # noqa: B006
         name: str | None = None,
+        execution: Mapping = {},  # noqa: B006
     ):
         self.sparsifier = build(SPARSIFIERS, sparsifier, 'prune_cfg.sparsifier')
         if isinstance(budget, Mapping) and not {'ratio', 'density', 'sparsity'} & budget.keys():
@@ -95,7 +97,9 @@ class WeightPruner(Pruner):
                     'ratio; leave prune_cfg.sparsifier.pattern out'
                 )
             budget = budget if own is None else {**budget, 'ratio': own}
-        super().__init__(budget, schedule, include, exclude, calibration, recovery, profile, name)
+        super().__init__(
+            budget, schedule, include, exclude, calibration, recovery, profile, name, execution
+        )
         key, quantity = self.limited
         if quantity != 'weights':
             raise UserError(f"{key} is {quantity!r}; a WeightPruner's is 'weights'")

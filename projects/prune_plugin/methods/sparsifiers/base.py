@@ -35,6 +35,8 @@ class Sparsifier:
     #: Fraction of the calibration batches for which :meth:`statistic` also needs the layer's inputs in the
     #: dense model.
     dense_share = 0.0
+    #: Whether weights of several layers are compared with each other, so that all are needed at once.
+    ranks_together = False
 
     #: Whether :meth:`statistic` takes ``shift``.
     reads_streams = False
@@ -70,6 +72,15 @@ class Sparsifier:
                     f'prune_cfg.sparsifier: pattern {n}:{m} does not divide {name}, whose rows hold '
                     f'{row} weights; exclude it or use another pattern'
                 )
+
+    def memory(self, rows: int, inputs: int) -> int:
+        """Bytes that pruning layers which share an input needs beside their weights; an estimate.
+
+        Args:
+            rows: Outputs of these layers, together.
+            inputs: Their inputs.
+        """
+        return 24 * rows * inputs
 
     def keep_masks(self, weights: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
         """Choose the weights to keep, from the weights only.

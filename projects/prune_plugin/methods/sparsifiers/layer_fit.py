@@ -83,6 +83,15 @@ class LayerFit(Sparsifier):
         self.dense_targets = float(dense_targets)
         self.dense_share = float(dense_share) if dense_targets else 0.0
 
+    def memory(self, rows, inputs):
+        """See :meth:`Sparsifier.memory`: matrices of the inputs where one is factorised, or copies of the
+        weights in float32 where they are updated."""
+        statistics = 3 if self.dense_share else 1
+        square = 4 * inputs * inputs
+        factorising = (statistics + 5) * square + 4 * rows * inputs
+        updating = (statistics + 1 + bool(self.refinement)) * square + 23 * rows * inputs
+        return max(factorising, updating)
+
     def statistic(self, module, inputs, dense=(), shift=None):
         """Mean Gram matrices of the layer's inputs, float32 (inputs, inputs) each.
 

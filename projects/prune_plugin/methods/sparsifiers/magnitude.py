@@ -25,6 +25,7 @@ class Magnitude(Sparsifier):
     def __init__(self, scope: str = 'layer', pattern: str | None = None):
         super().__init__(pattern)
         self.scope = one_of('scope', scope, ('layer', 'global'))
+        self.ranks_together = self.scope == 'global' and not self.pattern
 
     def keep_masks(self, weights, ratio):
         """See :meth:`Sparsifier.keep_masks`."""

@@ -31,6 +31,7 @@ from ...common.timing import timed
 from ...evaluation.profiling import profile
 from ...evaluation.test_set import TestSet, headline
 from ...methods.pruners import Pruner
+from ...methods.pruners.execution import check_in_memory
 from ...methods.pruners.layer_progress import LayerProgress
 from ...methods.schedules import Round
 from ...training.hooks.mask_hook import zero_share
@@ -76,6 +77,7 @@ def prune_in_rounds(
         RuntimeError: training has not kept the zeros.
     """
     pruner.check_without_loop()
+    check_in_memory(pruner.execution, 'pruning in rounds')
     return RunnerPerRound(cfg, pruner, options, train).run()
 
 

@@ -24,6 +24,7 @@ from ...common.model_wrappers import unwrapped
 from ...evaluation.profiling import profile
 from ...evaluation.test_set import as_metrics, headline
 from ...methods.pruners import Pruner, build_pruner
+from ...methods.pruners.execution import check_in_memory
 from ...methods.schedules import Round
 from ...training.hooks.mask_hook import MaskHook
 from ...training.hooks.penalty_hook import PenaltyHook
@@ -75,6 +76,7 @@ class IterativePruneLoop(EpochBasedTrainLoop):
                 'train_cfg.type is IterativePruneLoop, but there is no prune_cfg; add one'
             )
         self.pruner = pruner = build_pruner(prune_cfg.to_dict())
+        check_in_memory(pruner.execution, 'an IterativePruneLoop')
         if pruner.searched:
             raise UserError(
                 f'prune_cfg.budget.type is {pruner.budget.quantity!r}, which looks for one ratio '

@@ -2,7 +2,7 @@
 
 from ...common.json_csv import write_csv, write_json
 from .comparison import print_comparison, write_comparison
-from .console import print_groups, print_kinds, print_memory, print_report
+from .console import print_groups, print_kinds, print_memory, print_report, print_streamed
 from .curve import (
     format_point,
     plot_curves,
@@ -36,6 +36,7 @@ __all__ = [
     'print_history',
     'print_kinds',
     'print_memory',
+    'print_streamed',
     'print_report',
     'print_search',
     'print_sensitivity',

@@ -60,6 +60,26 @@ def print_memory(report: RunReport, console: Console | None = None) -> None:
     (console or table_console()).print(table)
 
 
+def print_streamed(report: RunReport, console: Console | None = None) -> None:
+    """Print what a run block by block takes, in GB (10^9 bytes); nothing of another run."""
+    run = report.streamed
+    if run is None:
+        return
+    table = Table(title=f'streamed, {run.blocks} blocks, GB', title_justify='left')
+    figures = {
+        'memory, estimated': run.estimated_memory,
+        'memory, measured': run.peak_memory,
+        'weights read': run.bytes_read,
+        'weights written': run.bytes_written,
+        'files, estimated': run.disk,
+    }
+    for name, value in figures.items():
+        if value is not None:
+            table.add_column(name, justify='right')
+    table.add_row(*(f'{value / 1e9:.3g}' for value in figures.values() if value is not None))
+    (console or table_console()).print(table)
+
+
 def print_report(report: RunReport, console: Console | None = None) -> None:
     """Print what ``report.json`` says: asked against achieved, dense against pruned."""
     console = console or table_console()
