@@ -52,7 +52,7 @@ def check_by_blocks(pruner: Pruner) -> None:
     sparsifier = pruner.sparsifier if isinstance(pruner, WeightPruner) else None
     refit = pruner.compensation if isinstance(pruner, StructuredPruner) else None
     on_disk = pruner.execution.offload == 'disk'
-    asked = {
+    asked: dict[str, tuple[Any, str]] = {
         'reconstruction': (pruner.reconstruction is not None, 'leave it out'),
         'sparsifier.weigh_outputs': (getattr(sparsifier, 'weigh_outputs', 0.0), 'set it to 0'),
         'sparsifier.targets': (

@@ -1,6 +1,6 @@
 """From scores and costs to the units that every group keeps."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +11,15 @@ from ..allocators.base import fill_back
 from ..constraint import Cost, counts, least_counts, sizes
 from ..rounding import check_kinds, round_to_of_groups
 
-if TYPE_CHECKING:
-    from .structured import StructuredPruner
-
 
 def allocated(
-    pruner: 'StructuredPruner',
+    pruner: Any,
     model: nn.Module,
     groups: list[UnitGroup],
     scores: list[Tensor],
     cost: Cost,
 ) -> list[Tensor]:
-    """Kept units of every group; see :meth:`.StructuredPruner.allocate`."""
+    """Kept units of every group by a StructuredPruner; see :meth:`.StructuredPruner.allocate`."""
     kept: list[Tensor] = [torch.arange(group.size) for group in groups]
     floors = least_counts(groups, scores, pruner.min_keep)
     pruner.allocator.check(groups)
@@ -41,13 +38,13 @@ def allocated(
 
 
 def corrected_cost(
-    pruner: 'StructuredPruner',
+    pruner: Any,
     model: nn.Module,
     groups: list[UnitGroup],
     scores: list[Tensor],
     example: Any,
 ) -> Cost:
-    """The budget's cost; where what a plan by it costs can be looked at, corrected by that."""
+    """The cost by a StructuredPruner's budget; where what a plan by it costs can be looked at, corrected by that."""
     cost = pruner.cost(model, groups, example)
     if not pruner.budget.tried:
         return cost

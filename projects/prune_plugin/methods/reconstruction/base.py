@@ -1,14 +1,21 @@
 """Base class of the reconstructions."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from ...calibration.data import CalibrationData
 
-if TYPE_CHECKING:
-    from ..pruners.layer_progress import LayerProgress
+
+class Progress(Protocol):
+    """Where finished parts are kept; a :class:`.LayerProgress` is one."""
+
+    def load(self, number: int) -> dict[str, dict[str, Tensor]] | None:
+        """``{parameter: dict(weight=..., keep=...)}`` of a part; None if it isn't finished."""
+
+    def save(self, number: int, layers: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Keep the parameters of a finished part, with their masks."""
 
 
 class Reconstruction:
@@ -25,7 +32,7 @@ class Reconstruction:
         masks: Mapping[str, Tensor],
         data: CalibrationData,
         loss: Callable[[nn.Module, Any], Tensor],
-        progress: 'LayerProgress | None' = None,
+        progress: Progress | None = None,
     ) -> list[str]:
         """Train a model's kept weights, in place; what is removed stays zero.
 
