@@ -44,7 +44,7 @@ def corrected_cost(
     scores: list[Tensor],
     example: Any,
 ) -> Cost:
-    """The cost by a StructuredPruner's budget; where what a plan by it costs can be looked at, corrected by that."""
+    """The cost by a StructuredPruner's budget; corrected where what a plan costs can be looked at."""
     cost = pruner.cost(model, groups, example)
     if not pruner.budget.tried:
         return cost
