@@ -59,8 +59,8 @@ def test_what_is_counted():
     assert found.states == HIDDEN * (10 * 2 + 2 * 4 * 2 + 2 * 3)
     assert found.disk == found.written + 2 * HIDDEN * (10 * 2 + 4 * 2 + 2 * 3)
     # gate and up are the most weights; nothing has more inputs than down.
-    gate_up = max(8 * 4 * 32**2 + 4 * 96 * 32, 4 * 4 * 32**2 + 15 * 96 * 32)
-    down = max(8 * 4 * 48**2 + 4 * 32 * 48, 4 * 4 * 48**2 + 15 * 32 * 48)
+    gate_up = max(8 * 4 * 32**2 + 4 * 96 * 32, 4 * 4 * 32**2 + 23 * 96 * 32)
+    down = max(8 * 4 * 48**2 + 4 * 32 * 48, 4 * 4 * 48**2 + 23 * 32 * 48)
     assert found.method == max(gate_up, down)
     disk = estimated(config(execution=dict(offload='disk')), Counts(10, 2, 3))
     assert disk.states == 0 and disk.activations < found.activations and disk.disk == found.disk
@@ -84,7 +84,9 @@ def test_samples_that_are_longer_than_the_example():
 
 def test_too_much_is_refused():
     found = estimated(config(execution=dict(max_memory='1MB')), Counts(4))
-    with pytest.raises(UserError, match="max_memory is '1MB', but the run is estimated to need 0"):
+    with pytest.raises(
+        UserError, match="max_memory is '1MB', but the run is estimated to need [0-9]"
+    ):
         found.check(
             build_pruner(config(execution=dict(max_memory='1MB')).prune_cfg.to_dict()).execution
         )

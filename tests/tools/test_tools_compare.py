@@ -80,7 +80,7 @@ def test_csv_says_what_json_says(compared, report):
     for row, model in zip(rows, report['models'], strict=True):
         metrics = model.pop('metrics')
         assert set(metrics) == METRICS
-        assert row == {k: str(v) for k, v in (model | metrics).items()}
+        assert row == {k: '' if v is None else str(v) for k, v in (model | metrics).items()}
         model['metrics'] = metrics
 
 

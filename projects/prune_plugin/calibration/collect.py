@@ -20,7 +20,7 @@ from ..structure.modules import CONVERTERS, EQUIVALENT
 from ..structure.modules.eager_experts import has_experts_kernel
 from ..structure.slimming import replace_module
 from ..structure.unit_group import UnitGroup
-from .data import CalibrationData
+from .data import CalibrationData, samples_on_rank
 from .expert_outputs import expert_hooks
 from .gradient_sums import GradientSums, sum_dtype
 from .loss import LossFunction, checked_loss, guarded, mmengine_loss
@@ -228,7 +228,7 @@ def collect(
         ):
             bad_batch: int | None = None
             with Bar() as bar:
-                passes = data.samples * (3.0 if backward else 1.0)
+                passes = samples_on_rank(data) * (3.0 if backward else 1.0)
                 task = bar.add_task('calibrating', total=len(data), passes=passes)
                 for number, samples, batch in data:
                     statistics.samples += samples

@@ -66,12 +66,6 @@ class CalibrationData:
         rank, world = dist.get_dist_info()
         return len(range(rank, len(self.batches), world))
 
-    @property
-    def samples(self) -> int:
-        """Number of samples on this rank."""
-        rank, world = dist.get_dist_info()
-        return sum(map(len, self.batches[rank::world]))
-
     #: Whether the activations of one batch are held at a time, at the price of repeated passes.
     one_by_one = False
 
@@ -195,3 +189,11 @@ def dense_calls_of(
     """Calls that run the dense model: these, or those of the data's dense stream, where it has one."""
     stream = getattr(data, 'dense_stream', data)
     return calls if stream is data else forward_calls(model, stream, loss)
+
+
+def samples_on_rank(data: Any) -> int:
+    """Number of samples in this rank's batches; of what only iterates, the number of its batches."""
+    if not hasattr(data, 'batches'):
+        return len(data)
+    rank, world = dist.get_dist_info()
+    return sum(len(batch) for batch in list(data.batches)[rank::world])

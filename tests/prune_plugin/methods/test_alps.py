@@ -108,7 +108,8 @@ def test_bad_values():
 @pytest.mark.parametrize('method', [SparseGPT, ALPS])
 def test_rows_that_matter_more_keep_more(method):
     inputs, layer = [correlated(150, WIDTH)], linear()
-    one, statistic = method(), method().statistic(layer, inputs)
+    one = method(refinement=15)
+    statistic = one.statistic(layer, inputs)
     weights, ratios = {'a': layer.weight.detach()}, {'a': 0.6}
     scales = torch.ones(24)
     scales[:6] = 5

@@ -159,7 +159,7 @@ def test_targets_are_the_least_squares_solution(strength, parts, known):
     x = correlated(180, WIDTH).chunk(parts)
     dense = [rows + 0.3 * correlated(len(rows), WIDTH, seed=7 + i) for i, rows in enumerate(x)]
     layer = linear()
-    method = SparseGPT(dense_targets=strength, damping=0.02, refinement=0)
+    method = SparseGPT(dense_targets=strength, damping=0.02)
     statistic = method.statistic(layer, list(x), dense[:known])
     weight = layer.weight.detach()
     found = method.prune({'a': weight}, statistic, {'a': 0.6})['a']

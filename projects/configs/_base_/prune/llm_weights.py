@@ -2,7 +2,7 @@
 # layer stay whole.
 prune_cfg = dict(
     type='WeightPruner',
-    sparsifier=dict(type='SparseGPT', targets='stream'),
+    sparsifier=dict(type='SparseGPT', targets='stream', refinement=15),
     budget=dict(type='weights', ratio=0.5),
     include=[r'.*\.layers\.'],
     calibration=dict(num_samples=128, batch_size=4),

@@ -161,7 +161,7 @@ class SparseGPT(LayerFit):
         dense_targets: float = 0.75,
         dense_share: float = 0.4,
         targets: str = 'layer',
-        refinement: int = 15,
+        refinement: int = 0,
         weigh_outputs: float = 0.0,
     ):
         fit = damping, dense_targets, dense_share, targets, refinement, weigh_outputs
