@@ -97,7 +97,8 @@ def toward_dense(
         UserError: see :func:`damped_factor`.
     """
     factor = damped_factor(gram, damping, name, of_inverse=False)
-    return weights + strength * torch.cholesky_solve(shift.T, factor).T
+    change = torch.cholesky_solve(shift.T, factor).T
+    return weights.clone().add_(change, alpha=strength)
 
 
 @without_tf32()

@@ -8,10 +8,10 @@ import pytest
 import tiny_models as tiny
 import torch
 from cases import BY_NAME, CRITERIA_ROWS, HEADS, NEURONS
+from mmengine import dist
 from torch import nn
 
 from projects.prune_plugin import CRITERIA, Criterion, StructuredPruner, UserError, build_pruner
-from projects.prune_plugin.calibration import collect as calibration
 from projects.prune_plugin.calibration import statistics
 from projects.prune_plugin.calibration.collect import collect
 from projects.prune_plugin.calibration.loss import weighted_losses
@@ -284,7 +284,7 @@ def test_usage_of_two_ranks_is_that_of_one(monkeypatch, num_samples):
     def held_by(rank: int):
         tables = []
         with monkeypatch.context() as patch:
-            patch.setattr(calibration.dist, 'get_dist_info', lambda: (rank, 2))
+            patch.setattr(dist, 'get_dist_info', lambda: (rank, 2))
             patch.setattr(statistics, 'sum_over_ranks', lambda t: tables.append(deepcopy(t)))
             used(groups, num_samples)
         return next(table[name] for table in tables if name in table)

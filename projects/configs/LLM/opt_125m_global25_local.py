@@ -1,2 +1,0 @@
-_base_ = './opt_125m_global25.py'
-prune_cfg = dict(reconstruction=dict(type='LocalReconstruction', epochs=4, lr=3e-4))
