@@ -116,11 +116,10 @@ OTHER_FLAGS = {
     '--save_dir',
     '--epochs',
 }
-OF_MEASURE_LATENCY = '--shapes --out --threads --seconds --trtexec --trtexec-args --fp16'
-OF_LAUNCHERS_AND_PIP = """--nnodes --node_rank --rdzv_id --rdzv_backend --rdzv_endpoint --master_addr
+OF_OTHER_PROGRAMS = """--nnodes --node_rank --rdzv_id --rdzv_backend --rdzv_endpoint --master_addr
 --nodes --ntasks-per-node --gpus-per-node --cpus-per-task --host --npernode --dest --no-binary --no-deps
---no-build-isolation --force-reinstall"""
-OTHER_FLAGS |= {*OF_LAUNCHERS_AND_PIP.split(), *OF_MEASURE_LATENCY.split()}
+--no-build-isolation --force-reinstall --shapes --out --threads --seconds --trtexec --trtexec-args --fp16"""
+OTHER_FLAGS |= set(OF_OTHER_PROGRAMS.split())
 REGISTRIES = {
     'type': PRUNERS,
     'units': UNITS,

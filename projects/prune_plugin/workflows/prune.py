@@ -65,9 +65,7 @@ def pruner_from_config(cfg: Config, ratio: float | None = None) -> Pruner:
 
 
 def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
-    """Prune the config's model, evaluate before and after, and write the results.
-
-    All ranks call it; rank 0 alone writes.
+    """Prune the config's model on all ranks, evaluate before and after, and write (rank 0 alone).
 
     Args:
         cfg: The config.
@@ -83,8 +81,7 @@ def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
     budget, searched = pruner.searched, None
     loaded, data, search = prepare(cfg, pruner, options, seconds)
     test_set = None if options.dry_run else read_test_set(cfg, search, seconds)
-    scored_already = bool(options.from_table)
-    expect(all_steps(pruner, scored_already, search, test_set, loaded.model))
+    expect(all_steps(pruner, bool(options.from_table), search, test_set, loaded.model))
     scored = score(pruner, loaded, options, data)
     if search:
         with timed(seconds, 'search'):
