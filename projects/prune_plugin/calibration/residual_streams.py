@@ -203,7 +203,7 @@ class StreamReads:
 
         def read(module: nn.Module, args: tuple, kwargs: dict, name: str) -> None:
             x = first_tensor(args, kwargs)
-            if x is not None:
+            if x is not None and self.is_awaited(name):
                 self.last[getcurrent(), name] = x.detach()
 
         def reached(module: nn.Module, args: tuple, layer: str) -> None:
@@ -230,6 +230,10 @@ class StreamReads:
             for handle in handles:
                 handle.remove()
 
+    def is_awaited(self, source: str) -> bool:
+        """Whether a layer that has not been taken yet is added to what this module reads."""
+        return any(s.source == source and n not in self.taken for n, s in self.streams.items())
+
     def take(self, layer: str, dense: int, passes: int) -> list[tuple[Tensor, Tensor]]:
         """The stream at a layer in the dense model and in the model, for each batch that both run.
 
@@ -242,6 +246,9 @@ class StreamReads:
             Pairs of tensors; none if the layer's stream isn't known or wasn't read by every pass.
         """
         self.taken.add(layer)
+        source = self.streams[layer].source
+        if not self.is_awaited(source):  # else the streams of all layers would stay in memory
+            self.last = {key: x for key, x in self.last.items() if key[1] != source}
         seen = self.waiting.pop(layer, [])
         if len(seen) != dense + passes:
             return []
