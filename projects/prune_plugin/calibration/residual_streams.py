@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from ..common.errors import UserError
+
 #: How many different inputs of modules before a layer's output may be the stream that it is added to, and
 #: how many after it may be the sum.
 WINDOW = 8
@@ -243,7 +245,10 @@ class StreamReads:
             passes: Number of passes of the model.
 
         Returns:
-            Pairs of tensors; none if the layer's stream isn't known or wasn't read by every pass.
+            Pairs of tensors.
+
+        Raises:
+            UserError: not every pass has read the stream.
         """
         self.taken.add(layer)
         source = self.streams[layer].source
@@ -251,5 +256,8 @@ class StreamReads:
             self.last = {key: x for key, x in self.last.items() if key[1] != source}
         seen = self.waiting.pop(layer, [])
         if len(seen) != dense + passes:
-            return []
+            raise UserError(
+                f'the residual stream before {layer} is not read in every calibration batch; set '
+                "dense_targets to 0, or targets to 'layer'"
+            )
         return list(zip(seen[:dense], seen[dense:], strict=False))
