@@ -109,4 +109,4 @@ def test_what_can_not_be_corrected_is_said(monkeypatch):
     monkeypatch.setattr(flops, 'flops_cost', lambda *_: cost)
     monkeypatch.setattr(flops, 'module_flops', noisy)
     build_pruner(dict(budget=dict(type='flops', ratio=0.3))).plan(model, example_inputs=x)
-    assert said[0].endswith('what is planned now is not counted again')
+    assert said[0].endswith('the closest of 5 plans')

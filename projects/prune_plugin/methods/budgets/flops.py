@@ -13,7 +13,8 @@ from ...evaluation.example_inputs import Example, example_of
 from ...evaluation.flops import module_flops
 from ...structure.slimming import slim
 from ...structure.unit_group import UnitGroup
-from ..constraint import sizes
+from ..constraint import Cost, sizes
+from .correction import to_plan_for
 from .costs import ProductCost, ScaledCost, product_cost
 from .of_range import BudgetOfRange
 
@@ -51,24 +52,28 @@ class FlopsBudget(BudgetOfRange):
         """See :meth:`Budget.corrected`: by the FLOPs of slim copies, until they are what was planned."""
         example = example_of(model, profile, 1, 'a FLOPs budget')
         dense, full = sum(module_flops(model, example).values()), cost.total(sizes(groups))
-        planned, removed, tried = 0.0, 0.0, cost
+        scaled, tried = cost, []  # what was predicted to go at first, and what goes
+        plans: list[tuple[float, float, float, Cost]] = []
         for _ in range(ROUNDS):
-            counts, state = trial(tried)
+            counts, state = trial(scaled)
             if not state.reduced:
-                return tried
+                return scaled
             copy = slim(deepcopy(model), state)
             removed = dense - sum(module_flops(copy, example).values())
-            planned = full - tried.total(counts)
+            planned = full - scaled.total(counts)
             if abs(removed - planned) <= TOLERANCE * dense:
-                return tried
-            tried = ScaledCost(cost, removed / (full - cost.total(counts)), full)
+                return scaled
+            plans.append((abs(removed - planned), planned, removed, scaled))
+            tried.append((full - cost.total(counts), removed))
+            scaled = ScaledCost(cost, planned / to_plan_for(planned, tried), full)
+        _, planned, removed, scaled = min(plans, key=lambda plan: plan[0])
         print_log(
-            f'flops: planned for {planned / dense:.2%} less, counted {removed / dense:.2%}; what is '
-            'planned now is not counted again',
+            f'flops: planned for {planned / dense:.2%} less, counted {removed / dense:.2%}, the closest of '
+            f'{ROUNDS} plans',
             'current',
             logging.WARNING,
         )
-        return tried
+        return scaled
 
 
 def flops_cost(model: nn.Module, groups: Sequence[UnitGroup], example: Example) -> ProductCost:

@@ -21,6 +21,7 @@ from ...structure.slimming import slim
 from ...structure.unit_group import UnitGroup
 from ..rounding import RoundTo, round_to_of
 from .base import Budget, BudgetResult
+from .correction import to_plan_for
 from .costs import TableCost
 from .latency_table import LatencyTable
 from .layer_shapes import (
@@ -36,10 +37,8 @@ from .layer_shapes import (
 CORRECTION_PASSES = 7
 #: Fraction of the time below which noise is larger than the error.
 LEAST_TO_CORRECT = 0.1
-#: By how much measured savings may differ from predicted ones at once: beyond, it may be noise.
-CORRECTIONS = (0.5, 2.0)
 #: How often a slim copy is timed at most, and how close to the prediction is close enough.
-TRIALS, CLOSE = 4, 0.02
+TRIALS, CLOSE = 5, 0.02
 #: How many times its seconds a layer may take to be timed three times: large ones would be noise else.
 PATIENCE = 20
 #: Time to spend on the dense and the pruned model, in seconds, at least.
@@ -142,7 +141,8 @@ class LatencyBudget(Budget):
     def corrected(self, model, groups, trial, cost, profile):
         """See :meth:`Budget.corrected`: by the time of slim copies, until it is as predicted."""
         seconds = max(self.seconds, 2 * CORRECTION_PASSES * cost.base / 1e3)
-        low, high = CORRECTIONS
+        tried: list[tuple[float, float]] = []  # saved by the tables alone, and as measured
+        misses: list[tuple[float, TableCost]] = []
         for _ in range(TRIALS):
             counts, state = trial(cost)
             predicted = 1 - cost.total(counts) / cost.base
@@ -151,15 +151,19 @@ class LatencyBudget(Budget):
             copy = slim(deepcopy(model), state)
             dense, slimmed = self._whole([model, copy], profile, seconds)
             measured = 1 - slimmed / dense
-            factor = min(max(measured / predicted, low), high)
+            tried.append((predicted / cost.factor, measured))
+            misses.append((abs(measured - predicted), cost))
+            close = misses[-1][0] < CLOSE
             print_log(
-                f'latency: planned for {predicted:.1%} less, measured {measured:.1%}: tables corrected',
+                f'latency: planned for {predicted:.1%} less, measured {measured:.1%}'
+                + ('' if close else ': tables corrected'),
                 'current',
             )
-            cost = TableCost(cost.base, cost.tables, cost.factor * factor)
-            if abs(measured - predicted) < CLOSE:
-                return cost
-        return cost
+            if close:
+                break
+            factor = predicted / to_plan_for(predicted, tried)
+            cost = TableCost(cost.base, cost.tables, factor)
+        return min(misses, key=lambda miss: miss[0])[1]
 
     def remeasured(self, dense, pruned, profile):
         """See :meth:`Budget.remeasured`: in another engine than the one that every report has."""
