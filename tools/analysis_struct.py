@@ -22,7 +22,7 @@ from arguments import (  # noqa: E402
     start,
     warn,
 )
-from curve_arguments import add_curve_arguments, check_curve  # noqa: E402
+from curve_arguments import add_curve_arguments, check_curve, take_nested_ratios  # noqa: E402
 from gpu_arguments import add_gpu_arguments, choose_devices  # noqa: E402
 from next_step import print_next_step  # noqa: E402
 
@@ -95,7 +95,7 @@ def make_parser() -> Parser:
         '--resume',
         action='store_true',
         help='go on with what a killed run of the same arguments left in the output directory; '
-        'for a WeightPruner',
+        'for a WeightPruner, and for pruning in steps (rescoring, reconstruction)',
     )
     parser.add_argument(
         '--dry-run', action='store_true', help='print the table; write no model and no report'
@@ -260,6 +260,7 @@ def main(args: argparse.Namespace) -> None:
     if args.checkpoint is None and not (args.random_weights or args.meta):
         args.checkpoint = cfg.get('load_from')
     pruner = pruner_from_config(cfg, args.pruning_ratio)
+    take_nested_ratios(args, pruner)
     folder, tables = Path(args.output_dir), (args.save_table, args.from_table)
     plan_only = args.dry_run or args.meta
     exports = Exports.of(args)

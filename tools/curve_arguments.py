@@ -1,6 +1,7 @@
 """Flags of ``tools/analysis_struct.py`` for a curve: several ratios in one run."""
 
 import argparse
+from typing import Any
 
 from arguments import Parser, ratio
 
@@ -65,3 +66,24 @@ def check_curve(parser: Parser, args: argparse.Namespace) -> None:
                 'and trains nothing; leave one out'
             )
     args.ratios = sorted(set(args.ratios))
+
+
+def take_nested_ratios(args: argparse.Namespace, pruner: Any) -> None:
+    """Take the config's ``budget.ratios`` as ``--ratios``, where a run would make models of them.
+
+    Raises:
+        UserError: a flag goes with one pruning.
+    """
+    if args.ratios or not pruner.nested or args.sensitivity is not None:
+        return
+    if args.dry_run or args.meta:  # shows the plan for the last
+        return
+    from projects.prune_plugin import UserError
+
+    for name in OF_ONE:
+        if getattr(args, name) not in (None, False):
+            raise UserError(
+                f'--{name.replace("_", "-")} does not go with prune_cfg.budget.ratios, which makes several '
+                'models and trains none; leave one out'
+            )
+    args.ratios = list(pruner.nested)

@@ -29,6 +29,7 @@ from projects.prune_plugin.calibration.settings import CalibrationSettings
 from projects.prune_plugin.common.registry import accepted_keys
 from projects.prune_plugin.evaluation.settings import ProfileSettings
 from projects.prune_plugin.methods.pruners.execution import ExecutionSettings
+from projects.prune_plugin.methods.pruners.rescoring import RescoringSettings
 from projects.prune_plugin.training.settings import RecoverySettings
 from projects.prune_plugin.workflows.options import PruneOptions
 from projects.prune_plugin.workflows.prune import prune, pruner_from_config
@@ -136,6 +137,7 @@ SETTINGS = {
     'recovery': RecoverySettings,
     'profile': ProfileSettings,
     'execution': ExecutionSettings,
+    'rescoring': RescoringSettings,
 }
 
 

@@ -47,12 +47,12 @@ class Ended:
         return [line for line in lines if not log.match(line)]
 
 
-def kill_at(pattern: str, name: str, *args: str) -> None:
+def kill_at(pattern: str, name: str, *args: str, threads: int = 2) -> None:
     """Run a tool and kill it with SIGKILL as soon as a line of its output fits ``pattern``."""
     command = [sys.executable, str(ROOT / f'tools/{name}.py'), *map(str, args)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '2'}, start_new_session=True,
+        env={**os.environ, 'OMP_NUM_THREADS': str(threads)}, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
     for line in process.stdout:

@@ -37,6 +37,7 @@ REFIT = dict(compensation=dict(type='LeastSquares', dense_targets=0.5))
 LOCAL = dict(reconstruction=dict(type='LocalReconstruction', epochs=4, lr=3e-4))
 OURS = dict(
     ours=dict(criterion=dict(type='Fisher'), **REFIT),
+    ours_steps4=dict(criterion=dict(type='Fisher'), **REFIT, rescoring=dict(steps=4)),
     ours_dense_outputs=dict(criterion=dict(type='Fisher'), compensation=dict(type='LeastSquares')),
     ours_local=dict(criterion=dict(type='Fisher'), **REFIT, **LOCAL),
     ours_without_refit=dict(criterion=dict(type='Fisher')),
@@ -129,13 +130,12 @@ def ours(name: str) -> Callable:
             return model(batch, labels=batch, use_cache=False).loss
 
         first = pruner(args.ratios[0])
-        groups, _ = first.discover(model)
-        scores = first.scores(model, groups, data, loss)
+        scored = first.score(model, data, loss=loss)
 
         def prune(model, ratio: float):
             start = time.perf_counter()
             own = pruner(ratio)
-            plan = own.plan(model, table=scores)
+            plan = own.plan_from(model, scored)
             steps = dict(choose=time.perf_counter() - start)
             model = own.apply(model, plan, data, loss, steps).model
             start = time.perf_counter()

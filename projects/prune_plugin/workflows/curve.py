@@ -23,10 +23,12 @@ from ..evaluation.profiling import latency_note, profile
 from ..evaluation.test_set import TestSet, headline
 from ..methods.pruners import DataFactory, Plan, Pruned, Pruner, ScoredUnits
 from ..methods.pruners.execution import check_in_memory
+from ..methods.pruners.layer_progress import LayerProgress
 from ..training.dry_build import try_metrics
 from .curve_series import Series, series_of
 from .evaluation_cache import cached_results
 from .expected_steps import curve_steps, guessed
+from .finished_layers import finished_steps
 from .options import PruneOptions
 from .prune import check_config, data_factory, renew_batch_norms, score
 from .report_building import start_report
@@ -80,11 +82,13 @@ class Point:
         row: What ``curve.json`` says of it; its figures are filled in.
         pruner: With the ratio.
         plan: What is to go.
+        progress: Where finished steps are kept; None: there are none.
     """
 
     row: dict[str, Any]
     pruner: Pruner
     plan: Plan
+    progress: LayerProgress | None = None
 
 
 def draw_curve(cfg: Config, pruner: Pruner, options: CurveOptions) -> dict[str, Any]:
@@ -119,7 +123,7 @@ def draw_curve(cfg: Config, pruner: Pruner, options: CurveOptions) -> dict[str, 
         try_metrics('test_evaluator', test_set.metrics)
     given = bool(options.from_table)
     expect(curve_steps(series, options.ratios, given, test_set, loaded.model))
-    rows, points = plan_all(series, loaded, options, data)
+    rows, points = plan_all(cfg, series, loaded, options, data)
     fingerprint = evaluation_fingerprint(
         cfg,
         options.checkpoint,
@@ -146,6 +150,8 @@ def draw_curve(cfg: Config, pruner: Pruner, options: CurveOptions) -> dict[str, 
         'environment': environment(),
     }
     Curve(cfg, loaded, test_set, data, options, report, known).run(points)
+    for progress in filter(None, {id(p.progress): p.progress for p in points}.values()):
+        progress.clear()
     if dist.is_main_process():
         plot_curves({'': report}, options.output_dir / 'curve.png')
     barrier()
@@ -159,15 +165,22 @@ def without_methods(prune_cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plan_all(
-    series: Sequence[Series], loaded: Loaded, options: CurveOptions, data: DataFactory
+    cfg: Config,
+    series: Sequence[Series],
+    loaded: Loaded,
+    options: CurveOptions,
+    data: DataFactory,
 ) -> tuple[list[dict[str, Any]], list[Point]]:
     """Score once per criterion, and plan every ratio: all rows, and those that can be measured.
+
+    Steps of rescoring are shared by the ratios that they lead to.
 
     Raises:
         UserError: the first method can't reach a ratio, or would remove nothing at it.
     """
     rows, points, scored = [], [], {}
     for one in series:
+        steps = finished_steps(cfg, one.pruner, options.checkpoint, options.output_dir)
         for ratio in options.ratios:
             pruner = one.pruner.at(ratio)
             key = (one.criterion, ratio if one.reads_ratio else None)
@@ -175,6 +188,7 @@ def plan_all(
                 table = options.from_table if one.own_scores else None
                 asked = PruneOptions(options.checkpoint, options.output_dir, from_table=table)
                 scored[key] = score(pruner, loaded, asked, data)
+                scored[key].progress = steps
             row = dict(
                 series=one.label, ratio=ratio, removed=None, params=None, flops=None,
                 latency_ms=None, dense_latency_ms=None, metrics=None, digest='', checkpoint=None,
@@ -191,7 +205,7 @@ def plan_all(
             if not plan.digest and one is series[0]:
                 raise UserError(f'--ratios {ratio:g} would remove nothing of this model; raise it')
             row['digest'] = plan.digest or f'nothing of {one.label}'
-            points.append(Point(row, pruner, plan))
+            points.append(Point(row, pruner, plan, steps))
     return rows, points
 
 
@@ -274,7 +288,8 @@ class Curve:
     def pruned(self, point: Point) -> Pruned:
         """Prune a copy."""
         pruner = point.pruner
-        pruned = pruner.apply(deepcopy(self.loaded.model), point.plan, self.data)
+        model = deepcopy(self.loaded.model)
+        pruned = pruner.apply(model, point.plan, self.data, progress=point.progress)
         if pruner.calibration.recalibrate_bn:
             renew_batch_norms(self.cfg, pruner, [pruned.model])
         return pruned

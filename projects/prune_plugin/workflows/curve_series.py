@@ -58,7 +58,7 @@ def series_of(
         UserError: an unknown type, or a pruner that goes with no curve.
     """
     check(pruner, [*criteria, *allocators, *baselines])
-    prune_cfg = pruner.at(ratios[0]).to_dict()
+    prune_cfg = pruner.at(max(ratios)).to_dict()  # all steps of rescoring lead there
     if not pruner.removes_units:
         return [Series(pruner.method, pruner.at(ratios[0]), pruner.method, True)]
     scoring = blocks(scoring_of(prune_cfg), criteria, CRITERIA, '--criteria')
@@ -72,7 +72,10 @@ def series_of(
     found: dict[str, Series] = {}
     for criterion, allocator in pairs:
         label = f'{criterion["type"]} + {allocator["type"]}'
-        made = build_pruner({**prune_cfg, 'criterion': criterion, 'allocator': allocator})
+        own_cfg = {**prune_cfg, 'criterion': criterion, 'allocator': allocator}
+        if criterion['type'] == 'Random':  # whose scores no step changes
+            own_cfg.pop('rescoring', None)
+        made = build_pruner(own_cfg)
         known = criterion == scoring_of(prune_cfg)
         found.setdefault(label, Series(label, made, str(criterion), known))
     return list(found.values())

@@ -48,6 +48,18 @@ def scoring_steps(pruner: Pruner, scored: bool = False) -> Iterator[Step]:
         yield guessed('score')
 
 
+def rescoring_steps(pruner: Pruner, ratios: Sequence[float]) -> Iterator[Step]:
+    """Steps in which units are scored again on the way to the ratios; those that they share come once."""
+    if pruner.rescoring is None:
+        return
+    paths = [tuple(pruner.rescoring.before(ratio)) for ratio in ratios]
+    for _ in {path[:number] for path in paths for number in range(1, len(path) + 1)}:
+        yield planning_step(pruner)
+        if 'compensate' in (passes := pruner.passes(scored=True)):
+            yield Step('compensate', passes['compensate'] / dist.get_world_size())
+        yield from (s for s in scoring_steps(pruner) if s.name in ('calibrate', 'score'))
+
+
 def planning_step(pruner: Pruner) -> Step:
     """Choosing what goes."""
     return Step('allocate', seconds=MEASURED if pruner.budget.measured else GUESSES['allocate'])
@@ -135,6 +147,8 @@ def all_steps(
         model: The dense model.
     """
     yield from scoring_steps(pruner, scored)
+    if pruner.budget.ratio is not None:
+        yield from rescoring_steps(pruner, [pruner.budget.ratio])
     if search:
         yield search_step(search)
     searched = search is not None and search.budget.whole_test_set
@@ -162,6 +176,7 @@ def curve_steps(
         for _ in ratios if one.reads_ratio else (0,):
             yield from scoring_steps(one.pruner, scored and one.own_scores)
     for one in series:
+        yield from rescoring_steps(one.pruner, ratios)
         yield from (planning_step(one.pruner) for _ in ratios if one.pruner.removes_units)
     yield Step('dense', test_set.samples)
     for one in series:

@@ -33,6 +33,8 @@ def explorer_data(
     groups, scores = plan.groups, plan.importance
     if not isinstance(pruner, StructuredPruner) or pruner.remove_empty_layers or not groups:
         return None
+    if pruner.rescoring is not None:  # scores change on the way to a ratio
+        return None
     if sum(group.size for group in groups) > MOST_UNITS or pruner.budget.ratio is None:
         return None
     if not isinstance(pruner.round_to, int):  # the page has one number for all kinds

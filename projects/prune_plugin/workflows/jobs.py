@@ -86,7 +86,7 @@ def prune(
     if pruner.execution.streamed:
         check_exports(exports)
     formats.check(cfg, exports)
-    check_resume(pruner, options)
+    check_resume(pruner, options, pruner.layer_by_layer)
     with started(cfg, launcher, options.output_dir):
         if pruner.execution.streamed:
             result = prune_streamed(cfg, pruner, options)
@@ -214,9 +214,16 @@ def started(cfg: Config, launcher: str, folder: Path | None = None) -> Iterator[
             yield
 
 
-def check_resume(pruner: Pruner, options: PruneOptions) -> None:
-    """Raise :class:`UserError` if a pruning of this kind can't be resumed."""
-    if options.resume and pruner.removes_units and not pruner.execution.streamed:
+def check_resume(pruner: Pruner, options: PruneOptions, in_steps: bool = False) -> None:
+    """Raise :class:`UserError` if a pruning of this kind can't be resumed.
+
+    Args:
+        pruner: The pruner.
+        options: Say whether it is to be.
+        in_steps: Whether finished steps of one that removes units are kept.
+    """
+    resumes = not pruner.removes_units or pruner.execution.streamed or in_steps
+    if options.resume and not resumes:
         raise UserError(
             f'--resume goes with a WeightPruner, but prune_cfg.type is {type(pruner).__name__!r}; its '
             'training goes on with tools/train.py --resume'

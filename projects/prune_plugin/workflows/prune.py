@@ -3,7 +3,6 @@
 import logging
 from copy import deepcopy
 from functools import partial
-from typing import Any
 
 from mmengine import dist
 from mmengine.config import Config
@@ -24,17 +23,19 @@ from ..evaluation.test_set import TestSet, headline
 from ..methods.pruners import DataFactory, Plan, Pruner, ScoredUnits, UnitPlan, build_pruner
 from ..methods.pruners.execution import check_in_memory
 from ..methods.pruners.layer_progress import LayerProgress
+from ..methods.pruners.rescored import check_scores_given
+from ..methods.pruners.rescoring import check_one_ratio
 from ..structure.prune_state import PruneState
 from ..training.distillation import targets_for
 from ..training.dry_build import try_metrics
 from .expected_steps import all_steps, guessed, scoring_steps, search_step
 from .explorer_data import explorer_data
+from .finished_layers import calibration_dataloader, finished_layers
 from .latency_warnings import warn_of_missed_latency, warn_of_odd_widths
 from .options import PruneOptions, PruneResult, SearchResult
 from .ratio_search import Search, Trial, confirm
 from .report_building import start_report, weight_rows
 from .reports import UnitTable, read_scores
-from .run_fingerprint import RunFingerprint, pruning_fingerprint
 from .run_log import open_log
 from .run_report import RunReport
 from .save_results import save_pruned, write_report
@@ -77,6 +78,7 @@ def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
     """
     if not options.dry_run:
         pruner.check_without_loop()
+        check_one_ratio(pruner)
     seconds: dict[str, float] = {}
     budget, searched = pruner.searched, None
     loaded, data, search = prepare(cfg, pruner, options, seconds)
@@ -87,12 +89,13 @@ def prune(cfg: Config, pruner: Pruner, options: PruneOptions) -> PruneResult:
         with timed(seconds, 'search'):
             searched = search.run(loaded.model, partial(trial, cfg, loaded.model, scored, data))
         pruner = pruner.at(searched.ratio)
+    scored.progress = progress = finished_layers(cfg, pruner, options)
     plan = make_plan(pruner, loaded, options, scored)
     run = Stages(cfg, pruner, loaded, options, seconds, searched, test_set)
     if not options.dry_run:
         open_log(options.output_dir, cfg)
     seconds.update(plan.seconds)
-    result = run.prune(plan, data)
+    result = run.prune(plan, data, progress)
     if budget and not options.dry_run:
         confirm(result.report, budget)
     steps = ('load', 'discover', 'calibrate', 'score', 'allocate', 'slim', 'save', 'evaluate')
@@ -192,13 +195,18 @@ class Stages:
         self.cfg, self.pruner, self.loaded, self.options = cfg, pruner, loaded, options
         self.seconds, self.searched, self.test_set = seconds, searched, test_set
 
-    def prune(self, plan: Plan, data: DataFactory) -> PruneResult:
-        """Evaluate the dense model, prune, measure, evaluate and save."""
+    def prune(self, plan: Plan, data: DataFactory, progress: LayerProgress | None) -> PruneResult:
+        """Evaluate the dense model, prune, measure, evaluate and save.
+
+        Args:
+            plan: What goes.
+            data: Gives calibration batches.
+            progress: Where finished layers are kept.
+        """
         pruner, dense, dry_run = self.pruner, self.loaded.model, self.options.dry_run
         if not dry_run:
             self.options.output_dir.mkdir(parents=True, exist_ok=True)
         metrics = None if dry_run else self.evaluate('dense', dense)
-        progress = self.progress()
         # Single weights become zero in place: a large model isn't held twice.
         target = deepcopy(dense) if pruner.removes_units else dense
         pruned = pruner.apply(
@@ -264,16 +272,6 @@ class Stages:
         if searched and searched['metric'] in metrics:
             report.headline[searched['metric']] = searched['better']
 
-    def progress(self) -> LayerProgress | None:
-        """Where finished layers are kept, by a pruner that goes through the layers one by one."""
-        if self.options.dry_run or not self.pruner.layer_by_layer:
-            return None
-        key = progress_key(self.cfg, self.pruner, self.options)
-        progress = LayerProgress(self.options.output_dir / 'progress', key.parts, key.older)
-        if not self.options.resume:
-            progress.clear()
-        return progress
-
 
 def trial(
     cfg: Config, model: nn.Module, scored: ScoredUnits, data: DataFactory, pruner: Pruner
@@ -288,12 +286,6 @@ def trial(
         return pruned.model, (pruned.result or plan.result).achieved or 0.0
 
     return Trial(plan.digest, build)
-
-
-def progress_key(cfg: Config, pruner: Pruner, options: PruneOptions, **more: Any) -> RunFingerprint:
-    """What must be the same for finished layers of a killed run to be used again; ``more`` counts too."""
-    data = calibration_dataloader(cfg)
-    return pruning_fingerprint(cfg, options.checkpoint, pruner.budget.ratio, data, **more)
 
 
 def check_config(cfg: Config, pruner: Pruner, model: nn.Module, scored: bool = False) -> None:
@@ -318,11 +310,6 @@ def check_config(cfg: Config, pruner: Pruner, model: nn.Module, scored: bool = F
             f'{user.what} needs calibration data, but the config has no train_dataloader; '
             f'{user.instead}'
         )
-
-
-def calibration_dataloader(cfg: Config) -> dict | None:
-    """The config's ``calibration_dataloader``, else its ``train_dataloader``."""
-    return cfg.get('calibration_dataloader') or cfg.get('train_dataloader')
 
 
 def renew_batch_norms(cfg: Config, pruner: Pruner, models: list[nn.Module]) -> None:
@@ -369,6 +356,7 @@ def data_factory(cfg: Config, pruner: Pruner) -> DataFactory:
 def score(pruner: Pruner, loaded: Loaded, options: PruneOptions, data: DataFactory) -> ScoredUnits:
     """Score a model, taking scores from a table where one is given."""
     table = None
+    check_scores_given(pruner, bool(options.from_table or options.save_table))
     if options.from_table:
         groups, _ = pruner.discover(loaded.model)
         table = read_scores(options.from_table, groups, loaded.prior_state)

@@ -36,9 +36,10 @@ from ..streaming.progress import StreamProgress
 from ..streaming.skeleton import Skeleton
 from ..streaming.sweep import Sweep, Swept, writing
 from ..training.dry_build import try_metrics
+from .finished_layers import progress_key
 from .options import PruneOptions, PruneResult
 from .plan_on_meta import build_on_meta
-from .prune import check_config, data_factory, progress_key
+from .prune import check_config, data_factory
 from .report_building import start_report
 from .run_log import open_log
 from .run_report import WeightRow

@@ -26,11 +26,12 @@ from ..penalties import Penalty
 from ..reconstruction import Reconstruction
 from ..rounding import RoundTo
 from ..schedules import OneShot, Round, Schedule
-from .budget_block import is_searched, with_ratio
+from .budget_block import check_searched, is_searched, with_ratio
 from .data_source import DataSource, DataUser
 from .execution import ExecutionSettings
 from .layer_progress import LayerProgress
 from .plan import Plan, Pruned, ScoredUnits
+from .rescoring import RescoringSettings
 from .selection import Selection
 from .unit_discovery import FoundUnits
 
@@ -61,6 +62,10 @@ class Pruner:
     round_to: RoundTo = 1
     #: Trains the pruned model, part by part, on the dense one's activations; None: not.
     reconstruction: Reconstruction | None = None
+    #: In which steps units are scored again without training; None: they are scored once.
+    rescoring: RescoringSettings | None = None
+    #: Ratios of the models that one run makes (``budget.ratios``); none: it makes one.
+    nested: Sequence[float] = ()
     #: Regularizes units that are scheduled for removal; None: what is chosen is removed at once.
     penalty: Penalty | None = None
     #: The arguments that it was made from, and its registered ``type``; see :meth:`to_dict`.
@@ -107,7 +112,7 @@ class Pruner:
         if isinstance(budget, Mapping):
             budget = {'type': self.default_budget, **with_ratio(budget)}
             if is_searched(budget):
-                self._check_searched(budget)
+                check_searched(budget, type(self.schedule).__name__ if self.in_rounds else None)
                 budget['of'] = budget.get('of') or self.default_budget
             elif self.schedule.own_ratio is not None:
                 budget.setdefault('ratio', self.schedule.own_ratio)
@@ -124,20 +129,6 @@ class Pruner:
         if self.searched:
             return 'prune_cfg.budget.of', self.searched.of.quantity
         return 'prune_cfg.budget.type', self.budget.quantity
-
-    def _check_searched(self, budget: Mapping) -> None:
-        """Raise :class:`UserError` for what doesn't go with a budget that looks for its ratio."""
-        kind = f'prune_cfg.budget.type {budget["type"]!r}, which looks for the ratio itself'
-        if 'ratio' in budget:
-            raise UserError(
-                f'prune_cfg.budget.ratio={budget["ratio"]!r} (or --pruning-ratio) does not go with '
-                f'{kind}; leave it out, or give low and high'
-            )
-        if self.in_rounds:
-            raise UserError(
-                f'prune_cfg.schedule.type {type(self.schedule).__name__!r} does not go with {kind}; '
-                'take OneShot'
-            )
 
     def _rounds(self, calibration: Mapping, recovery: Mapping) -> list[Round]:
         """What the schedule says, round by round."""
@@ -177,7 +168,7 @@ class Pruner:
         if self.searched:
             block = block.get('of') or self.default_budget
             block = {'type': block} if isinstance(block, str) else block
-        block = {key: value for key, value in block.items() if key != 'density'}
+        block = {key: value for key, value in block.items() if key not in ('density', 'ratios')}
         pruner.given = {**self.given, 'budget': {**block, 'ratio': ratio}}
         return pruner
 
@@ -244,7 +235,7 @@ class Pruner:
     @property
     def layer_by_layer(self) -> bool:
         """Whether finished layers of a killed pruning can be used again."""
-        return self.reconstruction is not None
+        return self.reconstruction is not None or self.rescoring is not None
 
     def data_users(self, scored: bool = False) -> list[DataUser]:
         """The methods that need calibration data.

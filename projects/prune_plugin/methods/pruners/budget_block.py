@@ -15,6 +15,11 @@ def with_ratio(budget: Mapping) -> dict[str, Any]:
         UserError: both are given, or a word that some read as the one and some as the other.
     """
     budget = dict(budget)
+    if 'ratios' in budget:
+        raise UserError(
+            f'prune_cfg.budget.ratios={budget["ratios"]!r} goes with a StructuredPruner; for single '
+            "weights take schedule=dict(type='Steps', ratios=...)"
+        )
     if 'sparsity' in budget:
         raise UserError(
             f'prune_cfg.budget.sparsity={budget["sparsity"]!r} is ambiguous; give ratio, the fraction '
@@ -39,6 +44,25 @@ def with_ratio(budget: Mapping) -> dict[str, Any]:
 def is_searched(budget: Mapping) -> bool:
     """Whether a budget block is of a type that looks for its ratio."""
     return getattr(BUDGETS.module_dict.get(str(budget.get('type'))), 'searched', False)
+
+
+def check_searched(budget: Mapping, schedule: str | None) -> None:
+    """Raise :class:`UserError` for what doesn't go with a budget that looks for its ratio.
+
+    Args:
+        budget: Its block.
+        schedule: The type of a schedule of rounds; None: pruning is done at once.
+    """
+    kind = f'prune_cfg.budget.type {budget["type"]!r}, which looks for the ratio itself'
+    if 'ratio' in budget:
+        raise UserError(
+            f'prune_cfg.budget.ratio={budget["ratio"]!r} (or --pruning-ratio) does not go with '
+            f'{kind}; leave it out, or give low and high'
+        )
+    if schedule:
+        raise UserError(
+            f'prune_cfg.schedule.type {schedule!r} does not go with {kind}; take OneShot'
+        )
 
 
 def other_budgets(name: str, searched: bool) -> list[str]:

@@ -77,6 +77,7 @@ class LayerProgress:
         if dist.is_main_process() and self.folder.is_dir():
             for path in self.folder.rglob('*.pth'):
                 path.unlink()
-            for folder in (*self.folder.glob('*/'), self.folder):
+            inner = [path for path in self.folder.rglob('*') if path.is_dir()]
+            for folder in (*sorted(inner, reverse=True), self.folder):
                 if not any(folder.iterdir()):
                     os.rmdir(folder)

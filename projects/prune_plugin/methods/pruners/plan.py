@@ -11,6 +11,7 @@ from ...structure.prune_state import PruneState, compose
 from ...structure.unit_group import UnitGroup
 from ..budgets.base import BudgetResult
 from ..constraint import Cost
+from .layer_progress import LayerProgress
 
 
 @dataclass
@@ -27,6 +28,10 @@ class ScoredUnits:
             as it is.
         proofs: How each group was found, and whether it was tried on a copy, by name.
         example: Arguments of a forward call that the user gave, for budgets that run the model.
+        data: What gives the calibration batches, where units are scored again in steps; else None.
+        loss: Gives the loss of the model on a batch, where they are.
+        rescored: Scores after each of these steps, by its name.
+        progress: Where finished steps are kept, so that a killed run can go on; None: nowhere.
     """
 
     groups: list[UnitGroup] = field(default_factory=list)
@@ -37,6 +42,10 @@ class ScoredUnits:
     inputs: dict[str, Any] = field(default_factory=dict, repr=False)
     proofs: dict[str, str] = field(default_factory=dict)
     example: Any = field(default=None, repr=False)
+    data: Any = field(default=None, repr=False)
+    loss: Any = field(default=None, repr=False)
+    rescored: dict[str, list[Tensor]] = field(default_factory=dict, repr=False)
+    progress: LayerProgress | None = field(default=None, repr=False)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -38,7 +38,6 @@ from ..rounding import checked_round_to
 from ..sparsifiers import Magnitude
 from .allocation import allocated, corrected_cost
 from .base import Pruner
-from .budget_block import other_budgets
 from .data_source import DataSource, DataUser
 from .layer_depth import (
     check_range,
@@ -56,7 +55,10 @@ from .reconstructing import (
     unit_masks,
     users_of,
 )
+from .rescored import Ranking, check_scores_given, ranked, refit, step_name, without_steps
+from .rescoring import built_rescoring, nested_budget
 from .sparsify import sparsify_by_weight
+from .structured_checks import check_criterion, check_empty_layers, check_without_weights
 from .unit_discovery import FoundUnits, as_call, built_finders, example_call, find_units
 from .unit_selection import UnitSelection
 
@@ -86,6 +88,8 @@ class StructuredPruner(Pruner):
         remove_empty_layers: Remove whole pre-norm layers once all their units are gone, if that
             changes no output. Needs ``min_keep=0``.
         compensation: Makes up for what goes with the weights that stay; None: nothing.
+        rescoring: Steps in which units are scored again, refitted and pruned so far, without training in
+            between; see :class:`RescoringSettings`. None: scored once.
         reconstruction: Trains the pruned model, part by part, on the dense one's activations; None: not.
         weight_level: Whether a second checkpoint, ``<name>_pruned.pth``, is written for comparison: of
             the same ratio, but single weights, by their magnitude.
@@ -124,6 +128,7 @@ class StructuredPruner(Pruner):
         layer_end: int | None = None,
         remove_empty_layers: bool = False,
         compensation: Mapping | None = None,
+        rescoring: Mapping | None = None,
         reconstruction: Mapping | None = None,
         weight_level: bool = True,
         calibration: Mapping = {},  # noqa: B006
@@ -132,6 +137,7 @@ class StructuredPruner(Pruner):
         name: str | None = None,
         execution: Mapping = {},  # noqa: B006
     ):
+        budget, rescoring, self.nested = nested_budget(budget, rescoring)
         super().__init__(
             budget, schedule, include, exclude, calibration, recovery, profile, name, execution
         )
@@ -140,36 +146,13 @@ class StructuredPruner(Pruner):
         self.fillback_rate = float(fillback_rate)
         self.finders = built_finders(units)
         self.criterion = build(CRITERIA, criterion, 'prune_cfg.criterion')
-        if self.calibration.loss_weights and not self.criterion.needed & GRADIENT_STATISTICS:
-            raise UserError(
-                f'prune_cfg.calibration.loss_weights does nothing for {type(self.criterion).__name__}, '
-                'which reads no gradients; leave it out or take Taylor or Fisher'
-            )
-        key, quantity = self.limited
-        if quantity == 'weights':
-            raise UserError(
-                f"{key} is {quantity!r}, which a StructuredPruner can't use; valid are "
-                f'{", ".join(other_budgets(quantity, bool(self.searched)))}'
-            )
-        if self.searched and self.criterion.reads_ratio:
-            raise UserError(
-                f'prune_cfg.criterion {type(self.criterion).__name__} scores by the ratio, which '
-                f'prune_cfg.budget.type {self.budget.quantity!r} has yet to find; take another'
-            )
+        check_criterion(self)
         self.allocator = build(ALLOCATORS, allocator, 'prune_cfg.allocator')
         at_least('prune_cfg.min_keep', min_keep, 0)
         self.min_keep, self.round_to = min_keep, checked_round_to(round_to)
         check_range(layer_start, layer_end)
         self.layers = layer_start, layer_end
-        if not isinstance(remove_empty_layers, bool):
-            raise UserError(
-                f'prune_cfg.remove_empty_layers is {remove_empty_layers!r}; it must be True or False'
-            )
-        if remove_empty_layers and min_keep:
-            raise UserError(
-                f'prune_cfg.remove_empty_layers needs min_keep=0, but it is {min_keep}, so no layer '
-                'can be emptied'
-            )
+        check_empty_layers(remove_empty_layers, min_keep)
         self.remove_empty_layers = remove_empty_layers
         if not isinstance(weight_level, bool):
             raise UserError(f'prune_cfg.weight_level is {weight_level!r}; it must be True or False')
@@ -178,11 +161,20 @@ class StructuredPruner(Pruner):
             COMPENSATIONS, compensation, 'prune_cfg.compensation'
         )
         self.reconstruction = built_reconstruction(reconstruction, self.schedule)
+        self.rescoring = built_rescoring(rescoring, self)
 
     @property
     def method(self) -> str:
         """See :attr:`Pruner.method`."""
         return type(self.criterion).__name__
+
+    def at(self, ratio: float) -> Self:
+        """See :meth:`Pruner.at`; units are scored again at the same ratios, as far as they are smaller."""
+        pruner = super().at(ratio)
+        if self.rescoring is not None:
+            pruner.nested = ()
+            pruner.given = {**pruner.given, 'rescoring': self.rescoring.at(ratio)}
+        return pruner
 
     def needs_loop(self) -> str | None:
         """See :meth:`Pruner.needs_loop`."""
@@ -215,19 +207,12 @@ class StructuredPruner(Pruner):
 
     def without_weights(self, scored: bool) -> tuple[Pruner, str]:
         """See :meth:`Pruner.without_weights`: a criterion gives way to ``Random``."""
-        if self.searched:
-            raise UserError(
-                f'--meta: prune_cfg.budget.type {self.budget.quantity!r} evaluates models, which needs '
-                'weights and data; take a params or flops budget'
-            )
-        if self.budget.measured:
-            raise UserError(
-                '--meta: nothing can be timed without weights; take a params or flops budget'
-            )
+        check_without_weights(self)
         name = type(self.criterion).__name__
-        if scored or isinstance(self.criterion, Random):
-            return self, name
         pruner = copy(self)
+        pruner.rescoring = None  # scores don't change on the way
+        if scored or isinstance(self.criterion, Random):
+            return pruner, name
         pruner.criterion = Random()
         return pruner, f'random, in the place of {name}, which reads weights or data'
 
@@ -250,23 +235,27 @@ class StructuredPruner(Pruner):
         example_inputs: Any = None,
     ) -> ScoredUnits:
         """See :meth:`Pruner.score`."""
+        check_scores_given(self, table is not None)
         seconds: dict[str, float] = {}
         with timed(seconds, 'discover'):
             found = self.find(model, example_inputs)
         scores = self.scores(model, found.groups, data, loss, seconds) if table is None else table
         example = None if example_inputs is None else as_call(model, example_inputs).example
-        return ScoredUnits(
+        made = ScoredUnits(
             found.groups, scores, found.refused, seconds, proofs=found.proofs, example=example
         )
+        if self.rescoring is not None:
+            made.data, made.loss = data, loss
+        return made
 
     def plan_from(self, model: nn.Module, scored: ScoredUnits) -> UnitPlan:
         """See :meth:`Pruner.plan_from`."""
         groups, seconds = scored.groups, dict(scored.seconds)
+        ranking = ranked(self, model, scored, seconds)
 
         def chosen() -> tuple[list[Tensor], Tensor, BudgetResult]:
-            if scored.cost is None:
-                scored.cost = corrected_cost(self, model, groups, scored.importance, scored.example)
-            kept = self.allocate(model, groups, scored.importance, scored.cost)
+            kept = self.chosen(model, scored, ranking)
+            assert scored.cost is not None
             dense, left = scored.cost.total(sizes(groups)), scored.cost.total(counts(kept))
             return kept, scored.cost.marginal(sizes(groups)), self.budget.achieved(dense, left)
 
@@ -275,7 +264,14 @@ class StructuredPruner(Pruner):
             state = self.state_of(model, groups, kept)
             assert_ranks_agree(state.digest(), 'the units kept')
         digest = state.digest() if state.reduced else ''
+        scored = scored if self.rescoring is None else without_steps(scored, ranking)
         return UnitPlan(digest, seconds, result, scored, state, cost)
+
+    def chosen(self, model: nn.Module, scored: ScoredUnits, ranking: Ranking) -> list[Tensor]:
+        """Kept units of every group, in a step or in the last; costs are counted the first time."""
+        if scored.cost is None:
+            scored.cost = corrected_cost(self, model, scored.groups, ranking.order, scored.example)
+        return ranking.still_there(self.allocate(model, scored.groups, ranking.order, scored.cost))
 
     def scores(
         self,
@@ -337,12 +333,15 @@ class StructuredPruner(Pruner):
         """See :meth:`Pruner.apply`."""
         seconds = seconds if seconds is not None else {}
         how = self.reconstruction if compensate else None
+        if progress and self.rescoring is not None:
+            progress = progress.below(step_name(plan.state))
         batches = partial(self.last_batches, data)
         names = changed_by(model, plan.state) if how else ()
         with reconstructing(how, model, names, batches, loss, seconds, progress) as train:
             if self.compensation is not None and compensate:
                 with timed(seconds, 'compensate'):
-                    self.compensation.apply(model, plan.state, batches(), loss)
+                    kept = progress if self.rescoring is not None else None
+                    refit(self.compensation, model, plan.state, batches, loss, kept)
             if how:
                 train(unit_masks(mask(model, plan.state), plan.state))
         with timed(seconds, 'slim'):

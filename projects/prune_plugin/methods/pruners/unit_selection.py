@@ -28,6 +28,11 @@ class UnitSelection(Selection):
     """
 
     def __init__(self, pruner, model):
+        if pruner.rescoring is not None:
+            raise UserError(
+                'prune_cfg.rescoring and prune_cfg.budget.ratios prune without training, and an '
+                'IterativePruneLoop trains; leave one out'
+            )
         self.pruner, self.groups = pruner, pruner.discover(model)[0]
         for group in self.groups:
             if any(cut.dim is None or cut.side == 'flag' for cut in group.cuts):

@@ -38,8 +38,9 @@ from ...training.hooks.mask_hook import zero_share
 from ...training.hooks.pruning_scalars_hook import log_round
 from ...training.settings import RecoverySettings
 from ..expected_steps import guessed, round_steps
+from ..finished_layers import progress_key
 from ..options import PruneOptions, PruneResult
-from ..prune import check_config, data_factory, progress_key, renew_batch_norms
+from ..prune import check_config, data_factory, renew_batch_norms
 from ..report_building import add_result, start_report
 from ..reports.rounds import write_history
 from ..round_record import Record, Row
