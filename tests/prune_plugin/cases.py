@@ -347,8 +347,8 @@ CRITERIA_ROWS = [
     dict(type='Fisher'),
     dict(type='Random', seed=5),
 ]
-#: Tested one by one, in test_criteria.py, test_activation.py and test_refill.py.
-OTHER_CRITERIA = ('Usage', 'ByKind', 'Activation', 'Remain')
+#: Tested one by one, in test_criteria.py, test_activation.py, test_refill.py and test_removal_costs.py.
+OTHER_CRITERIA = ('Usage', 'ByKind', 'Activation', 'Remain', 'OptimalBrainSurgeon')
 ALLOCATOR_ROWS = [
     dict(type='Knapsack'),
     dict(type='Global'),

@@ -37,6 +37,7 @@ REFIT = dict(compensation=dict(type='LeastSquares', dense_targets=0.5))
 LOCAL = dict(reconstruction=dict(type='LocalReconstruction', epochs=4, lr=3e-4))
 OURS = dict(
     ours=dict(criterion=dict(type='Fisher'), **REFIT),
+    ours_obs=dict(criterion=dict(type='OptimalBrainSurgeon'), **REFIT),
     ours_steps4=dict(criterion=dict(type='Fisher'), **REFIT, rescoring=dict(steps=4)),
     ours_dense_outputs=dict(criterion=dict(type='Fisher'), compensation=dict(type='LeastSquares')),
     ours_local=dict(criterion=dict(type='Fisher'), **REFIT, **LOCAL),

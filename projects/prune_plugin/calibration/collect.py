@@ -23,9 +23,12 @@ from ..structure.unit_group import UnitGroup
 from .data import CalibrationData, samples_on_rank
 from .expert_outputs import expert_hooks
 from .gradient_sums import GradientSums, sum_dtype
+from .gram_hooks import gram_hooks, gram_layers
+from .layer_inputs import weight_matrix
 from .loss import LossFunction, checked_loss, guarded, mmengine_loss
 from .loss_scale import LossScale
 from .mask_gradients import MaskGradients
+from .output_gradients import output_gradients
 from .statistics import (
     WEIGHT_STATISTICS,
     Statistic,
@@ -71,6 +74,18 @@ def scored_weights(model: nn.Module, groups: Sequence[UnitGroup]) -> dict[str, i
     return {name: p.numel() for name, p in model.named_parameters() if name in cut}
 
 
+def statistics_sizes(
+    model: nn.Module, group: UnitGroup, kinds: frozenset[Statistic]
+) -> dict[str, int]:
+    """Bytes that the large statistics of a group take, by the weights that they are of."""
+    if Statistic.GRAMS in kinds:
+        layers = gram_layers(model, [group])
+        return {n: 8 * weight_matrix(m).shape[1] ** 2 for n, m in layers.items()}
+    per_element = sum_dtype(next(model.parameters()).device).itemsize
+    per_element *= 2 if Statistic.SQUARED_GRADIENTS in kinds else 1
+    return {name: per_element * numel for name, numel in scored_weights(model, [group]).items()}
+
+
 def within_memory(
     model: nn.Module,
     groups: Sequence[UnitGroup],
@@ -87,24 +102,23 @@ def within_memory(
         kinds: See :func:`collect`.
         gigabytes: Memory limit on each rank, in 10^9 bytes; None: no limit.
     """
-    if gigabytes is None or not kinds & WEIGHT_STATISTICS:
+    if gigabytes is None or not kinds & {*WEIGHT_STATISTICS, Statistic.GRAMS}:
         return [list(groups)]
-    per_element = sum_dtype(next(model.parameters()).device).itemsize
-    per_element *= 2 if Statistic.SQUARED_GRADIENTS in kinds else 1
     parts: list[list[UnitGroup]] = []
-    part_weights: dict[str, int] = {}
+    part_sizes: dict[str, int] = {}
     for group in groups:
-        group_weights = scored_weights(model, [group])
-        together = {**part_weights, **group_weights}
-        if parts and sum(together.values()) * per_element <= gigabytes * 1e9:
+        group_sizes = statistics_sizes(model, group, kinds)
+        together = {**part_sizes, **group_sizes}
+        if parts and sum(together.values()) <= gigabytes * 1e9:
             parts[-1].append(group)
-            part_weights = together
+            part_sizes = together
             continue
         parts.append([group])
-        part_weights, size = group_weights, sum(group_weights.values()) * per_element / 1e9
+        part_sizes, size = group_sizes, sum(group_sizes.values()) / 1e9
         if size > gigabytes:
+            what = 'gradients' if kinds & WEIGHT_STATISTICS else 'products of the inputs'
             print_log(
-                f'gradients of {group.name} alone take {size:.3g} GB, more than '
+                f'{what} of {group.name} alone take {size:.3g} GB, more than '
                 f'prune_cfg.calibration.gradient_memory={gigabytes:g}',
                 'current',
                 logging.WARNING,
@@ -224,6 +238,7 @@ def collect(
                 statistics.expert_tokens,
             ),
             usage_hooks(model, groups if Statistic.USAGE in kinds else [], statistics.usage),
+            gram_hooks(model, inner if Statistic.GRAMS in kinds else [], statistics),
             torch.set_grad_enabled(backward),
         ):
             bad_batch: int | None = None
@@ -244,6 +259,11 @@ def collect(
         check_losses(bad_batch, data)
         if statistics.samples:  # a rank may have no batch
             mask_gradients.warn_unreached()
+        if Statistic.OUTPUT_GRADIENTS in kinds:
+            layers = {n.rpartition('.')[0]: n for n in gram_layers(model, inner)}
+            key = 'prune_cfg.criterion.gradients'
+            found = output_gradients(model, list(layers), data, loss, 1.0, key)
+            statistics.output_gradients = {layers[path]: size for path, size in found.items()}
     reduce_statistics(statistics)
     check_observed(statistics)
     return statistics

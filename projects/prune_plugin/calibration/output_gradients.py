@@ -24,6 +24,7 @@ def output_gradients(
     data: CalibrationData,
     loss: Callable[[nn.Module, Any], Tensor],
     share: float,
+    key: str = 'prune_cfg.sparsifier.weigh_outputs',
 ) -> dict[str, Tensor]:
     """Root mean square, over all rows and ranks, of the loss's gradient with respect to layers' outputs.
 
@@ -34,6 +35,7 @@ def output_gradients(
         data: Calibration batches.
         loss: Gives the loss of the model on a batch.
         share: Fraction of the batches, the first ones, in (0, 1]; at least one.
+        key: What asks for them, for messages.
 
     Returns:
         By name, float64 (outputs,).
@@ -90,12 +92,10 @@ def output_gradients(
     found = {name: (total / rows[name].clamp_min(1)).sqrt() for name, total in sums.items()}
     for name, weights in found.items():
         if not bool(torch.isfinite(weights).all()):
-            raise UserError(
-                f'prune_cfg.sparsifier.weigh_outputs: the gradients at {name} are not finite'
-            )
+            raise UserError(f'{key}: the gradients at {name} are not finite')
         if not bool(weights.any()):
             raise UserError(
-                f'prune_cfg.sparsifier.weigh_outputs: the loss does not depend on the outputs of {name}; '
-                'set weigh_outputs to 0, or name the layer in prune_cfg.exclude'
+                f'{key}: the loss does not depend on the outputs of {name}; '
+                'switch it off, or name the layer in prune_cfg.exclude'
             )
     return found

@@ -15,6 +15,7 @@ from ..common.distributed import sum_over_ranks
 from ..common.errors import UserError
 from ..common.model_interface import unit_usage_of
 from ..structure.unit_group import Cut, UnitGroup
+from .layer_inputs import mirror
 from .readers import ObservedWeights, is_layer_input
 
 #: Usage of units whose module doesn't report it.
@@ -29,11 +30,18 @@ class Statistic(StrEnum):
     FISHER = 'fisher'
     ACTIVATIONS = 'activations'
     USAGE = 'usage'
+    GRAMS = 'grams'
+    OUTPUT_GRADIENTS = 'output_gradients'
 
 
 #: Statistics that depend on the loss.
 GRADIENT_STATISTICS = frozenset(
-    (Statistic.GRADIENTS, Statistic.SQUARED_GRADIENTS, Statistic.FISHER)
+    (
+        Statistic.GRADIENTS,
+        Statistic.SQUARED_GRADIENTS,
+        Statistic.FISHER,
+        Statistic.OUTPUT_GRADIENTS,
+    )
 )
 #: Statistics that take as much memory as the weights.
 WEIGHT_STATISTICS = frozenset((Statistic.GRADIENTS, Statistic.SQUARED_GRADIENTS))
@@ -56,6 +64,12 @@ class Statistics:
         expert_tokens: Number of these tokens, likewise.
         fisher: Mean over batches, weighted by their samples, of the squared gradient of the unit masks
             (see :class:`MaskGradients`); by group name, float64 (group.size,).
+        grams: Mean over rows of the outer product of what a layer reads with itself, float64 (in, in), of a
+            convolution with its kernel's taps; for linear layers and ungrouped 2-D convolutions.
+        gram_sums: Sum over rows of what these layers read, float64 (in,).
+        gram_rows: Number of these rows.
+        output_gradients: Root mean square over rows of the loss's gradient at the outputs of these layers,
+            float64 (out,).
         samples: Number of samples.
     """
 
@@ -68,6 +82,10 @@ class Statistics:
     expert_outputs: dict[str, Tensor] = field(default_factory=dict)
     expert_tokens: dict[str, Tensor] = field(default_factory=dict)
     fisher: dict[str, Tensor] = field(default_factory=dict)
+    grams: dict[str, Tensor] = field(default_factory=dict)
+    gram_sums: dict[str, Tensor] = field(default_factory=dict)
+    gram_rows: dict[str, Tensor] = field(default_factory=dict)
+    output_gradients: dict[str, Tensor] = field(default_factory=dict)
     samples: int = 0
 
 
@@ -193,7 +211,8 @@ def reduce_statistics(statistics: Statistics) -> Statistics:
     )  # fmt: skip
     inputs = statistics.input_rms, statistics.input_mean_abs, statistics.rows
     experts = statistics.expert_outputs, statistics.expert_tokens
-    for table in (*means, *inputs, *experts, total):
+    grams = statistics.grams, statistics.gram_sums, statistics.gram_rows
+    for table in (*means, *inputs, *experts, *grams, total):
         sum_over_ranks(table)
     statistics.samples = int(total['samples'])
     for name in [name for name, usage in statistics.usage.items() if (usage == NOT_REPORTED).all()]:
@@ -203,6 +222,8 @@ def reduce_statistics(statistics: Statistics) -> Statistics:
             table[name] /= statistics.samples
     for name, tokens in statistics.expert_tokens.items():
         statistics.expert_outputs[name] /= tokens.clamp_min(1)
+    for name, gram in statistics.grams.items():
+        mirror(gram.div_(statistics.gram_rows[name].clamp_min(1)))
     for name, rows in statistics.rows.items():
         rows = rows.clamp_min(1)
         statistics.input_rms[name] = (statistics.input_rms[name] / rows).sqrt()

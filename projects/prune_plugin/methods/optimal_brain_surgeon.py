@@ -1,6 +1,7 @@
 """Optimal brain surgeon: linear algebra on the Hessian of a layer's squared output error."""
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from mmengine.logging import print_log
@@ -14,6 +15,8 @@ from ..common.precision import without_tf32
 RETRIES = 3
 #: Least damping of conjugate gradients, which need no factorisation.
 EPSILON = 1e-6
+#: By what fraction costs rise at least from one removed unit to the next.
+RISE = 1e-9
 
 
 @without_tf32()
@@ -142,3 +145,68 @@ def refit_kept(
         previous, product = product, (residual * scaled).sum(1, keepdim=True)
         direction.mul_(product / previous.clamp_min(tiny)).add_(scaled)
     return new
+
+
+@without_tf32()
+def removal_costs(
+    readers: Sequence[tuple[Tensor, Tensor, Tensor]], damping: float, at_once: int, name: str
+) -> Tensor:
+    """What removing each of some units costs, the others being refitted, in the order of a greedy removal.
+
+    The cost is the increase of the squared error of the outputs of all layers that read the units, once the
+    units that stay make up for the one that goes as well as they can; those removed before are gone. In
+    every step the cheapest units go, and the inverse of the Gram matrix and the weights that stay follow.
+
+    Args:
+        readers: Of each layer that reads the units its weights, (outputs, inputs), the Gram matrix of its
+            inputs, (inputs, inputs), and the inputs of each unit, LongTensor (units, inputs of a unit).
+        damping: Fraction of the mean diagonal of each Gram matrix that is added to the diagonal.
+        at_once: Inputs removed in a step, at least; several units of one input each go together then.
+        name: The units, for messages.
+
+    Returns:
+        Costs, float64 (units,), rising in the order of the removal.
+
+    Raises:
+        UserError: see :func:`damped_factor`.
+
+    Source: Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon", 1993;
+    greedily for groups as in Ling et al., "SlimGPT", arXiv 2412.18110.
+    """
+    left = []
+    for weights, gram, columns in readers:
+        factor = damped_factor(gram.double(), damping, name, of_inverse=True)
+        weights = weights.to(torch.float64, copy=True)
+        weights[:, gram.diagonal() == 0] = 0  # what is always zero costs nothing
+        left.append((weights, factor.T @ factor, columns.to(gram.device)))
+    device, units = left[0][1].device, len(left[0][2])
+    alive = torch.ones(units, dtype=torch.bool, device=device)
+    costs = torch.zeros(units, dtype=torch.float64, device=device)
+    last = torch.zeros((), dtype=torch.float64, device=device)
+    step = max(1, at_once // max(columns.shape[1] for _, _, columns in left))
+    while bool(alive.any()):
+        there = alive.nonzero().flatten()
+        found = torch.zeros(len(there), dtype=torch.float64, device=device)
+        for weights, inverse, columns in left:
+            own = columns[there]
+            block = inverse[own[:, :, None], own[:, None, :]]
+            mine = weights[:, own].permute(1, 2, 0)  # (units, inputs of a unit, outputs)
+            found += (mine * torch.linalg.solve(block, mine)).sum((1, 2))
+        lowest, order = found.topk(min(step, len(there)), largest=False)
+        gone = there[order]
+        # At least as much as those before, and more: equal ones would go in another order.
+        rising = torch.cummax(torch.cat([last[None], lowest.clamp_min(0)]), 0).values[1:]
+        steps = torch.arange(1, len(gone) + 1, dtype=torch.float64, device=device)
+        costs[gone] = rising * (1 + RISE * steps) + torch.finfo(torch.float64).tiny * steps
+        last = costs[gone].max()
+        alive[gone] = False
+        for weights, inverse, columns in left:
+            b = columns[gone].flatten()
+            share = torch.linalg.solve(inverse[b[:, None], b], inverse[b])
+            weights -= weights[:, b] @ share
+            inverse -= inverse[:, b] @ share
+            weights[:, b] = 0
+            inverse[b] = 0
+            inverse[:, b] = 0
+            inverse[b, b] = 1
+    return costs.cpu()

@@ -5,6 +5,7 @@ from .base import Criterion
 from .by_kind import ByKind
 from .fisher import Fisher
 from .magnitude import L1, L2
+from .optimal_brain_surgeon import OptimalBrainSurgeon
 from .random import Random
 from .remain import Remain
 from .taylor import Taylor
@@ -18,6 +19,7 @@ __all__ = [
     'ByKind',
     'Criterion',
     'Fisher',
+    'OptimalBrainSurgeon',
     'Random',
     'Remain',
     'Taylor',
